@@ -1,0 +1,108 @@
+"""What runs leave behind as JSON: epoch metrics, receipts, evaluations. Free of torch, so analysis starts fast."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+RETRIEVAL_KEYS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10")
+"""Recall at k as a fraction 0..1; the direction reads query → gallery: t2i is a text query over images."""
+
+
+class Record:
+    """Base of the JSON records: `to_json` and a strict `from_json`."""
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Raises TypeError when a field is missing or unknown."""
+        return cls(**content)
+
+
+@dataclass(frozen=True, slots=True)
+class EpochMetrics(Record):
+    """One epoch of training and its validation. Losses are unweighted means over the steps of the epoch."""
+
+    epoch: int
+    """From 0, counted over both stages, as in checkpoint_<epoch>.pth."""
+    stage: int
+    """1 aligns (ITC + ITM on captions), 2 is joint (all four losses)."""
+    learning_rate: float
+    """At the end of the epoch."""
+    temperature: float
+    loss: float
+    """Weighted sum; not comparable between trials with other weights."""
+    loss_itc: float
+    loss_itm: float
+    loss_box: float | None
+    loss_spatial: float | None
+    """None in stage 1, which does not compute box and relation losses."""
+    steps_without_regions: int
+    """Steps of a joint epoch in which there was no box to learn from."""
+    t2i_r1: float
+    t2i_r5: float
+    t2i_r10: float
+    i2t_r1: float
+    i2t_r5: float
+    i2t_r10: float
+    recall_mean: float
+    """Mean of the six recalls above, on the validation split, relevance by building."""
+    t2i_median_rank: float
+    i2t_median_rank: float
+    box_iou: float | None
+    relation_accuracy: float | None
+    """None where the validation split has no regions."""
+    gallery_images: int
+    gallery_texts: int
+    train_seconds: float
+    evaluation_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt(Record):
+    """What a run really used, written by the run itself and checked against what was asked."""
+
+    config_hash: str
+    fingerprint: str
+    parameters: int
+    """Trainable parameters, counted from the model."""
+    optimizer_groups: list[dict[str, float]]
+    """Per stage that was run: learning_rate and weight_decay as the optimizer held them at its start."""
+    loss_weights: dict[str, float]
+    seed: int
+    device: str
+    versions: dict[str, str]
+    git_commit: str | None
+    seconds: float
+    peak_memory_mb: float
+    epochs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interval(Record):
+    """A figure with its 95 % interval from a bootstrap over buildings."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation(Record):
+    """All metrics of one model on one split."""
+
+    split: str
+    protocol: str
+    """Which gallery items count as relevant: image, building, or geotext-official."""
+    rerank: int
+    """How many of the best candidates the matching head re-ranked; 0 for none."""
+    queries_text: int
+    queries_image: int
+    groups: int
+    """Buildings in the gallery."""
+    metrics: dict[str, float]
+    """Recalls (fractions), recall_mean, median ranks, box_*, relation_*, their chance and baseline rows."""
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    """95 % intervals of the recalls."""
