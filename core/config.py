@@ -199,15 +199,6 @@ class TrainConfig(Section):
     seed: Integer = Field(default=0, ge=0)
     """Seeds weights, batches, dropout and hard negatives."""
 
-    @model_validator(mode="after")
-    def _text_pooling_can_learn(self) -> Self:
-        if self.features.text_pooling == "first" and not self.features.allow_degenerate:
-            raise ValueError(
-                "features.text_pooling 'first' sees nothing of a caption under causal attention, so retrieval "
-                "stays at chance; use 'last' or 'mean', or set features.allow_degenerate: true"
-            )
-        return self
-
     def with_overrides(self, overrides: Mapping[str, Scalar]) -> "TrainConfig":
         """A copy with dotted paths set, e.g. {'loss.itm': 0.5}, validated again.
 
@@ -325,8 +316,6 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key} is given twice", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)

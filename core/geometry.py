@@ -27,9 +27,7 @@ def area(boxes: Tensor) -> Tensor:
 
 
 def _intersection(a: Tensor, b: Tensor) -> Tensor:
-    corners = torch.cat(
-        [torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])], dim=-1
-    )
+    corners = torch.cat([torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])], dim=-1)
     return area(corners)
 
 
@@ -51,9 +49,7 @@ def paired_giou(a: Tensor, b: Tensor) -> Tensor:
     eps = torch.finfo(a.dtype).eps
     overlap = _intersection(a, b)
     union = area(a) + area(b) - overlap
-    hull = area(
-        torch.cat([torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])], dim=-1)
-    )
+    hull = area(torch.cat([torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])], dim=-1))
     return overlap / union.clamp(min=eps) - (hull - union) / hull.clamp(min=eps)
 
 
