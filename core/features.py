@@ -1,6 +1,26 @@
-"""placeholder"""
-from dataclasses import dataclass
+"""Reading cached features: one store per fingerprint, memory-mapped, shared by all trials of a node.
+
+Written by `core.extraction`; a trial only ever needs this module. The test split is opened on request alone.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
+
+from core.config import ImagePooling, TextPooling
+from core.data import Split
+from core.errors import UserError
+from core.files import read_json
+
+MIN_DISTINCT = 0.5
+"""Least share of different inputs that must have different vectors."""
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureSplit:
@@ -24,3 +44,153 @@ class FeatureSplit:
     """[R, 4] float32, x1 y1 x2 y2 in 0..1"""
     relations: Tensor
     """[R] int64 in 0..5, -1 where there is none"""
+
+    def to(self, device: torch.device) -> "FeatureSplit":
+        """On a GPU a copy of everything, which fits; on the CPU the memory map itself."""
+        return FeatureSplit(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Mean and deviation of each dimension over the training split."""
+
+    image_mean: Tensor
+    """[vision_dim]"""
+    image_std: Tensor
+    text_mean: Tensor
+    """[text_dim], over the distinct texts"""
+    text_std: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """All that a training run reads."""
+
+    fingerprint: str
+    train: FeatureSplit
+    validation: FeatureSplit
+    statistics: Statistics
+    test: FeatureSplit | None = None
+    """Only when asked for: by the final evaluation, never by search."""
+
+    @property
+    def vision_dim(self) -> int:
+        return self.train.images.shape[1]
+
+    @property
+    def text_dim(self) -> int:
+        return self.train.texts.shape[1]
+
+
+class FeatureStore:
+    """One extracted set of features on disk."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        """Fingerprint and its parts, dimensions, counts per split, health per pooling."""
+
+    @classmethod
+    def exists(cls, root: Path, fingerprint: str) -> bool:
+        return (root / fingerprint / "manifest.json").exists()
+
+    @classmethod
+    def open(cls, root: Path, fingerprint: str) -> "FeatureStore":
+        """Open the store with this fingerprint below `root`.
+
+        Raises:
+            UserError: there is none, or it says that it holds another fingerprint.
+        """
+        folder = root / fingerprint
+        if not cls.exists(root, fingerprint):
+            raise UserError(
+                f"holds no features with fingerprint {fingerprint}", where=root, how="run crossmodal features extract"
+            )
+        manifest = read_json(folder / "manifest.json")
+        if manifest.get("fingerprint") != fingerprint:
+            raise UserError(
+                f"says fingerprint {manifest.get('fingerprint')} instead of {fingerprint}",
+                where=folder / "manifest.json",
+                how="remove that folder and extract again",
+            )
+        return cls(folder, manifest)
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.manifest["fingerprint"])
+
+    def features(
+        self,
+        *,
+        image_pooling: ImagePooling,
+        text_pooling: TextPooling,
+        allow_degenerate: bool = False,
+        with_test: bool = False,
+    ) -> Features:
+        """Map the features of one pooling of images and one of texts.
+
+        Raises:
+            UserError: a pooling gives many different inputs the same vector, there is no test split though it is
+                asked for, or a file of the store is damaged.
+        """
+        if not allow_degenerate:
+            self._refuse_degenerate("images", image_pooling)
+            self._refuse_degenerate("texts", text_pooling)
+        if with_test and "test" not in self.manifest["counts"]:
+            raise UserError("has no test split", where=self.folder, how="set data.test_annotations")
+        stored = _load_tensors(self.folder / "statistics.safetensors")
+        statistics = Statistics(
+            image_mean=stored[f"images.{image_pooling}.mean"],
+            image_std=stored[f"images.{image_pooling}.std"],
+            text_mean=stored[f"texts.{text_pooling}.mean"],
+            text_std=stored[f"texts.{text_pooling}.std"],
+        )
+        return Features(
+            fingerprint=self.fingerprint,
+            train=self._split("train", image_pooling, text_pooling),
+            validation=self._split("validation", image_pooling, text_pooling),
+            statistics=statistics,
+            test=self._split("test", image_pooling, text_pooling) if with_test else None,
+        )
+
+    def names(self, split: Split) -> dict[str, list[str]]:
+        """Paths of the pictures (relative to the image root) and the distinct texts, in the order of the rows."""
+        content: dict[str, list[str]] = read_json(self.folder / split / "names.json")
+        return content
+
+    def _split(self, split: Split, image_pooling: ImagePooling, text_pooling: TextPooling) -> FeatureSplit:
+        folder = self.folder / split
+        return FeatureSplit(
+            images=_map_table(folder / f"images_{image_pooling}.npy"),
+            texts=_map_table(folder / f"texts_{text_pooling}.npy"),
+            **_load_tensors(folder / "index.safetensors"),
+        )
+
+    def _refuse_degenerate(self, kind: str, pooling: str) -> None:
+        distinct = self.manifest["health"][kind][pooling]["distinct"]
+        if distinct < MIN_DISTINCT:
+            reason = ", since the first token sees nothing of the text that follows" if pooling == "first" else ""
+            raise UserError(
+                f"pooling {kind} by '{pooling}' gives only {distinct:.1%} of the different inputs a vector of their "
+                f"own{reason}",
+                where=f"features.{kind.removesuffix('s')}_pooling",
+                how="choose another pooling, or set features.allow_degenerate: true",
+            )
+
+
+def _map_table(path: Path) -> Tensor:
+    try:
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    except (OSError, ValueError, EOFError):
+        raise _damaged(path) from None
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError):
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError("cannot be read as features", where=path, how="remove its store's folder and extract again")

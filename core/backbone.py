@@ -1,0 +1,272 @@
+"""The frozen InternVL: loading, encoding, and the tiny checkpoint that demos and tests use.
+
+The only module that imports transformers, so that "a trial never loads the backbone" is a fact of the import
+graph. Every pooling of images and texts is here, and all of them come out of one pass.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from PIL.Image import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    GotOcr2ImageProcessorPil,
+    InternVLConfig,
+    InternVLModel,
+    InternVLVisionConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+from transformers.utils import logging as transformers_logging
+
+from core.config import FeaturesConfig, ImagePooling, TextPooling
+from core.device import choose_device
+from core.errors import UserError
+from core.fingerprint import checkpoint_folder
+
+ItemT = TypeVar("ItemT")
+
+
+def pool_images(hidden: Tensor) -> dict[ImagePooling, Tensor]:
+    """One vector a picture, per pooling.
+
+    Args:
+        hidden: [B, 1 + P, vision_dim], the CLS token first.
+    Returns:
+        [B, vision_dim] float32 each.
+    """
+    hidden = hidden.float()
+    return {"cls": hidden[:, 0], "mean": hidden[:, 1:].mean(dim=1)}
+
+
+def pool_texts(hidden: Tensor, mask: Tensor) -> dict[TextPooling, Tensor]:
+    """One vector a text, per pooling; padding never contributes.
+
+    Args:
+        hidden: [B, L, text_dim].
+        mask: [B, L], 1 for tokens and 0 for the padding on the right.
+    Returns:
+        [B, text_dim] float32 each.
+    """
+    hidden = hidden.float()
+    lengths = mask.sum(dim=1)  # [B]
+    mean = (hidden * mask.unsqueeze(-1)).sum(dim=1) / lengths.unsqueeze(-1)
+    last = hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+    return {"first": hidden[:, 0], "mean": mean, "last": last}
+
+
+class FrozenBackbone:
+    """An InternVL that only encodes: no gradients, no dropout, no output head."""
+
+    def __init__(
+        self,
+        model: InternVLModel,
+        tokenizer: Any,
+        image_processor: GotOcr2ImageProcessorPil,
+        *,
+        image_size: int,
+        max_tokens: int,
+        micro_batch: int,
+    ) -> None:
+        self._model = model.eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+        self._image_processor = image_processor
+        self._image_size = image_size
+        self._max_tokens = max_tokens
+        self.micro_batch = micro_batch
+        """Halved for good when memory runs out."""
+
+    @property
+    def vision_dim(self) -> int:
+        return int(self._model.config.vision_config.hidden_size)
+
+    @property
+    def text_dim(self) -> int:
+        return int(self._model.config.text_config.hidden_size)
+
+    @property
+    def patches(self) -> int:
+        """Patch tokens of one picture, without CLS."""
+        return int(self._image_size // self._model.config.vision_config.patch_size[0]) ** 2
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self._model.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        return next(self._model.parameters()).device
+
+    def preprocess(self, images: Sequence[Image]) -> Tensor:
+        """Squash to a square, normalise: RGB pictures → [N, 3, S, S] float32 on the CPU."""
+        size = {"height": self._image_size, "width": self._image_size}
+        batch = self._image_processor(list(images), size=size, crop_to_patches=False, return_tensors="pt")
+        pixels: Tensor = batch["pixel_values"]
+        return pixels
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor) -> dict[ImagePooling, Tensor]:
+        """Preprocessed pictures [N, 3, S, S] → [N, vision_dim] float32 per pooling, on the backbone's device."""
+        return self._in_micro_batches(self._encode_pixels, pixels)
+
+    def encode_images(self, images: Sequence[Image]) -> dict[ImagePooling, Tensor]:
+        """RGB pictures → [N, vision_dim] float32 per pooling, on the backbone's device."""
+        return self.encode_pixels(self.preprocess(images))
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> dict[TextPooling, Tensor]:
+        """Texts → [N, text_dim] float32 per pooling, on the backbone's device; longer ones are cut.
+
+        Raises:
+            UserError: a text has no token at all.
+        """
+        tokens = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"]
+        if empty := [text for text, ids in zip(texts, tokens, strict=True) if not ids]:
+            raise UserError(f"the text {empty[0]!r} has no token")
+        by_length = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))  # little padding in a micro batch
+        pooled = self._in_micro_batches(self._encode_tokens, [tokens[row] for row in by_length])
+        order = torch.tensor(by_length, device=self.device).argsort()
+        return {pooling: features[order] for pooling, features in pooled.items()}
+
+    def _encode_pixels(self, pixels: Tensor) -> dict[ImagePooling, Tensor]:
+        pixels = pixels.to(self.device, self._model.dtype, non_blocking=True)
+        return pool_images(self._model.vision_tower(pixel_values=pixels).last_hidden_state)
+
+    def _encode_tokens(self, tokens: Sequence[list[int]]) -> dict[TextPooling, Tensor]:
+        rows = [torch.tensor(ids) for ids in tokens]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        mask = (torch.arange(ids.shape[1], device=self.device) < lengths[:, None]).long()
+        output = self._model.language_model(input_ids=ids, attention_mask=mask, use_cache=False)
+        return pool_texts(output.last_hidden_state, mask)
+
+    def _in_micro_batches(self, encode: Callable[[Any], dict[Any, Tensor]], items: Any) -> dict[Any, Tensor]:
+        parts: list[dict[Any, Tensor]] = []
+        start = 0
+        while start < len(items):
+            try:
+                parts.append(encode(items[start : start + self.micro_batch]))
+            except torch.OutOfMemoryError:
+                if self.micro_batch == 1:
+                    raise
+                self.micro_batch //= 2
+                continue
+            start += len(next(iter(parts[-1].values())))
+        return {pooling: torch.cat([part[pooling] for part in parts]) for pooling in parts[0]}
+
+
+def load_backbone(config: FeaturesConfig) -> FrozenBackbone:
+    """Load an InternVL in transformers format from a folder or the hub, frozen.
+
+    Raises:
+        UserError: the folder is no InternVL checkpoint, or a part of it is missing.
+    """
+    transformers_logging.disable_progress_bar()
+    folder = checkpoint_folder(config.backbone)
+    _require_internvl(folder)
+    try:
+        model, loading = AutoModel.from_pretrained(
+            folder, dtype=getattr(torch, config.dtype), output_loading_info=True, local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the checkpoint cannot be loaded ({reason})", where=folder) from None
+    if loading["missing_keys"]:
+        raise UserError(f"the checkpoint lacks weights, e.g. {min(loading['missing_keys'])}", where=folder)
+    tokenizer.padding_side = "right"
+    return FrozenBackbone(
+        model.to(choose_device(config.device)),
+        tokenizer,
+        image_processor,
+        image_size=config.image_size,
+        max_tokens=config.max_tokens,
+        micro_batch=config.micro_batch,
+    )
+
+
+def _require_internvl(folder: Path) -> None:
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except FileNotFoundError:
+        raise UserError("holds no config.json, so it is no InternVL checkpoint", where=folder) from None
+    except (ValueError, AttributeError):
+        raise UserError("is not a valid checkpoint configuration", where=folder / "config.json") from None
+    if kind != "internvl":
+        raise UserError(
+            f"is a {kind} checkpoint, not InternVL",
+            where=folder,
+            how="use the '-hf' version of an InternVL, e.g. OpenGVLab/InternVL3-1B-hf",
+        )
+
+
+def build_tiny_checkpoint(folder: Path, texts: Sequence[str], *, seed: int) -> None:
+    """Save a random InternVL of under 3 million parameters, built of the real classes, with its own tokenizer.
+
+    Args:
+        texts: what the byte-level BPE tokenizer is trained on.
+    """
+    transformers_logging.disable_progress_bar()
+    tokenizer = _train_tokenizer(texts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = InternVLModel(_tiny_config(tokenizer))
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    GotOcr2ImageProcessorPil(
+        size={"height": 112, "width": 112},
+        crop_to_patches=False,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    ).save_pretrained(folder)
+
+
+def _tiny_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
+    vision = InternVLVisionConfig(
+        hidden_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=256,
+        image_size=112,
+        patch_size=14,
+        attention_bias=True,
+    )
+    text = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=112,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=256,
+        max_position_embeddings=512,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    image_token_id = tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")
+    return InternVLConfig(vision_config=vision, text_config=text, image_token_id=image_token_id)
+
+
+def _train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1024,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>", padding_side="right"
+    )

@@ -1,0 +1,254 @@
+"""Extraction: the frozen backbone sees every picture and every distinct text once, and never again.
+
+Work goes shard by shard into `<root>/.<fingerprint>.partial`; each shard is written atomically, so an interrupted
+extraction goes on after its last whole shard. The finished store appears under its fingerprint by one rename.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from core.backbone import FrozenBackbone
+from core.data import ImageRecord, Split, open_image
+from core.features import FeatureStore
+from core.files import write_atomically, write_json
+from core.fingerprint import FingerprintParts
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is being encoded ('images' or 'texts'), how many are done, and of how many."""
+
+HEALTH_SAMPLE = 20_000
+PREFETCHED_BATCHES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _SplitIndex:
+    """Where the images and the distinct texts of one split lie in the tables of all splits."""
+
+    records: Sequence[ImageRecord]
+    first_image: int
+    texts: list[str]
+
+
+def extract_features(
+    records: Mapping[Split, Sequence[ImageRecord]],
+    backbone: FrozenBackbone,
+    root: Path,
+    *,
+    parts: FingerprintParts,
+    shard: int = 1024,
+    on_progress: OnProgress = lambda kind, done, total: None,
+) -> FeatureStore:
+    """Encode everything that the store with this fingerprint lacks, and open it.
+
+    Only one process extracts a fingerprint at a time; a second one waits and then finds it done.
+
+    Args:
+        root: folder of all stores.
+        shard: pictures or texts a shard, the unit of work that an interruption can lose.
+    Raises:
+        UserError: a picture cannot be read.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f".{parts.fingerprint}.lock"):
+        if FeatureStore.exists(root, parts.fingerprint):
+            return FeatureStore.open(root, parts.fingerprint)
+        work = root / f".{parts.fingerprint}.partial"
+        work.mkdir(exist_ok=True)
+        splits = _index_splits(records)
+        images = [record.image for split in splits.values() for record in split.records]
+        texts = list(dict.fromkeys(text for split in splits.values() for text in split.texts))
+        repaired = _encode_shards(
+            "images", images, lambda rows: _encode_images(backbone, rows), work, shard, on_progress
+        )
+        _encode_shards("texts", texts, lambda rows: (backbone.encode_texts(rows), 0), work, shard, on_progress)
+        _assemble(splits, texts, work, parts, shard, {"pictures repaired": repaired})
+        work.rename(root / parts.fingerprint)
+    return FeatureStore.open(root, parts.fingerprint)
+
+
+def _index_splits(records: Mapping[Split, Sequence[ImageRecord]]) -> dict[Split, _SplitIndex]:
+    splits, first_image = {}, 0
+    for split, members in records.items():
+        texts = dict.fromkeys(
+            text for record in members for text in (*record.captions, *(region.sentence for region in record.regions))
+        )
+        splits[split] = _SplitIndex(members, first_image, list(texts))
+        first_image += len(members)
+    return splits
+
+
+def _encode_shards(
+    kind: str,
+    items: Sequence[Any],
+    encode: Callable[[Sequence[Any]], tuple[Mapping[Any, Tensor], int]],
+    work: Path,
+    shard: int,
+    on_progress: OnProgress,
+) -> int:
+    """Write every shard that is missing or torn; returns how many pictures of those had to be repaired."""
+    repaired = 0
+    for start in range(0, len(items), shard):
+        rows = items[start : start + shard]
+        path = _shard_path(work, kind, start // shard)
+        if not _is_whole(path, len(rows)):
+            pooled, repairs = encode(rows)
+            repaired += repairs
+            write_atomically(path, save({name: features.cpu().contiguous() for name, features in pooled.items()}))
+        on_progress(kind, start + len(rows), len(items))
+    return repaired
+
+
+def _shard_path(work: Path, kind: str, number: int) -> Path:
+    return work / f"shard_{kind}_{number:06d}.safetensors"
+
+
+def _is_whole(path: Path, rows: int) -> bool:
+    try:
+        with safe_open(path, framework="pt") as content:
+            return all(content.get_slice(name).get_shape()[0] == rows for name in content.keys())  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return False
+
+
+def _encode_images(backbone: FrozenBackbone, paths: Sequence[Path]) -> tuple[dict[Any, Tensor], int]:
+    parts, repaired = [], 0
+    for pixels, repairs in _prepared(backbone, paths):
+        parts.append(backbone.encode_pixels(pixels))
+        repaired += repairs
+    return {pooling: torch.cat([part[pooling] for part in parts]) for pooling in parts[0]}, repaired
+
+
+def _prepared(backbone: FrozenBackbone, paths: Sequence[Path]) -> Iterator[tuple[Tensor, int]]:
+    """Decoded, normalised micro batches in order, a few of them ahead of the backbone."""
+
+    def prepare(batch: Sequence[Path]) -> tuple[Tensor, int]:
+        opened = [open_image(path) for path in batch]
+        return backbone.preprocess([image for image, _ in opened]), sum(bool(repairs) for _, repairs in opened)
+
+    waiting: deque[Future[tuple[Tensor, int]]] = deque()
+    size = backbone.micro_batch
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), size):
+            waiting.append(pool.submit(prepare, paths[start : start + size]))
+            if len(waiting) > PREFETCHED_BATCHES:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _assemble(
+    splits: Mapping[Split, _SplitIndex],
+    texts: Sequence[str],
+    work: Path,
+    parts: FingerprintParts,
+    shard: int,
+    repaired: Mapping[str, int],
+) -> None:
+    """Turn the shards into one table per split and pooling, with indices, statistics and health; drop the shards."""
+    row_of_text = {text: row for row, text in enumerate(texts)}
+    for split, index in splits.items():
+        folder = work / split
+        folder.mkdir(exist_ok=True)
+        image_rows = np.arange(index.first_image, index.first_image + len(index.records))
+        text_rows = np.array([row_of_text[text] for text in index.texts], dtype=np.int64)
+        _write_tables(work, "images", image_rows, folder, shard)
+        _write_tables(work, "texts", text_rows, folder, shard)
+        write_atomically(folder / "index.safetensors", save(_index_tensors(index, _group_numbers(splits))))
+        names = {"images": [str(record.image) for record in index.records], "texts": index.texts}
+        write_json(folder / "names.json", names)
+    statistics, health, dimensions = _describe(work / "train")
+    write_atomically(work / "statistics.safetensors", save(statistics))
+    manifest = {
+        "fingerprint": parts.fingerprint,
+        "parts": asdict(parts),
+        "dimensions": dimensions,
+        "counts": {split: _counts(index) for split, index in splits.items()},
+        "health": health,
+        "repaired": dict(repaired),
+    }
+    write_json(work / "manifest.json", manifest)
+    for path in work.glob("shard_*"):
+        path.unlink()
+
+
+def _write_tables(work: Path, kind: str, rows: NDArray[np.int64], folder: Path, shard: int) -> None:
+    tables: dict[str, Any] = {}
+    for number in np.unique(rows // shard):
+        content = load_file(_shard_path(work, kind, int(number)))
+        here = np.flatnonzero(rows // shard == number)
+        for pooling, features in content.items():
+            if pooling not in tables:
+                path, shape = folder / f"{kind}_{pooling}.npy", (len(rows), features.shape[1])
+                tables[pooling] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            tables[pooling][here] = features.numpy()[rows[here] % shard]
+    for table in tables.values():
+        table.flush()
+
+
+def _group_numbers(splits: Mapping[Split, _SplitIndex]) -> dict[str, int]:
+    groups = dict.fromkeys(record.group for index in splits.values() for record in index.records)
+    return {group: number for number, group in enumerate(groups)}
+
+
+def _index_tensors(index: _SplitIndex, group_numbers: Mapping[str, int]) -> dict[str, Tensor]:
+    row_of_text = {text: row for row, text in enumerate(index.texts)}
+    captions = [(row_of_text[text], image) for image, record in enumerate(index.records) for text in record.captions]
+    regions = [(region, image) for image, record in enumerate(index.records) for region in record.regions]
+    caption_rows = torch.tensor(captions, dtype=torch.int64).view(-1, 2)
+    return {
+        "groups": torch.tensor([group_numbers[record.group] for record in index.records]),
+        "caption_text": caption_rows[:, 0].contiguous(),
+        "caption_image": caption_rows[:, 1].contiguous(),
+        "sentence_text": torch.tensor([row_of_text[region.sentence] for region, _ in regions], dtype=torch.int64),
+        "sentence_image": torch.tensor([image for _, image in regions], dtype=torch.int64),
+        "boxes": torch.tensor([region.box for region, _ in regions], dtype=torch.float32).view(-1, 4),
+        "relations": torch.tensor([region.relation for region, _ in regions], dtype=torch.int64),
+    }
+
+
+def _counts(index: _SplitIndex) -> dict[str, int]:
+    return {
+        "images": len(index.records),
+        "groups": len({record.group for record in index.records}),
+        "captions": sum(len(record.captions) for record in index.records),
+        "texts": len(index.texts),
+        "regions": sum(len(record.regions) for record in index.records),
+    }
+
+
+def _describe(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, int]]:
+    """Statistics, health and dimensions of the tables of the training split."""
+    statistics: dict[str, Tensor] = {}
+    health: dict[str, Any] = {"images": {}, "texts": {}}
+    dimensions: dict[str, int] = {}
+    for path in sorted(folder.glob("*.npy")):
+        kind, pooling = path.stem.split("_")
+        table = np.load(path, mmap_mode="r")
+        mean, std = table.mean(axis=0, dtype=np.float64), table.std(axis=0, dtype=np.float64)
+        statistics[f"{kind}.{pooling}.mean"] = torch.from_numpy(mean).float()
+        statistics[f"{kind}.{pooling}.std"] = torch.from_numpy(std).float()
+        health[kind][pooling] = {
+            "spread": float(std.mean() / max(float(np.sqrt((mean**2 + std**2).mean())), 1e-12)),
+            "distinct": _distinct_share(table[:HEALTH_SAMPLE], mean, std),
+        }
+        dimensions[kind] = int(table.shape[1])
+    return statistics, health, dimensions
+
+
+def _distinct_share(table: NDArray[np.float32], mean: NDArray[np.float64], std: NDArray[np.float64]) -> float:
+    """Share of rows with a vector of their own; vectors that differ by rounding alone count as the same."""
+    scale = max(float(std.max()), 1e-6 * max(1.0, float(np.abs(mean).max())))
+    quantised = np.round((table - mean) / scale, 3) + 0.0  # no negative zero
+    return len({row.tobytes() for row in quantised}) / len(table)

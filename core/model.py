@@ -1,0 +1,156 @@
+"""The trainable part: two adapters, two projectors, three heads and a temperature on top of pooled features.
+
+Knows nothing of the backbone but the widths of its features. Applying an adapter to every token and then taking
+one token, as the methodology draws it, equals pooling first, as done here (tests/core/test_model.py).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from core.config import Fusion, ModelConfig, Normalization
+from core.features import Features, Statistics
+from core.geometry import RELATIONS
+
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 1.0
+
+
+class CrossModalModel(nn.Module):
+    """Embeds pooled image and text features in one space, and reads matches, boxes and relations off pairs.
+
+    With (1024, 896) features, width 256, embedding 256 and `concat` it has 629,773 parameters.
+    """
+
+    def __init__(
+        self,
+        vision_dim: int,
+        text_dim: int,
+        *,
+        adapter_width: int,
+        embed_dim: int,
+        dropout: float,
+        fusion: Fusion,
+        normalization: Normalization = "none",
+        temperature: float = 0.07,
+    ) -> None:
+        super().__init__()
+        self.fusion = fusion
+        self.vision_norm = FeatureNorm(vision_dim, normalization)
+        self.text_norm = FeatureNorm(text_dim, normalization)
+        self.vision_adapter = _adapter(vision_dim, adapter_width, dropout)
+        self.text_adapter = _adapter(text_dim, adapter_width, dropout)
+        self.vision_projector = nn.Linear(adapter_width, embed_dim)
+        self.text_projector = nn.Linear(adapter_width, embed_dim)
+        fused = embed_dim * (2 if fusion == "concat" else 4)
+        self.match_head = nn.Linear(fused, 2)
+        self.box_head = nn.Linear(fused, 4)
+        self.relation_head = nn.Linear(fused, len(RELATIONS))
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+
+    @property
+    def temperature(self) -> Tensor:
+        """Scalar that divides similarities; learned, kept within 0.001..1."""
+        return self.log_temperature.exp().clamp(MIN_TEMPERATURE, MAX_TEMPERATURE)
+
+    def embed_images(self, features: Tensor) -> Tensor:
+        """[B, vision_dim] → [B, embed_dim], unit norm."""
+        embedded: Tensor = self.vision_projector(self.vision_adapter(self.vision_norm(features)))
+        return functional.normalize(embedded, dim=-1)
+
+    def embed_texts(self, features: Tensor) -> Tensor:
+        """[B, text_dim] → [B, embed_dim], unit norm."""
+        embedded: Tensor = self.text_projector(self.text_adapter(self.text_norm(features)))
+        return functional.normalize(embedded, dim=-1)
+
+    def match(self, image: Tensor, text: Tensor) -> Tensor:
+        """Embedded pairs [B, D], [B, D] → [B, 2] logits: no match, match."""
+        logits: Tensor = self.match_head(self._fuse(image, text))
+        return logits
+
+    def locate(self, image: Tensor, text: Tensor) -> Tensor:
+        """Embedded pairs [B, D], [B, D] → [B, 4] box x1 y1 x2 y2, always within the picture and ordered."""
+        free = self.box_head(self._fuse(image, text)).sigmoid()  # [B, 4]
+        size = free[:, 2:]
+        corner = free[:, :2] * (1 - size)
+        return torch.cat([corner, corner + size], dim=1)
+
+    def relate(self, image: Tensor, text: Tensor) -> Tensor:
+        """Embedded pairs [B, D], [B, D] → [B, 6] logits in the order of geometry.RELATIONS."""
+        logits: Tensor = self.relation_head(self._fuse(image, text))
+        return logits
+
+    def _fuse(self, image: Tensor, text: Tensor) -> Tensor:
+        if self.fusion == "concat":
+            return torch.cat([image, text], dim=1)
+        scale = math.sqrt(image.shape[1])  # unit vectors have entries of 1/√D; products of those would vanish
+        image, text = image * scale, text * scale
+        return torch.cat([image, text, image * text, (image - text).abs()], dim=1)
+
+
+class FeatureNorm(nn.Module):
+    """What happens to pooled features before the adapters; has no parameters."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width: int, kind: Normalization) -> None:
+        super().__init__()
+        self.kind = kind
+        if kind == "standardize":
+            self.register_buffer("mean", torch.zeros(width))
+            self.register_buffer("std", torch.ones(width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, width] → [B, width]."""
+        match self.kind:
+            case "none":
+                return features
+            case "standardize":
+                return (features - self.mean) / self.std
+            case "layernorm":
+                return functional.layer_norm(features, features.shape[-1:])
+
+    def use_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Standardise by the training split; a dimension that never varies is only centred."""
+        if self.kind == "standardize":
+            floor = 1e-4 * float(std.max())
+            self.mean.copy_(mean)
+            self.std.copy_(torch.where(std > floor, std, torch.ones_like(std)))
+
+
+def _adapter(width_in: int, width_out: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width_in, width_out), nn.ReLU(), nn.Dropout(dropout))
+
+
+def build_model(config: ModelConfig, features: Features, *, normalization: Normalization, seed: int) -> CrossModalModel:
+    """A fresh model for these features; equal seeds give equal weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CrossModalModel(
+            features.vision_dim,
+            features.text_dim,
+            adapter_width=config.adapter_width,
+            embed_dim=config.embed_dim,
+            dropout=config.dropout,
+            fusion=config.fusion,
+            normalization=normalization,
+            temperature=config.temperature,
+        )
+    _use_statistics(model, features.statistics)
+    return model
+
+
+def _use_statistics(model: CrossModalModel, statistics: Statistics) -> None:
+    model.vision_norm.use_statistics(statistics.image_mean, statistics.image_std)
+    model.text_norm.use_statistics(statistics.text_mean, statistics.text_std)
+
+
+def parameter_counts(model: CrossModalModel) -> dict[str, int]:
+    """Trainable parameters of each part, in the model's order."""
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        part = name.split(".")[0]
+        counts[part] = counts.get(part, 0) + parameter.numel()
+    return counts

@@ -1,0 +1,338 @@
+"""The core training function: one plain function without files or network, called by everything.
+
+Every epoch is seeded by (seed, stage, epoch of the stage) and the learning rate is a function of the step, so a run
+continued from a checkpoint is bit-equal to one that was never interrupted, and a second stage started by hand from
+the first one's weights is bit-equal to the second stage of a two-stage run.
+"""
+
+import copy
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core.batches import PairBatch, RegionBatch, pair_batches, region_batches, steps_per_epoch
+from core.checkpoints import Checkpoint
+from core.config import LossConfig, TrainConfig, config_hash
+from core.device import choose_device, device_name, peak_memory_mb
+from core.errors import UserError
+from core.evaluation import validate
+from core.features import Features, FeatureSplit
+from core.losses import Losses, box_loss, itc_loss, itm_loss, relation_loss
+from core.model import CrossModalModel, build_model, parameter_counts
+from core.records import EpochMetrics, Receipt
+
+Report = Callable[[EpochMetrics, Checkpoint], None]
+"""Called after each epoch; may raise SystemExit to stop the run."""
+
+ALIGN, JOINT = 1, 2
+
+
+class DivergedError(ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stretch of epochs under one objective and one optimizer."""
+
+    number: int
+    """1 aligns (ITC + ITM), 2 is joint (all four losses)."""
+    first_epoch: int
+    epochs: int
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A finished run."""
+
+    last: Checkpoint
+
+    @property
+    def best(self) -> Checkpoint:
+        return self.last.best()
+
+    @property
+    def history(self) -> list[EpochMetrics]:
+        return self.last.history
+
+    @property
+    def receipt(self) -> Receipt:
+        return self.last.receipt
+
+
+def train(
+    config: TrainConfig,
+    features: Features,
+    report: Report = lambda metrics, checkpoint: None,
+    *,
+    resume_from: Checkpoint | None = None,
+    start_from: Checkpoint | None = None,
+) -> TrainResult:
+    """Train the adapters and heads as the configuration says; validate and report after each epoch.
+
+    Args:
+        resume_from: continue this run exactly.
+        start_from: begin with these weights and nothing else, e.g. a second stage by hand.
+    Raises:
+        DivergedError: the loss is no longer finite.
+        UserError: a checkpoint does not fit the configuration or the features.
+    """
+    started = time.monotonic()
+    device = choose_device(config.features.device)
+    model = build_model(config.model, features, normalization=config.features.normalization, seed=config.seed)
+    if initial := resume_from or start_from:
+        _load_weights(model, initial, features)
+    model.to(device)
+    train_split, validation = features.train.to(device), features.validation.to(device)
+    last = resume_from
+    for stage in plan_stages(config):
+        optimizer = build_optimizer(model, stage.learning_rate, config.optimizer.weight_decay)
+        first = stage.first_epoch if last is None else max(stage.first_epoch, last.epoch + 1)
+        if last is not None and last.optimizer is not None and stage.first_epoch <= last.epoch:
+            optimizer.load_state_dict(last.optimizer)
+        for epoch in range(first, stage.first_epoch + stage.epochs):
+            metrics = _run_epoch(model, optimizer, train_split, validation, config, stage, epoch)
+            receipt = make_receipt(config, features, model, optimizer, stage, last)
+            seconds = time.monotonic() - started + (resume_from.receipt.seconds if resume_from else 0.0)
+            last = _checkpoint(config, model, optimizer, metrics, last, replace(receipt, seconds=seconds))
+            report(metrics, last)
+    assert last is not None, "a recipe has at least one epoch"
+    return TrainResult(last)
+
+
+def plan_stages(config: TrainConfig) -> list[Stage]:
+    """The stages of a recipe, in order; a stage without epochs is left out."""
+    recipe, rate = config.recipe, config.optimizer.learning_rate
+    joint_rate = rate * recipe.stage2_lr_scale if recipe.stage1_epochs else rate
+    stages = [
+        Stage(ALIGN, 0, recipe.stage1_epochs, rate),
+        Stage(JOINT, recipe.stage1_epochs, recipe.epochs - recipe.stage1_epochs, joint_rate),
+    ]
+    return [stage for stage in stages if stage.epochs]
+
+
+def build_optimizer(model: CrossModalModel, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW; biases and the temperature do not decay."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = learning_rate  # the schedule overwrites `lr`; the receipt tells this one
+    return optimizer
+
+
+def scheduled_rate(peak: float, step: int, steps: int, warmup_ratio: float) -> float:
+    """Learning rate of a step (from 0) of a stage: linear from 0 to `peak`, then linear back to 0."""
+    warmup = int(warmup_ratio * steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (steps - step) / max(1, steps - warmup)
+
+
+def compute_losses(
+    model: CrossModalModel,
+    pairs: PairBatch,
+    regions: RegionBatch | None,
+    weights: LossConfig,
+    generator: torch.Generator,
+) -> Losses:
+    """The four unweighted losses of a step; one whose weight is 0, or that has nothing to learn from, is 0.
+
+    Args:
+        regions: None in the alignment stage.
+    """
+    images, captions = model.embed_images(pairs.images), model.embed_texts(pairs.captions)
+    zero = images.new_zeros(())
+    itc = itc_loss(images, captions, pairs.keys, model.temperature) if weights.itc else zero
+    itm = itm_loss(model.match, images, captions, pairs.keys, model.temperature, generator) if weights.itm else zero
+    if regions is None or len(regions.boxes) == 0 or not (weights.box or weights.spatial):
+        return Losses(itc=itc, itm=itm, box=zero, spatial=zero)
+    where, what = model.embed_images(regions.images), model.embed_texts(regions.sentences)
+    box = box_loss(model.locate(where, what), regions.boxes, giou=weights.giou) if weights.box else zero
+    spatial = relation_loss(model.relate(where, what), regions.relations) if weights.spatial else zero
+    return Losses(itc=itc, itm=itm, box=box, spatial=spatial)
+
+
+def make_receipt(
+    config: TrainConfig,
+    features: Features,
+    model: CrossModalModel,
+    optimizer: torch.optim.Optimizer,
+    stage: Stage,
+    previous: Checkpoint | None,
+) -> Receipt:
+    """What this run really uses, read off the objects that do the work rather than off the configuration."""
+    device = next(model.parameters()).device
+    groups = [] if previous is None else [g for g in previous.receipt.optimizer_groups if g["stage"] != stage.number]
+    for group in optimizer.param_groups:
+        held = {"learning_rate": group["initial_lr"], "weight_decay": group["weight_decay"]}
+        groups.append({"stage": float(stage.number), **held})
+    weights = config.loss
+    return Receipt(
+        config_hash=config_hash(config),
+        fingerprint=features.fingerprint,
+        parameters=sum(parameter_counts(model).values()),
+        optimizer_groups=groups,
+        loss_weights={"itc": weights.itc, "itm": weights.itm, "box": weights.box, "spatial": weights.spatial},
+        seed=config.seed,
+        device=device_name(device),
+        versions=_versions(),
+        git_commit=_git_commit(),
+        seconds=0.0,
+        peak_memory_mb=peak_memory_mb(device),
+        epochs=1 if previous is None else len(previous.history) + 1,
+    )
+
+
+def _run_epoch(
+    model: CrossModalModel,
+    optimizer: torch.optim.Optimizer,
+    split: FeatureSplit,
+    validation: FeatureSplit,
+    config: TrainConfig,
+    stage: Stage,
+    epoch: int,
+) -> EpochMetrics:
+    started = time.monotonic()
+    seed = _epoch_seed(config.seed, stage.number, epoch - stage.first_epoch)
+    totals, steps_without_regions, rate = _train_epoch(model, optimizer, split, config, stage, epoch, seed)
+    trained = time.monotonic()
+    if not all(map(torch.isfinite, totals)):
+        raise DivergedError(f"the loss is not finite in epoch {epoch}")
+    itc, itm, box, spatial = totals.tolist()
+    weights = config.loss
+    joint = stage.number == JOINT
+    validated = validate(model, validation)
+    return EpochMetrics(
+        epoch=epoch,
+        stage=stage.number,
+        learning_rate=rate,
+        temperature=float(model.temperature),
+        loss=weights.itc * itc + weights.itm * itm + weights.box * box + weights.spatial * spatial,
+        loss_itc=itc,
+        loss_itm=itm,
+        loss_box=box if joint else None,
+        loss_spatial=spatial if joint else None,
+        steps_without_regions=steps_without_regions,
+        train_seconds=trained - started,
+        evaluation_seconds=time.monotonic() - trained,
+        **validated,
+    )
+
+
+def _train_epoch(
+    model: CrossModalModel,
+    optimizer: torch.optim.Optimizer,
+    split: FeatureSplit,
+    config: TrainConfig,
+    stage: Stage,
+    epoch: int,
+    seed: int,
+) -> tuple[Tensor, int, float]:
+    """Mean unweighted losses [4], steps that had no region, and the last learning rate."""
+    weights, device = config.loss, next(model.parameters()).device
+    steps = steps_per_epoch(split, config.optimizer.batch_size)
+    order = torch.Generator().manual_seed(seed)
+    negatives = torch.Generator(device).manual_seed(seed)
+    totals, without_regions, rate = torch.zeros(4, device=device), 0, 0.0
+    model.train()
+    with _dropout_seeded(seed, device):
+        batches = _stage_batches(split, config, stage, steps, order)
+        for step, (pairs, regions) in enumerate(batches, start=(epoch - stage.first_epoch) * steps):
+            rate = scheduled_rate(stage.learning_rate, step, stage.epochs * steps, config.optimizer.warmup_ratio)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            losses = compute_losses(model, pairs, regions, weights, negatives)
+            total = losses.total(itc=weights.itc, itm=weights.itm, box=weights.box, spatial=weights.spatial)
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            totals += torch.stack([losses.itc, losses.itm, losses.box, losses.spatial]).detach()
+            without_regions += regions is not None and len(regions.boxes) == 0
+    return (totals / steps).cpu(), without_regions, rate
+
+
+def _stage_batches(
+    split: FeatureSplit, config: TrainConfig, stage: Stage, steps: int, generator: torch.Generator
+) -> Iterator[tuple[PairBatch, RegionBatch | None]]:
+    pairs = pair_batches(
+        split, batch_size=config.optimizer.batch_size, positives=config.loss.positives, generator=generator
+    )
+    if stage.number == ALIGN:
+        return ((batch, None) for batch in pairs)
+    return zip(pairs, region_batches(split, steps=steps, generator=generator), strict=True)
+
+
+def _epoch_seed(seed: int, stage: int, epoch_of_stage: int) -> int:
+    return (seed * 2 + stage - 1) * 100_003 + epoch_of_stage
+
+
+@contextmanager
+def _dropout_seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Dropout draws from the global generator: seed it, and leave it as it was found."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _checkpoint(
+    config: TrainConfig,
+    model: CrossModalModel,
+    optimizer: torch.optim.Optimizer,
+    metrics: EpochMetrics,
+    previous: Checkpoint | None,
+    receipt: Receipt,
+) -> Checkpoint:
+    weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    history = [*(previous.history if previous else []), metrics]
+    is_best = all(metrics.recall_mean > earlier.recall_mean for earlier in history[:-1])
+    return Checkpoint(
+        config=config,
+        fingerprint=receipt.fingerprint,
+        epoch=metrics.epoch,
+        weights=weights,
+        optimizer=copy.deepcopy(optimizer.state_dict()),
+        best_weights=weights if is_best or previous is None else previous.best_weights,
+        history=history,
+        receipt=receipt,
+    )
+
+
+def _load_weights(model: CrossModalModel, checkpoint: Checkpoint, features: Features) -> None:
+    if checkpoint.fingerprint != features.fingerprint:
+        raise UserError(
+            f"the checkpoint was trained on features {checkpoint.fingerprint}, not on {features.fingerprint}",
+            how="use the same backbone, data and feature settings",
+        )
+    try:
+        model.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"the checkpoint does not fit the configured model ({reason})") from None
+
+
+@cache
+def _versions() -> dict[str, str]:
+    packages = ("crossmodal-search", "torch", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+@cache
+def _git_commit() -> str | None:
+    """Of the checkout that this code runs from; None outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,131 @@
+"""A campaign: start it, continue it, extend it. All three are the same act: bring it to its limits."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from core.config import TrainConfig, dump_yaml, parse
+from core.errors import UserError
+from core.files import CampaignFolder, write_atomically
+from search.cluster import connect, count_slots
+from search.config import Campaign, changed_keys, load_campaign
+from search.session import SessionBook, run_session
+from search.space import Choice
+from search.study import Ledger
+from search.tracking import build_tracker
+
+EXTRACTION_KEYS = ("features.image_size", "features.max_tokens", "features.dtype")
+"""Settings that need features of their own; they may be searched as choices."""
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignStatus:
+    """Where a campaign stands."""
+
+    limit: int
+    finished: int
+    running: int
+    pruned: int
+    failed: int
+    best_number: int | None
+    best_value: float | None
+    baseline_value: float | None
+    stop_reason: str | None
+    """Why it ended before its limits, if it did."""
+
+
+OnStatus = Callable[[CampaignStatus], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureFingerprints:
+    """The feature store that each configuration of a campaign reads."""
+
+    by_variant: dict[tuple[object, ...], str]
+
+    def __call__(self, config: TrainConfig) -> str:
+        return self.by_variant[extraction_variant(config)]
+
+
+def extraction_variant(config: TrainConfig) -> tuple[object, ...]:
+    """The values of a configuration that decide which features it needs."""
+    return (config.features.image_size, config.features.max_tokens, config.features.dtype)
+
+
+def extraction_variants(campaign: Campaign, base: TrainConfig) -> list[TrainConfig]:
+    """One configuration for every feature store that the campaign's trials may read."""
+    searched = {
+        key: dimension.choice
+        for key, dimension in campaign.space.dimensions.items()
+        if key in EXTRACTION_KEYS and isinstance(dimension, Choice)
+    }
+    combinations = itertools.product(*searched.values())
+    return [base.with_overrides(dict(zip(searched, values, strict=True))) for values in combinations]
+
+
+def advance(
+    campaign: Campaign,
+    folder: CampaignFolder,
+    fingerprints: FeatureFingerprints,
+    *,
+    address: str | None = None,
+    reuse_actors: bool = True,
+    on_status: OnStatus = lambda status: None,
+) -> CampaignStatus:
+    """Start, continue or extend: bring the campaign to its limits.
+
+    Raises:
+        UserError: another driver is at work, something else than the limits was changed, or nothing fits the cluster.
+    """
+    base = campaign.base
+    claim(campaign, folder)
+    with Ledger(campaign, base, folder) as ledger:
+        ledger.reconcile()
+        on_status(_status(campaign, ledger))
+        tracker = build_tracker(
+            project=campaign.wandb.project, campaign=campaign.name, mode=campaign.wandb.mode, folder=folder.wandb
+        )
+        book = SessionBook(
+            campaign, folder, ledger, tracker, fingerprints, on_change=lambda: on_status(_status(campaign, ledger))
+        )
+        if ledger.has_work:
+            try:
+                with connect(address):
+                    resources = campaign.resources
+                    slots = count_slots(cpu=resources.cpu, gpu=resources.gpu)
+                    session = folder.sessions / str(ledger.session)
+                    run_session(book, campaign, session, slots=slots, reuse_actors=reuse_actors)
+            finally:
+                tracker.close()
+        return _status(campaign, ledger)
+
+
+def claim(campaign: Campaign, folder: CampaignFolder) -> None:
+    """Write the resolved campaign into its folder, or make sure that only limits differ from the one there.
+
+    Raises:
+        UserError: names the settings that were changed.
+    """
+    if folder.campaign.exists():
+        if changed := changed_keys(load_campaign(folder.campaign), campaign):
+            raise UserError(
+                f"differs from the started campaign in {', '.join(changed)}; only limits may change",
+                where=folder.campaign,
+                how="undo the change, or choose another --output-dir",
+            )
+    write_atomically(folder.campaign, dump_yaml(campaign.resolved()))
+
+
+def _status(campaign: Campaign, ledger: Ledger) -> CampaignStatus:
+    counts, best = ledger.counts(), ledger.best()
+    return CampaignStatus(
+        limit=campaign.limits.trials,
+        finished=counts.complete,
+        running=counts.running,
+        pruned=counts.pruned,
+        failed=counts.failed,
+        best_number=None if best is None else best[0],
+        best_value=None if best is None else best[1],
+        baseline_value=ledger.baseline_value(),
+        stop_reason=ledger.stop_reason,
+    )

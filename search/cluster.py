@@ -1,0 +1,75 @@
+"""Ray itself: starting or joining a cluster, and counting how many trials fit on it at once."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from core.errors import UserError
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # its tables; ours are live
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they leak about 300 KB a trial
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a slow exit would fail the next trial of a reused actor
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+OBJECT_STORE_BYTES = 128 * 2**20
+"""Features are memory-mapped from disk, so little ever travels through Ray's object store."""
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[None]:
+    """Join the cluster at `address`, or start Ray on this machine and stop it afterwards.
+
+    Raises:
+        UserError: no cluster answers at the address.
+    """
+    os.environ.update(QUIET)
+    runtime_env = {"env_vars": QUIET}
+    try:
+        if address is None:
+            ray.init(
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                object_store_memory=OBJECT_STORE_BYTES,
+                runtime_env=runtime_env,
+            )
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level="error", runtime_env=runtime_env)
+    except ConnectionError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"no Ray cluster answers at {address} ({reason})", how="check --address") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def count_slots(*, cpu: float, gpu: float) -> int:
+    """How many trials of this size run at once on the nodes that are alive.
+
+    Raises:
+        UserError: not one fits.
+    """
+    slots = sum(_slots_of(node["Resources"], cpu, gpu) for node in ray.nodes() if node["Alive"])
+    if slots == 0:
+        raise UserError(
+            f"no node has {cpu:g} CPUs and {gpu:g} GPUs for a trial", how="change resources in the campaign"
+        )
+    return slots
+
+
+def _slots_of(node: dict[str, float], cpu: float, gpu: float) -> int:
+    by_cpu = node.get("CPU", 0) / cpu if cpu else math.inf
+    # A fraction of a GPU cannot straddle two of them.
+    by_gpu = _fractions_of(node.get("GPU", 0), gpu) if gpu else math.inf
+    return int(min(by_cpu, by_gpu))
+
+
+def _fractions_of(gpus: float, gpu: float) -> float:
+    return gpus * math.floor(1 / gpu + 1e-9) if gpu <= 1 else gpus / gpu

@@ -1,0 +1,126 @@
+"""Weights & Biases, written by the driver alone: one run a trial, grouped by campaign.
+
+Tracking never fails a trial: a problem is counted and shown once. The JSON lines of the campaign folder are the
+canonical log, from which runs can be rebuilt.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import wandb
+
+from core.records import EpochMetrics
+
+logger = logging.getLogger(__name__)
+
+Mode = Literal["auto", "online", "offline", "disabled"]
+
+
+class Tracker(Protocol):
+    """What a session tells as it goes."""
+
+    def start(self, number: int, config: dict[str, Any]) -> None: ...
+
+    def epoch(self, number: int, metrics: EpochMetrics) -> None: ...
+
+    def finish(self, number: int, summary: dict[str, Any], *, failed: bool) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class NoTracker:
+    """Tells nobody."""
+
+    def start(self, number: int, config: dict[str, Any]) -> None: ...
+
+    def epoch(self, number: int, metrics: EpochMetrics) -> None: ...
+
+    def finish(self, number: int, summary: dict[str, Any], *, failed: bool) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class WandbTracker:
+    """One W&B run a trial, all of them open in this one process."""
+
+    def __init__(self, *, project: str, campaign: str, mode: Mode, folder: Path) -> None:
+        self._project = project
+        self._campaign = campaign
+        self._mode = resolve_mode(mode)
+        self._folder = folder
+        self._runs: dict[int, Any] = {}
+        self.problems = 0
+        """Calls to W&B that failed and were passed over."""
+
+    def start(self, number: int, config: dict[str, Any]) -> None:
+        """Open the run of a trial."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._runs[number] = wandb.init(
+                project=self._project,
+                group=self._campaign,
+                name=f"trial-{number:04d}",
+                id=f"{self._campaign}-{number:04d}",
+                job_type="trial",
+                config=config,
+                mode=self._mode,
+                dir=str(self._folder),
+                reinit="create_new",
+                resume="allow",
+                settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True),
+            )
+        except (wandb.Error, OSError) as error:
+            self._pass_over(error)
+
+    def epoch(self, number: int, metrics: EpochMetrics) -> None:
+        """Log one epoch."""
+        if run := self._runs.get(number):
+            try:
+                run.log(metrics.to_json(), step=metrics.epoch)
+            except (wandb.Error, OSError) as error:
+                self._pass_over(error)
+
+    def finish(self, number: int, summary: dict[str, Any], *, failed: bool) -> None:
+        """Write the summary and close the run."""
+        if run := self._runs.pop(number, None):
+            try:
+                run.summary.update(summary)
+                run.finish(exit_code=int(failed))
+            except (wandb.Error, OSError) as error:
+                self._pass_over(error)
+
+    def close(self) -> None:
+        """Close the runs that are still open, e.g. after an interruption."""
+        for number in list(self._runs):
+            self.finish(number, {"state": "interrupted"}, failed=True)
+        if self.problems:
+            logger.warning("%d calls to Weights & Biases failed; metrics.jsonl holds everything", self.problems)
+
+    def _pass_over(self, error: Exception) -> None:
+        self.problems += 1
+        if self.problems == 1:
+            logger.warning("Weights & Biases: %s", str(error).splitlines()[0])
+
+
+def resolve_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
+    """`auto` follows WANDB_MODE, else is online where there is a key in the environment, else offline."""
+    if mode != "auto":
+        return mode
+    match os.environ.get("WANDB_MODE"):
+        case "online" | "run":
+            return "online"
+        case "disabled":
+            return "disabled"
+        case None:
+            return "online" if os.environ.get("WANDB_API_KEY") else "offline"
+        case _:
+            return "offline"
+
+
+def build_tracker(*, project: str, campaign: str, mode: Mode, folder: Path) -> Tracker:
+    """The tracker that a campaign asks for."""
+    if resolve_mode(mode) == "disabled":
+        return NoTracker()
+    return WandbTracker(project=project, campaign=campaign, mode=mode, folder=folder)

@@ -1,0 +1,79 @@
+"""The Ray trainable: a dozen lines round `core.training.train`. A worker never loads the backbone, nor W&B."""
+
+import json
+import tempfile
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from core.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from core.config import ImagePooling, TextPooling, TrainConfig, parse
+from core.features import Features, FeatureStore
+from core.records import EpochMetrics
+from core.training import train
+
+CHECKPOINT_NAME = "checkpoint.pth"
+
+
+def run_trial(payload: dict[str, Any]) -> None:
+    """Train one trial and report every epoch to Ray Tune.
+
+    An exception of the training is reported as `failure` instead of raised: the trial fails, its worker lives on.
+    Ray's own SystemExit, which stops a trial early, passes through.
+
+    Args:
+        payload: `config` (JSON of a TrainConfig), `fingerprint`, `threads`, `gpu` (share of one GPU, for the cap on
+            its memory) and `checkpoint_every_s`.
+    """
+    try:
+        _train_and_report(payload)
+    except Exception as error:
+        tune.report({"failure": f"{type(error).__name__}: {error}".splitlines()[0]})
+
+
+def _train_and_report(payload: dict[str, Any]) -> None:
+    torch.set_num_threads(payload["threads"])
+    if 0 < payload["gpu"] < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(payload["gpu"])
+    config = parse(TrainConfig, payload["config"], where="trial")
+    wanted = config.features
+    features = _open_features(
+        wanted.store, payload["fingerprint"], wanted.image_pooling, wanted.text_pooling, wanted.allow_degenerate
+    )
+    last_sent = time.monotonic()
+
+    def report(metrics: EpochMetrics, checkpoint: Checkpoint) -> None:
+        nonlocal last_sent
+        row = {"metrics": json.dumps(metrics.to_json()), "receipt": json.dumps(checkpoint.receipt.to_json())}
+        is_last = metrics.epoch == config.recipe.epochs - 1
+        if not is_last and time.monotonic() - last_sent < payload["checkpoint_every_s"]:
+            tune.report(row)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            save_checkpoint(Path(folder) / CHECKPOINT_NAME, checkpoint)
+            tune.report(row, checkpoint=tune.Checkpoint.from_directory(folder))
+        last_sent = time.monotonic()
+
+    train(config, features, report, resume_from=_last_checkpoint(payload["fingerprint"]))
+
+
+def _last_checkpoint(fingerprint: str) -> Checkpoint | None:
+    """Where Ray moved this trial here from another worker."""
+    stored = tune.get_checkpoint()
+    if stored is None:
+        return None
+    with stored.as_directory() as folder:
+        return load_checkpoint(Path(folder) / CHECKPOINT_NAME, fingerprint=fingerprint)
+
+
+@lru_cache(maxsize=16)
+def _open_features(
+    root: Path, fingerprint: str, image_pooling: ImagePooling, text_pooling: TextPooling, allow_degenerate: bool
+) -> Features:
+    """Memory-mapped once per worker process, whatever the number of trials that it runs."""
+    store = FeatureStore.open(root, fingerprint)
+    return store.features(image_pooling=image_pooling, text_pooling=text_pooling, allow_degenerate=allow_degenerate)
