@@ -1,0 +1,224 @@
+"""Commands on data, features and single training runs. Each imports what it runs only when it is called."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from core.config import TrainConfig
+    from core.features import Features, FeatureStore
+    from core.records import EpochMetrics
+
+app = typer.Typer()
+data_app = typer.Typer(help="Draw or check a data set.", no_args_is_help=True)
+features_app = typer.Typer(help="Extract the frozen backbone's features, or describe them.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(features_app, name="features")
+console = Console()
+error_console = Console(stderr=True)
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="Training configuration (YAML).")]
+OutputOption = Annotated[Path, typer.Option("--output-dir", "--output_dir", help="Folder of the run.")]
+
+
+@data_app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to draw into; made if it is missing.")],
+    buildings: Annotated[int, typer.Option(min=2, help="Training buildings.")] = 200,
+    images_per_building: Annotated[int, typer.Option(min=1, help="Pictures of each.")] = 6,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Draw a synthetic data set in GeoText-1652 format, and a tiny random InternVL to go with it."""
+    from core.synthetic import write_synthetic_dataset
+
+    with progress_bar() as progress:
+        task = progress.add_task("drawing synthetic scenes", total=None)
+        write_synthetic_dataset(
+            out,
+            buildings=buildings,
+            images_per_building=images_per_building,
+            seed=seed,
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    checkpoint = out / "tiny-internvl"
+    if not (checkpoint / "config.json").exists():
+        _build_tiny_checkpoint(checkpoint, out, seed)
+    console.print(f"{out}: synthetic scenes in GeoText-1652 format, and a tiny random InternVL in {checkpoint.name}/")
+
+
+def _build_tiny_checkpoint(checkpoint: Path, dataset: Path, seed: int) -> None:
+    from core.backbone import build_tiny_checkpoint
+    from core.data import read_annotations
+
+    records = read_annotations(dataset / "train.json", dataset / "images").records
+    texts = [text for record in records for text in (*record.captions, *(r.sentence for r in record.regions))]
+    partial = checkpoint.with_name(f".{checkpoint.name}.partial")
+    build_tiny_checkpoint(partial, texts, seed=seed)
+    partial.rename(checkpoint)
+
+
+@data_app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="Annotation file, or the folder that holds train.json and test.json.")],
+    image_root: Annotated[Path | None, typer.Option(help="Default: the folder images beside the annotations.")] = None,
+) -> None:
+    """Read a whole data set, pictures included, and count what is there, what was repaired and what is wrong."""
+    from core.data import check_dataset
+    from core.errors import UserError
+
+    files = [path] if path.is_file() else sorted(path.glob("*.json"))
+    files = [file for file in files if file.name != "synthetic.json"]
+    if not files:
+        raise UserError("holds no annotation file", where=path, how="name a GeoText-format JSON file or its folder")
+    rejected = 0
+    for file in files:
+        root = image_root or file.parent / "images"
+        with progress_bar() as progress:
+            task = progress.add_task(f"checking {file.name}", total=None)
+            counts = check_dataset(
+                file, root, on_progress=lambda done, total, t=task: progress.update(t, completed=done, total=total)
+            )
+        table = Table(title=str(file), show_header=False)
+        for name, value in counts.rows():
+            table.add_row(name, str(value))
+        console.print(table)
+        for message in counts.messages:
+            console.print(message, style="red", highlight=False)
+        rejected += sum(counts.rejected.values())
+    if rejected:
+        raise UserError(f"{rejected} records were rejected", where=path, how="mend or remove them")
+
+
+@features_app.command()
+def extract(config: ConfigOption) -> None:
+    """Run the frozen backbone once over every picture and every distinct text."""
+    from core.config import load_config
+
+    store = prepare_features(load_config(config))
+    console.print(f"features {store.fingerprint} in {store.folder}")
+
+
+@features_app.command()
+def info(config: ConfigOption) -> None:
+    """Describe the features of a configuration and the model on top of them."""
+    from core.config import load_config
+    from core.model import build_model, parameter_counts
+
+    settings = load_config(config)
+    store = prepare_features(settings)
+    wanted = settings.features
+    features = store.features(
+        image_pooling=wanted.image_pooling, text_pooling=wanted.text_pooling, allow_degenerate=True
+    )
+    model = build_model(settings.model, features, normalization=wanted.normalization, seed=settings.seed)
+    table = Table(title=f"features {store.fingerprint}", show_header=False)
+    for split, counts in store.manifest["counts"].items():
+        table.add_row(split, ", ".join(f"{value:,} {name}" for name, value in counts.items()))
+    for kind, width in store.manifest["dimensions"].items():
+        for pooling, health in store.manifest["health"][kind].items():
+            table.add_row(
+                f"{kind} by {pooling}",
+                f"{width} wide, relative spread {health['spread']:.3f}, distinct {health['distinct']:.1%}",
+            )
+    for part, count in parameter_counts(model).items():
+        table.add_row(f"trainable: {part}", f"{count:,}")
+    table.add_row("trainable in all", f"{sum(parameter_counts(model).values()):,}")
+    console.print(table)
+
+
+@app.command()
+def train(
+    config: ConfigOption,
+    output_dir: OutputOption,
+    bs: Annotated[int | None, typer.Option("--bs", help="Batch size instead of the configured one.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs instead of the configured ones.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed instead of the configured one.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Begin with the weights of this checkpoint.")] = None,
+) -> None:
+    """Train in one run; started again in the same folder, continue after the last whole epoch."""
+    from core.checkpoints import load_checkpoint
+    from core.config import load_config
+    from core.files import RunFolder
+    from core.runs import run
+
+    changes = {"optimizer.batch_size": bs, "recipe.epochs": epochs, "seed": seed}
+    settings = load_config(config).with_overrides({key: value for key, value in changes.items() if value is not None})
+    features = open_features(settings)
+    start_from = load_checkpoint(checkpoint, fingerprint=features.fingerprint) if checkpoint else None
+    result = run(settings, features, RunFolder(output_dir), start_from=start_from, on_epoch=print_epoch)
+    console.print(f"best epoch {result.best.epoch}; everything is in {output_dir}")
+
+
+@app.command()
+def train_two_stage(
+    output_dir: OutputOption,
+    config: Annotated[Path, typer.Option(help="Configuration with recipe.stage1_epochs.")] = Path(
+        "configs/two_stage.yaml"
+    ),
+) -> None:
+    """Train stage 1 (align), then stage 2 (joint) from its weights."""
+    from core.config import load_config
+    from core.runs import run_two_stage
+
+    settings = load_config(config)
+    result = run_two_stage(settings, open_features(settings), output_dir, on_epoch=print_epoch)
+    console.print(f"best epoch of stage 2: {result.stage2.best.epoch}; everything is in {output_dir}")
+
+
+def prepare_features(config: "TrainConfig") -> "FeatureStore":
+    """The feature store of a configuration, extracted first where it is missing."""
+    from core.features import FeatureStore
+    from core.fingerprint import plan_features
+
+    plan = plan_features(config)
+    root = config.features.store
+    if FeatureStore.exists(root, plan.parts.fingerprint):
+        return FeatureStore.open(root, plan.parts.fingerprint)
+    for kind, count in plan.repaired.items():
+        console.print(f"repaired in the annotations: {kind}, {count} times", style="yellow")
+    from core.backbone import load_backbone
+    from core.extraction import extract_features
+
+    console.print(f"extracting features {plan.parts.fingerprint} with {config.features.backbone}", highlight=False)
+    backbone = load_backbone(config.features)
+    with progress_bar() as progress:
+        tasks = {kind: progress.add_task(kind, total=None) for kind in ("images", "texts")}
+        return extract_features(
+            plan.records,
+            backbone,
+            root,
+            parts=plan.parts,
+            on_progress=lambda kind, done, total: progress.update(tasks[kind], completed=done, total=total),
+        )
+
+
+def open_features(config: "TrainConfig", *, with_test: bool = False) -> "Features":
+    """The features that a run reads, extracted first where they are missing."""
+    return prepare_features(config).features(
+        image_pooling=config.features.image_pooling,
+        text_pooling=config.features.text_pooling,
+        allow_degenerate=config.features.allow_degenerate,
+        with_test=with_test,
+    )
+
+
+def progress_bar() -> Progress:
+    """Text, bar, count and time left."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+    )
+
+
+def print_epoch(metrics: "EpochMetrics") -> None:
+    """One line an epoch."""
+    console.print(
+        f"epoch {metrics.epoch}  stage {metrics.stage}  loss {metrics.loss:.3f}  "
+        f"t2i R@1 {metrics.t2i_r1:.1%}  i2t R@1 {metrics.i2t_r1:.1%}  recall_mean {metrics.recall_mean:.4f}  "
+        f"({metrics.gallery_images} images, {metrics.gallery_texts} texts, "
+        f"{metrics.train_seconds + metrics.evaluation_seconds:.1f} s)",
+        highlight=False,
+    )

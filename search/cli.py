@@ -1,0 +1,124 @@
+"""The root command: search campaigns, and everything of `core.cli` and `analysis.cli` beside them."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+import analysis.cli
+import core.cli
+from core.cli import OutputOption, console, open_features, prepare_features, print_epoch
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    from search.campaign import CampaignStatus, FeatureFingerprints
+    from search.config import Campaign
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Find, prove and retrain the best adapters on a frozen InternVL for image-text retrieval.",
+)
+app.add_typer(core.cli.app)
+app.add_typer(analysis.cli.app)
+
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]
+
+
+@app.command()
+def search(
+    campaign: Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="The campaign.")],
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "--output_dir", help="Default: output/<campaign name>.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Limit instead of the configured one.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.0, help="Limit instead of the configured one.")] = None,
+    address: Annotated[str | None, typer.Option(help="Join this Ray cluster: auto, host:port or ray://…")] = None,
+    no_reuse: Annotated[bool, typer.Option("--no-reuse", help="A fresh worker process for every trial.")] = False,
+) -> None:
+    """Bring a campaign to its limits: start it, continue it after a crash, or extend it."""
+    from core.files import CampaignFolder
+    from search.campaign import advance
+    from search.config import load_campaign
+    from search.progress import CampaignProgress
+
+    plan = load_campaign(campaign).with_limits(trials=trials, hours=hours)
+    folder = CampaignFolder(output_dir or Path("output") / plan.name)
+    fingerprints = _prepare_all_features(plan)
+    console.print(
+        f"campaign {plan.name}: up to {plan.limits.trials} trials of {plan.base.recipe.epochs} epochs, "
+        f"{len(plan.space.dimensions)} searched settings, objective {plan.objective}, in {folder.root}",
+        highlight=False,
+    )
+    with CampaignProgress(console, plan.objective) as progress:
+        status = advance(
+            plan, folder, fingerprints, address=address, reuse_actors=not no_reuse, on_status=progress.update
+        )
+    _print_outcome(status, plan.objective)
+
+
+def _prepare_all_features(campaign: "Campaign") -> "FeatureFingerprints":
+    from search.campaign import FeatureFingerprints, extraction_variant, extraction_variants
+
+    stores = {
+        extraction_variant(config): prepare_features(config)
+        for config in extraction_variants(campaign, campaign.base)
+    }
+    return FeatureFingerprints({variant: store.fingerprint for variant, store in stores.items()})
+
+
+def _print_outcome(status: "CampaignStatus", objective: str) -> None:
+    if status.stop_reason:
+        raise UserError(status.stop_reason, where="the campaign stopped", how="mend it and run the same command again")
+    if status.best_value is None:
+        raise UserError("no trial finished", where="the campaign ended", how="see crossmodal leaderboard")
+    gain = "" if status.baseline_value is None else f", {status.best_value - status.baseline_value:+.4f} over baseline"
+    console.print(
+        f"{status.finished} trials complete, {status.pruned} pruned, {status.failed} failed; "
+        f"best is trial {status.best_number}: {objective} {status.best_value:.4f}{gain}",
+        highlight=False,
+    )
+
+
+@app.command()
+def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
+    """Train the best trial as the final two-stage model and evaluate it, once, on the test split."""
+    from core.files import CampaignFolder
+    from search.retrain import find_winner
+    from search.retrain import retrain as train_winner
+
+    winner = find_winner(CampaignFolder(folder))
+    recipe = winner.config.recipe
+    console.print(
+        f"trial {winner.number} (validation {winner.value:.4f}) in two stages: "
+        f"{recipe.stage1_epochs} epochs aligned, {recipe.epochs - recipe.stage1_epochs} joint",
+        highlight=False,
+    )
+    if winner.was_single_stage:
+        console.print("it was searched as a single stage; the campaign's default split is used", style="yellow")
+    features = open_features(winner.config, with_test=True)
+    evaluation = train_winner(winner, features, output_dir, on_epoch=print_epoch)
+    table = Table(title=f"test split, relevance by building: {evaluation.queries_image} images, "
+                  f"{evaluation.queries_text} texts, {evaluation.groups} buildings")
+    for heading in ("metric", "value", "95 % interval", "chance"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    for name, interval in evaluation.intervals.items():
+        chance = evaluation.metrics.get(f"chance_{name}")
+        table.add_row(
+            name,
+            f"{interval.value:.1%}",
+            f"{interval.low:.1%} – {interval.high:.1%}",
+            "–" if chance is None else f"{chance:.1%}",
+        )
+    console.print(table)
+
+
+def main() -> None:
+    """Run a command; what a user got wrong becomes one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        core.cli.error_console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(2)

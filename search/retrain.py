@@ -1,0 +1,78 @@
+"""Retraining the winner as the final two-stage model, and the one look at the test split."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.leaderboard import rank
+from analysis.trials import load_trials
+from core.checkpoints import Checkpoint
+from core.config import TrainConfig, load_config
+from core.errors import UserError
+from core.evaluation import evaluate
+from core.features import Features
+from core.files import CampaignFolder, write_json
+from core.model import build_model
+from core.records import Evaluation
+from core.runs import OnEpoch, run_two_stage
+from search.config import load_campaign
+
+DEFAULT_STAGE_SPLIT = 3 / 8
+"""The methodology's: 3 epochs of 8 align. Used where neither the winner nor the baseline has two stages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """The trial that is retrained."""
+
+    number: int
+    value: float
+    config: TrainConfig
+    """Always with two stages."""
+    was_single_stage: bool
+
+
+def find_winner(folder: CampaignFolder) -> Winner:
+    """The best trial of a campaign, as a two-stage configuration.
+
+    Raises:
+        UserError: the campaign has no finished trial, or too few epochs for two stages.
+    """
+    campaign = load_campaign(folder.campaign)
+    best = rank(load_trials(folder), by=campaign.objective).iloc[0]
+    config = load_config(folder.trial(int(best["number"])).config)
+    recipe, base = config.recipe, campaign.base.recipe
+    single = not 0 < recipe.stage1_epochs < recipe.epochs
+    if single:
+        if recipe.epochs < 2:
+            raise UserError("one epoch cannot be split into two stages", where=folder.root, how="search with more")
+        split = base.stage1_epochs or round(recipe.epochs * DEFAULT_STAGE_SPLIT)
+        split = min(max(1, split), recipe.epochs - 1)
+        config = config.with_overrides(
+            {"recipe.stage1_epochs": split, "recipe.stage2_lr_scale": base.stage2_lr_scale}
+        )
+    return Winner(int(best["number"]), float(best[campaign.objective]), config, single)
+
+
+def retrain(
+    winner: Winner, features: Features, output: Path, *, on_epoch: OnEpoch = lambda metrics: None
+) -> Evaluation:
+    """Train the final two-stage model and evaluate it, once, on the test split.
+
+    Writes what `run_two_stage` writes, and metrics.json, which records that the test split was read.
+
+    Args:
+        features: opened with the test split.
+    """
+    assert features.test is not None, "the caller opens the test split"
+    result = run_two_stage(winner.config, features, output, on_epoch=on_epoch)
+    model = _restore(result.stage2.best, features)
+    evaluation = evaluate(model, features.test, split_name="test", protocol="building")
+    write_json(output / "metrics.json", {"trial": winner.number, **evaluation.to_json()})
+    return evaluation
+
+
+def _restore(checkpoint: Checkpoint, features: Features) -> "object":
+    config = checkpoint.config
+    model = build_model(config.model, features, normalization=config.features.normalization, seed=config.seed)
+    model.load_state_dict(checkpoint.weights)
+    return model
