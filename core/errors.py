@@ -8,3 +8,4 @@ class UserError(Exception):
         place = f"{where}: " if where is not None else ""
         remedy = f"; {how}" if how else ""
         super().__init__(f"{place}{what}{remedy}")
+        self.what = what

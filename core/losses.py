@@ -1,0 +1,114 @@
+"""The four losses, unweighted. Pure functions of tensors that never wait for the device."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from core.geometry import paired_giou
+
+MATCH = 1
+"""Class of a matched pair in the matching head's two logits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Unweighted scalars of one step, so that runs with other weights can be compared."""
+
+    itc: Tensor
+    itm: Tensor
+    box: Tensor
+    spatial: Tensor
+
+    def total(self, *, itc: float, itm: float, box: float, spatial: float) -> Tensor:
+        """Their weighted sum."""
+        return itc * self.itc + itm * self.itm + box * self.box + spatial * self.spatial
+
+
+def itc_loss(image: Tensor, text: Tensor, groups: Tensor, temperature: Tensor) -> Tensor:
+    """Image-text contrastive loss, the mean of both directions.
+
+    Every row of the same group is a positive, all with equal weight; with distinct groups it is InfoNCE.
+
+    Args:
+        image, text: [B, D], unit norm; row i of one belongs to row i of the other.
+        groups: [B] int64.
+        temperature: positive scalar that divides similarities.
+    Source: CLIP (2103.00020) §2.3; soft targets over positives as in SupCon (2004.11362) §3.2, L_out.
+    """
+    logits = image @ text.T / temperature  # [B, B]
+    positive = (groups[:, None] == groups[None, :]).to(logits.dtype)
+    targets = positive / positive.sum(dim=1, keepdim=True)
+    return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2
+
+
+def hard_negatives(similarity: Tensor, groups: Tensor, generator: torch.Generator) -> Tensor:
+    """For each row, a column of another group drawn ∝ softmax of the row; -1 where there is none.
+
+    Args:
+        similarity: [B, B] logits.
+        groups: [B] int64 of rows and columns alike.
+    Returns:
+        [B] int64 in -1..B-1.
+    Source: ALBEF (2107.07651) §3.2; drawn by the Gumbel-max trick, so that no probability underflows.
+    """
+    noise = torch.empty_like(similarity).exponential_(generator=generator)  # -log of it is Gumbel
+    same = groups[:, None] == groups[None, :]
+    drawn = (similarity - noise.log()).masked_fill(same, -math.inf).argmax(dim=1)
+    return torch.where(same.all(dim=1), -1, drawn)
+
+
+def itm_loss(
+    match: Callable[[Tensor, Tensor], Tensor],
+    image: Tensor,
+    text: Tensor,
+    groups: Tensor,
+    temperature: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Image-text matching loss: each pair against a hard negative text and a hard negative image.
+
+    Args:
+        match: [N, D], [N, D] → [N, 2] logits: no match, match.
+        image, text: [B, D], unit norm.
+        groups: [B] int64; pairs of one group are never negatives. A row without a negative drops out.
+    Returns:
+        Two-class cross-entropy over the 3 B pairs.
+    Source: ALBEF (2107.07651) §3.2.
+    """
+    similarity = (image @ text.T / temperature).detach()
+    texts = hard_negatives(similarity, groups, generator)  # [B]
+    images = hard_negatives(similarity.T, groups, generator)
+    logits = match(torch.cat([image, image, image[images]]), torch.cat([text, text[texts], text]))
+    matched = torch.ones_like(groups)
+    target = torch.cat([matched * MATCH, matched * (1 - MATCH), matched * (1 - MATCH)])
+    counts = torch.cat([matched, (texts >= 0).long(), (images >= 0).long()]).to(logits.dtype)
+    losses = functional.cross_entropy(logits, target, reduction="none")
+    return (losses * counts).sum() / counts.sum()
+
+
+def box_loss(predicted: Tensor, target: Tensor, *, giou: float) -> Tensor:
+    """L1 over all coordinates, plus `giou` × mean (1 − GIoU); 0 without boxes.
+
+    Args:
+        predicted, target: [R, 4] x1 y1 x2 y2 in 0..1.
+    Source: DETR (2005.12872) §3.1.
+    """
+    if len(target) == 0:
+        return predicted.sum()
+    loss = functional.l1_loss(predicted, target)
+    return loss + giou * (1 - paired_giou(predicted, target)).mean() if giou else loss
+
+
+def relation_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy over the six relations; targets of -1 drop out, and without any other it is 0.
+
+    Args:
+        logits: [R, 6].
+        target: [R] int64 in -1..5.
+    """
+    total = functional.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
+    return total / (target >= 0).sum().clamp(min=1)

@@ -1,0 +1,95 @@
+"""Fixtures: planted features for training tests, and a small real data set with a tiny real InternVL."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from core.config import TrainConfig
+from core.features import Features, FeatureSplit, Statistics
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny tensors: two threads only fight."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def planted_split(groups: int, seed: int, *, views: int = 3, width: int = 16) -> FeatureSplit:
+    """Images and captions that share a hidden code of their building, so that there is something to learn."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.Generator().manual_seed(99)
+    to_image, to_text = torch.randn(8, width, generator=mixing), torch.randn(8, width + 4, generator=mixing)
+    images = groups * views
+    group_of = torch.arange(groups).repeat_interleave(views)
+    code = torch.randn(groups, 8, generator=generator)[group_of]
+    texts = code @ to_text + 0.3 * torch.randn(images, width + 4, generator=generator)
+    boxes = torch.rand(images, 4, generator=generator) * 0.5
+    boxes[:, 2:] += boxes[:, :2]
+    return FeatureSplit(
+        images=code @ to_image + 0.3 * torch.randn(images, width, generator=generator),
+        groups=group_of,
+        texts=texts,
+        caption_text=torch.arange(images),
+        caption_image=torch.arange(images),
+        sentence_text=torch.arange(images),
+        sentence_image=torch.arange(images),
+        boxes=boxes,
+        relations=torch.arange(images) % 7 - 1,
+    )
+
+
+@pytest.fixture
+def planted_features() -> Features:
+    """40 training and 12 validation buildings; the two splits are drawn alike."""
+    train = planted_split(40, seed=0)
+    statistics = Statistics(train.images.mean(0), train.images.std(0), train.texts.mean(0), train.texts.std(0))
+    return Features("planted", train, planted_split(12, seed=1), statistics, test=planted_split(12, seed=2))
+
+
+@pytest.fixture
+def small_config() -> TrainConfig:
+    """Fits the planted features; learns within a second."""
+    return TrainConfig().with_overrides(
+        {
+            "model.adapter_width": 32,
+            "model.embed_dim": 16,
+            "optimizer.batch_size": 24,
+            "optimizer.learning_rate": 0.01,
+            "recipe.epochs": 4,
+            "features.device": "cpu",
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small synthetic data set with its tiny InternVL, made by the code that users run."""
+    from core.cli import synth
+
+    folder = tmp_path_factory.mktemp("demo") / "data"
+    synth(folder, buildings=12, images_per_building=3, seed=0)
+    return folder
+
+
+@pytest.fixture
+def demo_config(demo: Path, tmp_path: Path) -> TrainConfig:
+    """Reads the small data set; features go to a fresh store."""
+    return TrainConfig().with_overrides(
+        {
+            "data.train_annotations": str(demo / "train.json"),
+            "data.test_annotations": str(demo / "test.json"),
+            "data.image_root": str(demo / "images"),
+            "data.validation_fraction": 0.25,
+            "features.backbone": str(demo / "tiny-internvl"),
+            "features.store": str(tmp_path / "store"),
+            "features.image_size": 112,
+            "features.device": "cpu",
+            "optimizer.batch_size": 16,
+            "recipe.epochs": 2,
+        }
+    )
