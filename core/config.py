@@ -7,6 +7,7 @@ functions unpack them into plain numbers. Whoever adds a field adds a docstring 
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -199,6 +200,13 @@ class TrainConfig(Section):
     seed: Integer = Field(default=0, ge=0)
     """Seeds weights, batches, dropout and hard negatives."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _validate_missing_sections(cls, content: Any) -> Any:
+        """A section that is left out is read like an empty one: its default paths become absolute, too."""
+        sections = {name: {} for name, field in cls.model_fields.items() if isinstance(field.default, Section)}
+        return sections | content if isinstance(content, dict) else content
+
     def with_overrides(self, overrides: Mapping[str, Scalar]) -> "TrainConfig":
         """A copy with dotted paths set, e.g. {'loss.itm': 0.5}, validated again.
 
@@ -243,7 +251,7 @@ def load_config(path: Path) -> TrainConfig:
 def load_yaml(path: Path) -> Any:
     """Read a YAML file; an empty one is an empty mapping."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise UserError("there is no such file", where=path) from None
     except IsADirectoryError:
@@ -260,7 +268,7 @@ def load_yaml(path: Path) -> Any:
 
 def dump_yaml(section: Section) -> str:
     """The section as YAML, every value written out."""
-    return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(section.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
 
 
 def config_hash(config: Section) -> str:
@@ -308,8 +316,13 @@ def _first_problem(kind: type[BaseModel], error: ValidationError) -> str:
     return f"{path}: {message}" if path else message
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a mapping that names a key twice, of which PyYAML would silently keep the last."""
+class _Loader(yaml.SafeLoader):
+    """Without two surprises of PyYAML: a repeated key keeps only the last value, and `off` and `on` are booleans."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -319,3 +332,6 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false|True|False)$"), list("tfTF"))

@@ -154,10 +154,10 @@ def _random_scene(generator: random.Random) -> _Scene:
     things = [_random_thing(cell, generator) for cell in cells]
     nested = generator.random() < 0.4
     if nested:
-        host = replace(things[0], radius=0.2)
+        host = replace(things[0], radius=0.16)
         roof = _random_thing(host.cell, generator)
         others = [colour for colour in COLOURS if colour != host.colour]
-        roof = replace(roof, centre=host.centre, radius=0.07, colour=generator.choice(others))
+        roof = replace(roof, centre=host.centre, radius=0.06, colour=generator.choice(others))
         things = [host, roof, *things[1:]]
     road = generator.choice([None, generator.uniform(0.2, 0.8)])
     return _Scene(generator.choice(list(GROUNDS)), road, tuple(things), nested)
@@ -166,11 +166,11 @@ def _random_scene(generator: random.Random) -> _Scene:
 def _random_thing(cell: tuple[int, int], generator: random.Random) -> _Thing:
     row, column = cell
     centre = (
-        (column + 0.5) / 3 + generator.uniform(-0.04, 0.04),
-        (row + 0.5) / 3 + generator.uniform(-0.04, 0.04),
+        0.24 + 0.26 * column + generator.uniform(-0.03, 0.03),
+        0.24 + 0.26 * row + generator.uniform(-0.03, 0.03),
     )
     kind, colour = generator.choice(list(SHAPES)), generator.choice(list(COLOURS))
-    return _Thing(kind, colour, centre, generator.uniform(0.11, 0.16), cell)
+    return _Thing(kind, colour, centre, generator.uniform(0.09, 0.13), cell)
 
 
 def _draw_view(scene: _Scene, generator: random.Random) -> tuple[Image.Image, list[list[Point]]]:
@@ -255,7 +255,7 @@ def _regions(scene: _Scene, outlines: list[list[Point]], generator: random.Rando
 
 def _sentence(thing: _Thing, generator: random.Random) -> str:
     place = thing.place[0].upper() + thing.place[1:]
-    size = "small " if thing.radius < 0.1 else "large " if thing.radius > 0.17 else ""
+    size = "small " if thing.radius < 0.08 else "large " if thing.radius > 0.15 else ""
     verb = generator.choice(["there is", "one sees", "stands"])
     return f"{place} of the image, {verb} {_article(size + thing.name)}."
 

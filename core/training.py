@@ -218,7 +218,7 @@ def _run_epoch(
         epoch=epoch,
         stage=stage.number,
         learning_rate=rate,
-        temperature=float(model.temperature),
+        temperature=float(model.temperature.detach()),
         loss=weights.itc * itc + weights.itm * itm + weights.box * box + weights.spatial * spatial,
         loss_itc=itc,
         loss_itm=itm,

@@ -1,10 +1,10 @@
 """A campaign: start it, continue it, extend it. All three are the same act: bring it to its limits."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from core.config import TrainConfig, dump_yaml, parse
+from core.config import TrainConfig, dump_yaml
 from core.errors import UserError
 from core.files import CampaignFolder, write_atomically
 from search.cluster import connect, count_slots
@@ -77,9 +77,8 @@ def advance(
     Raises:
         UserError: another driver is at work, something else than the limits was changed, or nothing fits the cluster.
     """
-    base = campaign.base
     claim(campaign, folder)
-    with Ledger(campaign, base, folder) as ledger:
+    with Ledger(campaign, folder) as ledger:
         ledger.reconcile()
         on_status(_status(campaign, ledger))
         tracker = build_tracker(
@@ -113,7 +112,7 @@ def claim(campaign: Campaign, folder: CampaignFolder) -> None:
                 where=folder.campaign,
                 how="undo the change, or choose another --output-dir",
             )
-    write_atomically(folder.campaign, dump_yaml(campaign.resolved()))
+    write_atomically(folder.campaign, dump_yaml(campaign))
 
 
 def _status(campaign: Campaign, ledger: Ledger) -> CampaignStatus:

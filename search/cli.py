@@ -63,8 +63,7 @@ def _prepare_all_features(campaign: "Campaign") -> "FeatureFingerprints":
     from search.campaign import FeatureFingerprints, extraction_variant, extraction_variants
 
     stores = {
-        extraction_variant(config): prepare_features(config)
-        for config in extraction_variants(campaign, campaign.base)
+        extraction_variant(config): prepare_features(config) for config in extraction_variants(campaign, campaign.base)
     }
     return FeatureFingerprints({variant: store.fingerprint for variant, store in stores.items()})
 
@@ -100,8 +99,10 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
         console.print("it was searched as a single stage; the campaign's default split is used", style="yellow")
     features = open_features(winner.config, with_test=True)
     evaluation = train_winner(winner, features, output_dir, on_epoch=print_epoch)
-    table = Table(title=f"test split, relevance by building: {evaluation.queries_image} images, "
-                  f"{evaluation.queries_text} texts, {evaluation.groups} buildings")
+    table = Table(
+        title=f"test split, relevance by building: {evaluation.queries_image} images, "
+        f"{evaluation.queries_text} texts, {evaluation.groups} buildings"
+    )
     for heading in ("metric", "value", "95 % interval", "chance"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, interval in evaluation.intervals.items():

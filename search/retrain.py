@@ -47,9 +47,7 @@ def find_winner(folder: CampaignFolder) -> Winner:
             raise UserError("one epoch cannot be split into two stages", where=folder.root, how="search with more")
         split = base.stage1_epochs or round(recipe.epochs * DEFAULT_STAGE_SPLIT)
         split = min(max(1, split), recipe.epochs - 1)
-        config = config.with_overrides(
-            {"recipe.stage1_epochs": split, "recipe.stage2_lr_scale": base.stage2_lr_scale}
-        )
+        config = config.with_overrides({"recipe.stage1_epochs": split, "recipe.stage2_lr_scale": base.stage2_lr_scale})
     return Winner(int(best["number"]), float(best[campaign.objective]), config, single)
 
 

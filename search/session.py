@@ -196,9 +196,7 @@ def _crash_reason(trial: Trial) -> str:
     return lines[-1] if lines else "the worker died"
 
 
-def run_session(
-    book: SessionBook, campaign: Campaign, folder: Path, *, slots: int, reuse_actors: bool
-) -> None:
+def run_session(book: SessionBook, campaign: Campaign, folder: Path, *, slots: int, reuse_actors: bool) -> None:
     """Run trials until the ledger has no more to give; Ray's files go to `folder`, which is removed at the end."""
     resources = {"cpu": campaign.resources.cpu, "gpu": campaign.resources.gpu}
     tuner = tune.Tuner(

@@ -161,5 +161,5 @@ def test_internvl3_1b_has_the_published_sizes_and_feature_shapes() -> None:
             hidden = model.vision_tower(pixel_values=torch.empty(1, 3, size, size)).last_hidden_state
             assert hidden.shape == (1, tokens, 1024)
         ids = torch.zeros(2, 7, dtype=torch.long)
-        hidden = model.language_model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        hidden = model.language_model(input_ids=ids).last_hidden_state
         assert hidden.shape == (2, 7, 896)

@@ -1,0 +1,57 @@
+"""Commands that compare what was run. Each imports what it runs only when it is called."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer()
+console = Console()
+
+
+@app.command()
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")],
+    by: Annotated[str, typer.Option(help="Metric to rank by.")] = "recall_mean",
+    top: Annotated[int, typer.Option(min=1, help="Rows to show in the terminal.")] = 15,
+    format: Annotated[
+        Literal["csv", "md", "latex", "json"] | None, typer.Option(help="Print this format alone, all rows.")
+    ] = None,
+) -> None:
+    """Rank the trials; prints a table and writes leaderboard.csv and leaderboard.md into the campaign's folder."""
+    from analysis.leaderboard import caption, rank, to_csv, to_json, to_latex, to_markdown
+    from analysis.trials import load_trials
+    from core.files import CampaignFolder, write_atomically
+
+    campaign = CampaignFolder(folder)
+    table = rank(load_trials(campaign), by)
+    match format:
+        case "csv":
+            typer.echo(to_csv(table), nl=False)
+        case "md":
+            typer.echo(to_markdown(table), nl=False)
+        case "latex":
+            typer.echo(to_latex(table), nl=False)
+        case "json":
+            typer.echo(to_json(table), nl=False)
+        case None:
+            write_atomically(campaign.leaderboard.with_suffix(".csv"), to_csv(table))
+            write_atomically(campaign.leaderboard.with_suffix(".md"), to_markdown(table))
+            console.print(_terminal_table(table.head(top), caption(table)))
+            console.print(f"{len(table)} trials in {campaign.leaderboard}.csv and .md", highlight=False)
+
+
+def _terminal_table(table: "pd.DataFrame", caption: str) -> Table:
+    from analysis.leaderboard import SHOWN, printed_rows
+
+    shown = Table(caption=caption)
+    for name in SHOWN:
+        shown.add_column(name.replace("gain_over_baseline", "gain").replace("recall_mean", "mean"), justify="right")
+    for row in printed_rows(table):
+        shown.add_row(*row)
+    return shown

@@ -1,0 +1,135 @@
+"""The ranked table of a campaign's trials, and its export. Recall is a fraction in tables and percent in print."""
+
+import difflib
+import json
+from typing import Any
+
+import pandas as pd
+
+from core.errors import UserError
+from core.records import RETRIEVAL_KEYS, Evaluation
+
+SHOWN = ("rank", "number", "state", "recall_mean", "gain_over_baseline", *RETRIEVAL_KEYS, "best_epoch", "seconds")
+OFFICIAL_DIRECTIONS = {"txt": "t2i", "img": "i2t"}
+
+
+def rank(trials: pd.DataFrame, by: str = "recall_mean") -> pd.DataFrame:
+    """Trials that have a value, best first; ties share a rank.
+
+    Failed trials are left out. Pruned ones take part with the best epoch they reached.
+
+    Args:
+        trials: as `load_trials` gives them.
+        by: a metric, higher is better.
+    Returns:
+        `rank`, the columns of `trials`, and `gain_over_baseline`: the difference to trial 0, as a fraction.
+    Raises:
+        UserError: there is no such metric, or no trial that has it.
+    """
+    known = [*RETRIEVAL_KEYS, "recall_mean", "box_iou", "relation_accuracy"]
+    if by not in known:
+        nearest = difflib.get_close_matches(by, known, n=1, cutoff=0.0)[0]
+        raise UserError(f"{by} is not a metric of the leaderboard; did you mean {nearest}?")
+    ended = trials[trials["state"].isin(["complete", "pruned"])] if len(trials) else trials
+    table = ended[ended[by].notna()].copy() if len(ended) else ended
+    if table.empty:
+        raise UserError("no trial has finished yet", how="let the campaign run on")
+    baseline = table.loc[_is_baseline(table), by]
+    table["gain_over_baseline"] = table[by] - (baseline.iloc[0] if len(baseline) else float("nan"))
+    table.insert(0, "rank", table[by].rank(method="min", ascending=False).astype(int))
+    return table.sort_values(["rank", "number"], ignore_index=True)
+
+
+def _is_baseline(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Trial 0, or the one that retried it."""
+    return (table["number"] == 0) | (table["retry_of"] == 0)
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """Every column, full precision, recall as fractions."""
+    return table.to_csv(index=False)
+
+
+def to_json(table: pd.DataFrame) -> str:
+    """A list of objects, every column, recall as fractions; what is missing is null."""
+    return table.to_json(orient="records", indent=2) + "\n"
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """The shown columns in percent, under a line that says what the figures were measured on."""
+    rows = [list(SHOWN), ["---"] * len(SHOWN), *printed_rows(table)]
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{caption(table)}\n\n{lines}\n"
+
+
+def to_latex(table: pd.DataFrame) -> str:
+    """A booktabs tabular of the shown columns in percent, the best figure of each recall in bold."""
+    recalls = ("recall_mean", *RETRIEVAL_KEYS)
+    best = {name: table[name].idxmax() for name in recalls}
+    body = []
+    for index, row in zip(table.index, printed_rows(table), strict=True):
+        cells = [
+            rf"\textbf{{{cell}}}" if name in best and best[name] == index else cell
+            for name, cell in zip(SHOWN, row, strict=True)
+        ]
+        body.append(" & ".join(cells) + r" \\")
+    heading = " & ".join(name.replace("_", r"\_") for name in SHOWN) + r" \\"
+    columns = "r" * len(SHOWN)
+    lines = [rf"% {caption(table)}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", heading, r"\midrule"]
+    return "\n".join([*lines, *body, r"\bottomrule", r"\end{tabular}"]).replace("–", "--") + "\n"
+
+
+def to_geotext(evaluation: Evaluation, *, identifier: str, method: str, backbone: str, date: str) -> str:
+    """An entry for the official GeoText-1652 leaderboard, as JSON.
+
+    There, `txt_*` are text queries over images (our t2i) and `img_*` image queries over texts (our i2t), although the
+    official script prints them under the opposite names.
+
+    Args:
+        identifier: lower-case, unique on the leaderboard.
+        date: ISO, e.g. 2026-11-23.
+    Raises:
+        UserError: the figures are not of the test split, or their relevance is not by building.
+    """
+    if evaluation.split != "test" or evaluation.protocol == "image":
+        raise UserError(
+            f"figures of the {evaluation.split} split by {evaluation.protocol} do not belong on the leaderboard",
+            how="evaluate on the test split by building",
+        )
+    metrics = {
+        f"{official}_r{k}": round(100 * evaluation.metrics[f"{ours}_r{k}"], 2)
+        for official, ours in OFFICIAL_DIRECTIONS.items()
+        for k in (1, 5, 10)
+    }
+    entry = {
+        "id": identifier.lower(), "method": method, "submitter": "", "affiliation": "", "paper": "", "code": "",
+        "checkpoint": "", "training_data": "GeoText-1652", "backbone": backbone, "date": date, "metrics": metrics,
+        "verified": False, "notes": f"relevance: {evaluation.protocol}; re-ranked: {evaluation.rerank}",
+    }  # fmt: skip
+    return json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
+
+
+def caption(table: pd.DataFrame) -> str:
+    """What the figures were measured on."""
+    images, texts = int(table["gallery_images"].iloc[0]), int(table["gallery_texts"].iloc[0])
+    return (
+        f"Validation split, {images} images and {texts} texts, relevance by building; recall in percent, "
+        "gain in percentage points over the baseline (trial 0)."
+    )
+
+
+def printed_rows(table: pd.DataFrame) -> list[list[str]]:
+    """The shown columns as people read them."""
+    return [[_printed(name, row[name]) for name in SHOWN] for _, row in table.iterrows()]
+
+
+def _printed(name: str, value: Any) -> str:
+    if pd.isna(value):
+        return "–"
+    if name in ("recall_mean", *RETRIEVAL_KEYS):
+        return f"{100 * value:.1f}"
+    if name == "gain_over_baseline":
+        return f"{100 * value:+.1f}"
+    if name == "seconds":
+        return f"{value:.1f}"
+    return str(value) if isinstance(value, str) else str(int(value))

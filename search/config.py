@@ -1,0 +1,144 @@
+"""The configuration of a search campaign: what is searched, how, on what, and until when."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, field_validator
+
+from core.config import FilePath, Integer, Number, Section, TrainConfig, load_config, load_yaml, parse
+from core.errors import UserError
+from core.records import RETRIEVAL_KEYS
+from search.space import Space
+
+OBJECTIVES = ("recall_mean", *RETRIEVAL_KEYS)
+
+
+class Limits(Section):
+    """When a campaign has had enough; the only part that may change after it started."""
+
+    trials: Integer = Field(default=100, ge=1)
+    """Trials that ended: complete, pruned or failed."""
+    hours: Number | None = Field(default=None, gt=0)
+    """Wall time of all sessions together; None for no limit."""
+
+
+class Sampler(Section):
+    """How Optuna proposes trials."""
+
+    kind: Literal["tpe", "random"] = "tpe"
+    """Tree-structured Parzen estimator, or uniform draws."""
+    seed: Integer = Field(default=0, ge=0)
+    """Seeds the proposals."""
+    startup_trials: Integer = Field(default=10, ge=1)
+    """Random trials before the estimator takes over."""
+
+
+class Pruner(Section):
+    """When a trial is given up early."""
+
+    kind: Literal["asha", "none"] = "asha"
+    """Asynchronous successive halving, or never."""
+    min_epochs: Integer = Field(default=1, ge=1)
+    """Epochs that every trial may run."""
+    reduction_factor: Integer = Field(default=3, ge=2)
+    """One trial in so many goes on at each rung."""
+    bootstrap: Integer = Field(default=4, ge=0)
+    """Trials that must have reached a rung before any is given up there."""
+
+
+class Resources(Section):
+    """What one trial occupies."""
+
+    cpu: Number = Field(default=1.0, gt=0)
+    """Processor cores; also its threads."""
+    gpu: Number = Field(default=0.0, ge=0)
+    """GPUs; a fraction also caps its share of the memory."""
+
+
+class Tracking(Section):
+    """Weights & Biases."""
+
+    project: str = "crossmodal-search"
+    """Where the runs appear."""
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """auto follows WANDB_MODE, else is online where there is a key, else offline."""
+
+
+def _safe_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError("a name is made of letters, digits, '.', '_' and '-'")
+    return name
+
+
+class Campaign(Section):
+    """One search campaign."""
+
+    name: Annotated[str, AfterValidator(_safe_name)]
+    """Of its folder, its study and its group in W&B."""
+    train: TrainConfig | FilePath
+    """The baseline: trial 0, and every value that is not searched. A file, or the settings themselves."""
+    objective: str = "recall_mean"
+    """The metric to raise: best epoch, validation split."""
+    limits: Limits = Limits()
+    sampler: Sampler = Sampler()
+    pruner: Pruner = Pruner()
+    space: Space
+    resources: Resources = Resources()
+    wandb: Tracking = Tracking()
+    checkpoint_every_s: Number = Field(default=10.0, ge=0)
+    """Checkpoints travel from workers at most this often, and at a trial's end."""
+    max_failed_trials: Integer = Field(default=5, ge=1)
+    """So many failures in a row stop the campaign."""
+
+    @field_validator("objective")
+    @classmethod
+    def _is_a_metric(cls, objective: str) -> str:
+        if "loss" in objective:
+            raise ValueError("a loss cannot be the objective, since searched loss weights would lower it for nothing")
+        if objective not in OBJECTIVES:
+            raise ValueError(f"the objective must be one of {', '.join(OBJECTIVES)}")
+        return objective
+
+    @property
+    def base(self) -> TrainConfig:
+        """The baseline; `load_campaign` has put the settings in the place of the file."""
+        assert isinstance(self.train, TrainConfig)
+        return self.train
+
+    def with_limits(self, *, trials: int | None, hours: float | None) -> Self:
+        """A copy with the limits that are given."""
+        content = self.model_dump(mode="json", by_alias=True)
+        content["limits"] |= {key: value for key, value in (("trials", trials), ("hours", hours)) if value is not None}
+        return parse(type(self), content, where="limits")
+
+
+def load_campaign(path: Path) -> Campaign:
+    """Read a campaign and its baseline, and check the whole space against it.
+
+    Raises:
+        UserError: names the file, the key and what is wrong.
+    """
+    base = path.resolve().parent
+    content = load_yaml(path)
+    if isinstance(content, dict) and isinstance(content.get("train"), str):
+        content["train"] = load_config((base / content["train"]).resolve()).model_dump(mode="json")
+    campaign = parse(Campaign, content, where=path, base=base)
+    try:
+        campaign.space.check(campaign.base)
+    except UserError as error:
+        raise UserError(str(error), where=path) from None
+    return campaign
+
+
+def changed_keys(started: Campaign, now: Campaign) -> list[str]:
+    """Settings other than the limits that differ, as dotted paths."""
+    before, after = (campaign.model_dump(mode="json", by_alias=True, exclude={"limits"}) for campaign in (started, now))
+    return sorted(_differences(before, after, ""))
+
+
+def _differences(before: Any, after: Any, path: str) -> list[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = dict.fromkeys([*before, *after])
+        return [d for key in keys for d in _differences(before.get(key), after.get(key), f"{path}.{key}".lstrip("."))]
+    return [] if before == after else [path]

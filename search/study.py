@@ -1,0 +1,267 @@
+"""The ledger of a campaign: one open Optuna study, the lock that makes this process its only writer, and its limits.
+
+The study outlives every session of Ray. A trial left RUNNING by a dead driver would repel the sampler for good, so it
+is told FAIL and put back in the queue before anything is asked.
+"""
+
+import hashlib
+import json
+import math
+import os
+import socket
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from core.config import Scalar, TrainConfig, config_hash
+from core.errors import UserError
+from core.files import CampaignFolder, read_json, write_json
+from search.config import Campaign
+
+STALE = "stale"
+"""Reason of a trial whose driver died; it is retried and counts for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTrial:
+    """A trial to run."""
+
+    number: int
+    config: TrainConfig
+    retry_of: int | None
+    """The trial of a dead driver that this one repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialOutcome:
+    """How a trial ended."""
+
+    state: Literal["complete", "pruned", "failed"]
+    value: float | None
+    """Objective of the best epoch."""
+    best_epoch: int | None
+    reason: str | None
+    """Why it failed."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Trials by state; those of dead drivers are left out, since they are retried."""
+
+    complete: int
+    pruned: int
+    failed: int
+    running: int
+
+    @property
+    def ended(self) -> int:
+        return self.complete + self.pruned + self.failed
+
+
+class Ledger:
+    """Context manager: holds the lock and the study. The only writer of both."""
+
+    def __init__(self, campaign: Campaign, folder: CampaignFolder) -> None:
+        self._campaign = campaign
+        self._folder = folder
+        self._lock = FileLock(folder.lock, thread_local=False)
+        self._open_trials: dict[int, Trial] = {}
+
+    def __enter__(self) -> Self:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._folder.root.mkdir(parents=True, exist_ok=True)
+        self._acquire()
+        self._drop_stale_journal_lock()
+        trials = _count_lines(self._folder)
+        self._study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(self._folder.journal))),
+            study_name=self._campaign.name,
+            direction="maximize",
+            load_if_exists=True,
+            sampler=_build_sampler(self._campaign, trials),
+            pruner=_build_pruner(self._campaign),
+        )
+        self._study.set_user_attr("sessions", self.session + 1)
+        self._started = time.monotonic()
+        self._hours_before = float(self._study.user_attrs.get("hours", 0.0))
+        if not self._study.trials:
+            self._study.enqueue_trial(self._campaign.space.baseline(self._campaign.base))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._study.set_user_attr("hours", self.hours)
+        self._holder.unlink(missing_ok=True)
+        self._lock.release()
+
+    @property
+    def session(self) -> int:
+        """Number of this session, from 1."""
+        return int(self._study.user_attrs.get("sessions", 0))
+
+    @property
+    def hours(self) -> float:
+        """Wall time of all sessions."""
+        return self._hours_before + (time.monotonic() - self._started) / 3600
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `ask` would give another trial."""
+        if self.stop_reason or self.counts().ended + self.counts().running >= self._campaign.limits.trials:
+            return False
+        return self._campaign.limits.hours is None or self.hours < self._campaign.limits.hours
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the campaign must stop before its limits: too many failures in a row, grouped by reason."""
+        limit = self._campaign.max_failed_trials
+        ended = [trial for trial in self._ended() if trial.user_attrs.get("session") == self.session]
+        last = sorted(ended, key=lambda trial: trial.datetime_complete or 0)[-limit:]
+        if len(last) < limit or any(trial.state != TrialState.FAIL for trial in last):
+            return None
+        reasons = Counter(str(trial.user_attrs.get("reason")) for trial in last)
+        grouped = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
+        return f"{limit} trials failed in a row ({grouped})"
+
+    def reconcile(self) -> list[int]:
+        """Tell the trials that a dead driver left RUNNING, put each back in the queue, and return their numbers."""
+        stale = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        for trial in stale:
+            self._set_attributes(trial._trial_id, reason=STALE)
+            self._study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        return [trial.number for trial in stale]
+
+    def ask(self) -> PlannedTrial | None:
+        """The next trial; None once a limit is reached."""
+        if not self.has_work:
+            return None
+        trial = self._study.ask()
+        config = self._campaign.base.with_overrides(self._campaign.space.suggest(trial, self._campaign.base))
+        self._open_trials[trial.number] = trial
+        self._set_attributes(trial._trial_id, session=self.session, config_hash=config_hash(config))
+        return PlannedTrial(trial.number, config, trial.user_attrs.get("retry_of"))
+
+    def record(self, number: int, epoch: int, value: float) -> None:
+        """Note the objective of an epoch (from 0)."""
+        self._open_trials[number].report(value, step=epoch + 1)
+
+    def should_stop(self, number: int) -> bool:
+        """Whether the pruner gives the trial up."""
+        return self._open_trials[number].should_prune()
+
+    def tell(self, number: int, outcome: TrialOutcome) -> None:
+        """Note how a trial ended. A complete one is told with its best epoch; no finite value is a failure."""
+        trial = self._open_trials.pop(number)
+        finite = outcome.value is not None and math.isfinite(outcome.value)
+        reason = outcome.reason or (None if finite else f"the objective is {outcome.value}")
+        self._set_attributes(
+            trial._trial_id,
+            best_value=outcome.value if finite else None,
+            best_epoch=outcome.best_epoch,
+            reason=reason,
+            seconds=outcome.seconds,
+        )
+        if reason is not None:
+            self._study.tell(trial, state=TrialState.FAIL)
+        elif outcome.state == "pruned":
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial, outcome.value)
+
+    def counts(self) -> Counts:
+        """Trials by state."""
+        ended = Counter(trial.state for trial in self._ended())
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return Counts(
+            ended[TrialState.COMPLETE], ended[TrialState.PRUNED], ended[TrialState.FAIL], running=len(running)
+        )
+
+    def best(self) -> tuple[int, float] | None:
+        """Number and value of the best complete trial."""
+        complete = [trial for trial in self._ended() if trial.state == TrialState.COMPLETE]
+        best = max(complete, key=lambda trial: trial.value or -math.inf, default=None)
+        return None if best is None or best.value is None else (best.number, best.value)
+
+    def baseline_value(self) -> float | None:
+        """Value of trial 0, or of its retry."""
+        baseline = {0}
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.user_attrs.get("retry_of") in baseline:
+                baseline.add(trial.number)
+            if trial.number in baseline and trial.user_attrs.get("best_value") is not None:
+                return float(trial.user_attrs["best_value"])
+        return None
+
+    def _ended(self) -> list[FrozenTrial]:
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        trials = self._study.get_trials(deepcopy=False, states=states)
+        return [trial for trial in trials if trial.user_attrs.get("reason") != STALE]
+
+    def _set_attributes(self, trial_id: int, **attributes: Scalar | None) -> None:
+        for name, value in attributes.items():
+            if value is not None:
+                self._study._storage.set_trial_user_attr(trial_id, name, value)
+
+    @property
+    def _holder(self) -> Path:
+        return self._folder.root / "driver.json"
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            holder = read_json(self._holder) if self._holder.exists() else {}
+            raise UserError(
+                f"process {holder.get('pid', '?')} on {holder.get('host', '?')} is working on this campaign",
+                where=self._folder.root,
+                how="wait for it, or stop it first",
+            ) from None
+        write_json(self._holder, {"pid": os.getpid(), "host": socket.gethostname()})
+
+    def _drop_stale_journal_lock(self) -> None:
+        """We hold the campaign, so a journal lock can only be a dead driver's; Optuna would wait 30 s for it."""
+        for path in self._folder.root.glob(f"{self._folder.journal.name}.lock*"):
+            path.unlink()
+
+
+def _count_lines(folder: CampaignFolder) -> int:
+    """Grows with the study, which is all that a fresh seed needs."""
+    return folder.journal.read_bytes().count(b"\n") if folder.journal.exists() else 0
+
+
+def _build_sampler(campaign: Campaign, progress: int) -> BaseSampler:
+    """Seeded by the campaign and its progress: the same seed again would repeat the first draws."""
+    digest = hashlib.sha256(json.dumps([campaign.sampler.seed, progress]).encode()).digest()
+    seed = int.from_bytes(digest[:4], "big")
+    match campaign.sampler.kind:
+        case "tpe":
+            return TPESampler(seed=seed, n_startup_trials=campaign.sampler.startup_trials)
+        case "random":
+            return RandomSampler(seed=seed)
+
+
+def _build_pruner(campaign: Campaign) -> BasePruner:
+    pruner = campaign.pruner
+    match pruner.kind:
+        case "asha":
+            return SuccessiveHalvingPruner(
+                min_resource=pruner.min_epochs,
+                reduction_factor=pruner.reduction_factor,
+                bootstrap_count=pruner.bootstrap,
+            )
+        case "none":
+            return NopPruner()
