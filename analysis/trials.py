@@ -73,7 +73,8 @@ def _read_study(folder: CampaignFolder) -> list[FrozenTrial]:
             study = optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(path))))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"cannot be read as a study ({type(error).__name__})", where=folder.journal) from None
-        return study.get_trials(deepcopy=False)
+        trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
+        return trials
 
 
 def _trial_row(folder: CampaignFolder, trial: FrozenTrial) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class FrozenBackbone:
 
     @property
     def device(self) -> torch.device:
-        return next(self._model.parameters()).device
+        return torch.device(next(self._model.parameters()).device)
 
     def preprocess(self, images: Sequence[Image]) -> Tensor:
         """Squash to a square, normalise: RGB pictures → [N, 3, S, S] float32 on the CPU."""

@@ -1,11 +1,12 @@
 """Commands on data, features and single training runs. Each imports what it runs only when it is called."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ OutputOption = Annotated[Path, typer.Option("--output-dir", "--output_dir", help
 @data_app.command()
 def synth(
     out: Annotated[Path, typer.Argument(help="Folder to draw into; made if it is missing.")],
-    buildings: Annotated[int, typer.Option(min=2, help="Training buildings.")] = 200,
+    buildings: Annotated[int, typer.Option(min=2, help="Training buildings.")] = 400,
     images_per_building: Annotated[int, typer.Option(min=1, help="Pictures of each.")] = 6,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
@@ -42,7 +43,7 @@ def synth(
             buildings=buildings,
             images_per_building=images_per_building,
             seed=seed,
-            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+            on_progress=_shown_in(progress, task),
         )
     checkpoint = out / "tiny-internvl"
     if not (checkpoint / "config.json").exists():
@@ -79,9 +80,7 @@ def check(
         root = image_root or file.parent / "images"
         with progress_bar() as progress:
             task = progress.add_task(f"checking {file.name}", total=None)
-            counts = check_dataset(
-                file, root, on_progress=lambda done, total, t=task: progress.update(t, completed=done, total=total)
-            )
+            counts = check_dataset(file, root, on_progress=_shown_in(progress, task))
         table = Table(title=str(file), show_header=False)
         for name, value in counts.rows():
             table.add_row(name, str(value))
@@ -91,6 +90,10 @@ def check(
         rejected += sum(counts.rejected.values())
     if rejected:
         raise UserError(f"{rejected} records were rejected", where=path, how="mend or remove them")
+
+
+def _shown_in(progress: Progress, task: TaskID) -> Callable[[int, int], None]:
+    return lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @features_app.command()

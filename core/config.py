@@ -204,7 +204,9 @@ class TrainConfig(Section):
     @classmethod
     def _validate_missing_sections(cls, content: Any) -> Any:
         """A section that is left out is read like an empty one: its default paths become absolute, too."""
-        sections = {name: {} for name, field in cls.model_fields.items() if isinstance(field.default, Section)}
+        sections: dict[str, Any] = {
+            name: {} for name, field in cls.model_fields.items() if isinstance(field.default, Section)
+        }
         return sections | content if isinstance(content, dict) else content
 
     def with_overrides(self, overrides: Mapping[str, Scalar]) -> "TrainConfig":
@@ -291,8 +293,8 @@ def unknown_key(path: str, kind: type[BaseModel]) -> str:
     keys = list(dotted_keys(kind))
     keys += sorted({key.split(".")[0] for key in keys if "." in key})
     by_last_word = [key for key in keys if key.split(".")[-1] == path.split(".")[-1]]
-    nearest = (by_last_word or difflib.get_close_matches(path, keys, n=1, cutoff=0.4) or [None])[0]
-    return f"{path} is not a setting" + (f"; did you mean {nearest}?" if nearest else "")
+    nearest = by_last_word or difflib.get_close_matches(path, keys, n=1, cutoff=0.4)
+    return f"{path} is not a setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
 
 
 def _set_dotted(content: dict[str, Any], path: str, value: Scalar) -> None:
@@ -327,7 +329,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
             seen.add(key)

@@ -44,8 +44,8 @@ def embed_split(model: CrossModalModel, split: FeatureSplit) -> Embeddings:
     """Embed a split in evaluation mode; equal texts are embedded once."""
     was_training = model.training
     model.eval()
-    images = torch.cat([model.embed_images(rows) for rows in split.images.split(EMBEDDED_AT_ONCE)])
-    texts = torch.cat([model.embed_texts(rows) for rows in split.texts.split(EMBEDDED_AT_ONCE)])
+    images = torch.cat([model.embed_images(rows) for rows in torch.split(split.images, EMBEDDED_AT_ONCE)])
+    texts = torch.cat([model.embed_texts(rows) for rows in torch.split(split.texts, EMBEDDED_AT_ONCE)])
     model.train(was_training)
     return Embeddings(images.float(), texts[split.caption_text].float(), texts[split.sentence_text].float())
 
@@ -109,7 +109,7 @@ def evaluate(
         rerank=rerank,
         queries_text=len(embedded.captions),
         queries_image=len(embedded.images),
-        groups=len(split.groups.unique()),
+        groups=len(torch.unique(split.groups)),
         metrics=metrics,
         intervals=intervals,
     )

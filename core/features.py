@@ -187,7 +187,8 @@ def _map_table(path: Path) -> Tensor:
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
+        return tensors
     except (OSError, SafetensorError):
         raise _damaged(path) from None
 

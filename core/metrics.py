@@ -80,7 +80,7 @@ def chance_recall(query_groups: Tensor, gallery_groups: Tensor, k: int) -> float
     """Expected recall at k of a random order: hypergeometric, 1 − C(G − n, k) / C(G, k) with n relevant of G."""
     size = len(gallery_groups)
     k = min(k, size)
-    values, counts = gallery_groups.unique(return_counts=True)
+    values, counts = torch.unique(gallery_groups, return_counts=True)
     missed = {
         int(group): math.prod((size - int(count) - i) / (size - i) for i in range(k)) if size - int(count) >= k else 0.0
         for group, count in zip(values, counts, strict=True)

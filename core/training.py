@@ -256,7 +256,7 @@ def _train_epoch(
             losses = compute_losses(model, pairs, regions, weights, negatives)
             total = losses.total(itc=weights.itc, itm=weights.itm, box=weights.box, spatial=weights.spatial)
             optimizer.zero_grad()
-            total.backward()
+            total.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             totals += torch.stack([losses.itc, losses.itm, losses.box, losses.spatial]).detach()
             without_regions += regions is not None and len(regions.boxes) == 0

@@ -105,13 +105,12 @@ def claim(campaign: Campaign, folder: CampaignFolder) -> None:
     Raises:
         UserError: names the settings that were changed.
     """
-    if folder.campaign.exists():
-        if changed := changed_keys(load_campaign(folder.campaign), campaign):
-            raise UserError(
-                f"differs from the started campaign in {', '.join(changed)}; only limits may change",
-                where=folder.campaign,
-                how="undo the change, or choose another --output-dir",
-            )
+    if folder.campaign.exists() and (changed := changed_keys(load_campaign(folder.campaign), campaign)):
+        raise UserError(
+            f"differs from the started campaign in {', '.join(changed)}; only limits may change",
+            where=folder.campaign,
+            how="undo the change, or choose another --output-dir",
+        )
     write_atomically(folder.campaign, dump_yaml(campaign))
 
 

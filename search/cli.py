@@ -45,7 +45,7 @@ def search(
     from search.progress import CampaignProgress
 
     plan = load_campaign(campaign).with_limits(trials=trials, hours=hours)
-    folder = CampaignFolder(output_dir or Path("output") / plan.name)
+    folder = CampaignFolder((output_dir or Path("output") / plan.name).resolve())
     fingerprints = _prepare_all_features(plan)
     console.print(
         f"campaign {plan.name}: up to {plan.limits.trials} trials of {plan.base.recipe.epochs} epochs, "

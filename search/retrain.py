@@ -11,7 +11,7 @@ from core.errors import UserError
 from core.evaluation import evaluate
 from core.features import Features
 from core.files import CampaignFolder, write_json
-from core.model import build_model
+from core.model import CrossModalModel, build_model
 from core.records import Evaluation
 from core.runs import OnEpoch, run_two_stage
 from search.config import load_campaign
@@ -69,7 +69,7 @@ def retrain(
     return evaluation
 
 
-def _restore(checkpoint: Checkpoint, features: Features) -> "object":
+def _restore(checkpoint: Checkpoint, features: Features) -> CrossModalModel:
     config = checkpoint.config
     model = build_model(config.model, features, normalization=config.features.normalization, seed=config.seed)
     model.load_state_dict(checkpoint.weights)

@@ -64,6 +64,10 @@ class SessionBook:
         self._on_change = on_change
         self._running: dict[str, _Running] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray snapshots the objects that hold this one; those snapshots are never read."""
+        return {}
+
     def next_trial(self, ray_id: str) -> dict[str, Any] | None:
         """Ask the ledger for a trial; returns the worker's payload, or None when the campaign is at its limits."""
         planned = self._ledger.ask()

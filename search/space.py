@@ -91,7 +91,7 @@ class LogUniform(_Range):
         return self
 
     def draw(self, trial: optuna.Trial, name: str) -> Scalar:
-        return trial.suggest_float(name, *self.log, log=True)
+        return float(trial.suggest_float(name, *self.log, log=True))
 
 
 class Uniform(_Range):
@@ -104,7 +104,7 @@ class Uniform(_Range):
         return self.uniform
 
     def draw(self, trial: optuna.Trial, name: str) -> Scalar:
-        return trial.suggest_float(name, *self.uniform)
+        return float(trial.suggest_float(name, *self.uniform))
 
 
 class IntRange(_Range):
@@ -117,7 +117,7 @@ class IntRange(_Range):
         return self.int_
 
     def draw(self, trial: optuna.Trial, name: str) -> Scalar:
-        return trial.suggest_int(name, *self.int_)
+        return int(trial.suggest_int(name, *self.int_))
 
 
 class Choice(_Dimension):

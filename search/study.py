@@ -18,7 +18,7 @@ from typing import Literal, Self
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -28,6 +28,7 @@ from core.config import Scalar, TrainConfig, config_hash
 from core.errors import UserError
 from core.files import CampaignFolder, read_json, write_json
 from search.config import Campaign
+from search.pruner import AshaPruner
 
 STALE = "stale"
 """Reason of a trial whose driver died; it is retried and counts for nothing."""
@@ -160,8 +161,8 @@ class Ledger:
         self._open_trials[number].report(value, step=epoch + 1)
 
     def should_stop(self, number: int) -> bool:
-        """Whether the pruner gives the trial up."""
-        return self._open_trials[number].should_prune()
+        """Whether the pruner gives the trial up. Never the baseline, since all others are compared with it."""
+        return number not in self._baseline_numbers() and self._open_trials[number].should_prune()
 
     def tell(self, number: int, outcome: TrialOutcome) -> None:
         """Note how a trial ended. A complete one is told with its best epoch; no finite value is a failure."""
@@ -198,13 +199,17 @@ class Ledger:
 
     def baseline_value(self) -> float | None:
         """Value of trial 0, or of its retry."""
-        baseline = {0}
+        trials = self._study.get_trials(deepcopy=False)
+        values = [trials[number].user_attrs.get("best_value") for number in self._baseline_numbers()]
+        return next((float(value) for value in values if value is not None), None)
+
+    def _baseline_numbers(self) -> list[int]:
+        """Trial 0 and whatever retried it."""
+        numbers = [0]
         for trial in self._study.get_trials(deepcopy=False):
-            if trial.user_attrs.get("retry_of") in baseline:
-                baseline.add(trial.number)
-            if trial.number in baseline and trial.user_attrs.get("best_value") is not None:
-                return float(trial.user_attrs["best_value"])
-        return None
+            if trial.user_attrs.get("retry_of") in numbers:
+                numbers.append(trial.number)
+        return numbers
 
     def _ended(self) -> list[FrozenTrial]:
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -258,10 +263,10 @@ def _build_pruner(campaign: Campaign) -> BasePruner:
     pruner = campaign.pruner
     match pruner.kind:
         case "asha":
-            return SuccessiveHalvingPruner(
-                min_resource=pruner.min_epochs,
+            return AshaPruner(
+                min_epochs=pruner.min_epochs,
                 reduction_factor=pruner.reduction_factor,
-                bootstrap_count=pruner.bootstrap,
+                bootstrap=pruner.bootstrap,
             )
         case "none":
             return NopPruner()
