@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from core.config import TrainConfig
 from core.features import Features, FeatureSplit, Statistics
+
+settings.register_profile("patient", deadline=None)  # time is never asserted
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,133 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from core.losses import Losses, box_loss, hard_negatives, itc_loss, itm_loss, relation_loss
+from core.model import CrossModalModel
+
+ONE = torch.tensor(1.0)
+
+
+def unit(rows: int, seed: int, width: int = 5) -> Tensor:
+    return functional.normalize(torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def test_itc_of_a_model_that_tells_nothing_apart_is_the_logarithm_of_the_batch() -> None:
+    same = unit(1, 0).expand(8, -1)
+    assert itc_loss(same, same, torch.arange(8), torch.tensor(0.07)).item() == pytest.approx(math.log(8), abs=1e-5)
+
+
+def test_itc_of_two_orthogonal_pairs_by_hand() -> None:
+    rows = torch.eye(2)
+    assert itc_loss(rows, rows, torch.arange(2), ONE).item() == pytest.approx(math.log(1 + math.exp(-1)), abs=1e-6)
+
+
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=8), st.integers(0, 100))
+def test_itc_equals_a_slow_sum_over_positives(groups: list[int], seed: int) -> None:
+    image, text = unit(len(groups), seed), unit(len(groups), seed + 1)
+    logits = image @ text.T / 0.5
+    total = 0.0
+    for scores in (logits, logits.T):
+        for row, group in enumerate(groups):
+            positives = [column for column, other in enumerate(groups) if other == group]
+            total -= float(torch.stack([scores[row].log_softmax(0)[column] for column in positives]).mean())
+    loss = itc_loss(image, text, torch.tensor(groups), torch.tensor(0.5))
+    assert loss.item() == pytest.approx(total / (2 * len(groups)), abs=1e-5)
+
+
+@given(st.permutations(range(6)), st.integers(0, 100))
+def test_itc_does_not_depend_on_the_order_of_a_batch(order: list[int], seed: int) -> None:
+    image, text, groups = unit(6, seed), unit(6, seed + 1), torch.tensor([0, 0, 1, 2, 2, 3])
+    shuffled = itc_loss(image[order], text[order], groups[order], ONE)
+    torch.testing.assert_close(shuffled, itc_loss(image, text, groups, ONE))
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(0, 100), st.sampled_from([0.01, 1.0, 1000.0]))
+def test_a_hard_negative_is_never_of_the_same_group(groups: list[int], seed: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    similarity = torch.randn(len(groups), len(groups), generator=generator) * scale
+    for row, column in enumerate(hard_negatives(similarity, torch.tensor(groups), generator).tolist()):
+        if len(set(groups)) == 1:
+            assert column == -1
+        else:
+            assert groups[column] != groups[row]
+
+
+def test_hard_negatives_are_drawn_in_proportion_to_the_softmax() -> None:
+    similarity = torch.tensor([[9.0, 1.0, 0.0, -1.0]]).repeat(4, 1)
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.stack([hard_negatives(similarity, torch.arange(4), generator)[0] for _ in range(4000)])
+    shares = torch.bincount(draws, minlength=4) / 4000
+    expected = torch.tensor([0.0, *torch.tensor([1.0, 0.0, -1.0]).softmax(0).tolist()])
+    torch.testing.assert_close(shares, expected, atol=0.03, rtol=0)
+
+
+def test_itm_of_a_head_that_knows_only_the_prior_is_its_entropy() -> None:
+    def prior(image: Tensor, text: Tensor) -> Tensor:
+        return torch.tensor([math.log(2.0), 0.0]).expand(len(image), 2)  # two mismatched pairs for each matched one
+
+    loss = itm_loss(prior, unit(6, 0), unit(6, 1), torch.arange(6), ONE, torch.Generator().manual_seed(0))
+    assert loss.item() == pytest.approx(-(1 / 3 * math.log(1 / 3) + 2 / 3 * math.log(2 / 3)), abs=1e-6)
+
+
+def test_itm_without_any_negative_counts_the_matched_pairs_alone() -> None:
+    def sure(image: Tensor, text: Tensor) -> Tensor:
+        return torch.tensor([-20.0, 20.0]).expand(len(image), 2)
+
+    loss = itm_loss(sure, unit(4, 0), unit(4, 1), torch.zeros(4, dtype=torch.long), ONE, torch.Generator())
+    assert loss.item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("fusion", "learns"), [("concat", False), ("interaction", True)])
+def test_an_additive_head_cannot_match_but_one_with_interactions_can(fusion: str, learns: bool) -> None:
+    """Pairs match when their codes agree; mismatched pairs are re-pairings, so both classes have the same marginals."""
+    torch.manual_seed(0)
+    codes = functional.normalize(torch.eye(8) - 1 / 8, dim=1)
+    model = CrossModalModel(8, 8, adapter_width=8, embed_dim=8, dropout=0.0, fusion=fusion)  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam(model.match_head.parameters(), lr=0.05)
+    image = codes.repeat(2, 1)
+    text = torch.cat([codes, codes.roll(1, dims=0)])
+    target = torch.cat([torch.ones(8, dtype=torch.long), torch.zeros(8, dtype=torch.long)])
+    for _ in range(300):
+        loss = functional.cross_entropy(model.match(image, text), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    if learns:
+        assert loss.item() < 0.1
+    else:
+        assert loss.item() >= math.log(2) - 1e-4
+
+
+def test_box_loss_by_hand() -> None:
+    predicted, target = torch.tensor([[0.0, 0.0, 0.5, 1.0]]), torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    assert box_loss(predicted, target, giou=0.0).item() == pytest.approx(0.125)
+    assert box_loss(predicted, target, giou=2.0).item() == pytest.approx(0.125 + 2 * 0.5)
+
+
+def test_losses_without_anything_to_learn_are_zero_and_differentiable() -> None:
+    head = nn.Linear(3, 6)
+    none = relation_loss(head(torch.randn(2, 3)), torch.tensor([-1, -1]))
+    empty = box_loss(head(torch.randn(0, 3))[:, :4], torch.zeros(0, 4), giou=1.0)
+    (none + empty).backward()
+    assert none.item() == empty.item() == 0.0
+
+
+def test_relation_loss_leaves_absent_relations_out() -> None:
+    logits = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+    with_absent = relation_loss(logits, torch.tensor([2, -1, 5]))
+    torch.testing.assert_close(with_absent, functional.cross_entropy(logits[[0, 2]], torch.tensor([2, 5])))
+
+
+@settings(max_examples=20)
+@given(st.tuples(*[st.floats(0, 10)] * 4))
+def test_the_total_is_linear_in_the_weights(weights: tuple[float, float, float, float]) -> None:
+    losses = Losses(*torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    itc, itm, box, spatial = weights
+    total = losses.total(itc=itc, itm=itm, box=box, spatial=spatial)
+    assert total.item() == pytest.approx(itc + 2 * itm + 3 * box + 4 * spatial, rel=1e-5)
