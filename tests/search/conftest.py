@@ -1,0 +1,38 @@
+"""Fixtures of campaigns: planted features on disk are too far from the truth, so these read the small demo data."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.config import TrainConfig
+from search.config import Campaign
+
+SPACE: dict[str, Any] = {
+    "optimizer.learning_rate": {"log": [1e-4, 1e-1]},
+    "loss.itm": {"log": [0.1, 10.0], "off": True},
+    "model.adapter_width": {"choice": [8, 256]},
+    "model.dropout": {"uniform": [0.0, 0.5]},
+    "recipe.stage1_epochs": {"int": [0, 2]},
+    "recipe.stage2_lr_scale": {"log": [0.05, 1.0], "when": {"recipe.stage1_epochs": {"min": 1}}},
+}
+
+
+@pytest.fixture
+def base() -> TrainConfig:
+    return TrainConfig().with_overrides({"recipe.epochs": 3})
+
+
+@pytest.fixture
+def campaign_of(base: TrainConfig) -> Callable[..., Campaign]:
+    def build(**changes: Any) -> Campaign:
+        content = {"name": "test", "train": base.model_dump(mode="json"), "space": SPACE, "limits": {"trials": 4}}
+        return Campaign.model_validate({**content, "wandb": {"mode": "disabled"}, **changes})
+
+    return build
+
+
+@pytest.fixture
+def folder_of(tmp_path: Path) -> Path:
+    return tmp_path / "campaign"

@@ -1,0 +1,158 @@
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.config import TrainConfig, config_hash, dump_yaml
+from core.errors import UserError
+from core.files import CampaignFolder
+from search.config import Campaign
+from search.study import Counts, Ledger, TrialOutcome
+
+CampaignOf = Callable[..., Campaign]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CampaignFolder:
+    return CampaignFolder(tmp_path / "campaign")
+
+
+def complete(value: float) -> TrialOutcome:
+    return TrialOutcome("complete", value, 1, None, 0.5)
+
+
+def run_all(ledger: Ledger, value: Callable[[int], float] = lambda number: number / 10) -> list[TrainConfig]:
+    configs = []
+    while planned := ledger.ask():
+        ledger.record(planned.number, 0, value(planned.number))
+        ledger.tell(planned.number, complete(value(planned.number)))
+        configs.append(planned.config)
+    return configs
+
+
+def test_the_first_trial_is_the_baseline(campaign_of: CampaignOf, folder: CampaignFolder, base: TrainConfig) -> None:
+    with Ledger(campaign_of(), folder) as ledger:
+        planned = ledger.ask()
+        assert planned is not None
+        assert (planned.number, config_hash(planned.config)) == (0, config_hash(base))
+
+
+def test_a_campaign_ends_at_its_limit_and_is_extended_by_a_larger_one(
+    campaign_of: CampaignOf, folder: CampaignFolder
+) -> None:
+    with Ledger(campaign_of(), folder) as ledger:
+        assert len(run_all(ledger)) == 4
+        assert ledger.ask() is None
+    with Ledger(campaign_of(limits={"trials": 6}), folder) as ledger:
+        assert len(run_all(ledger)) == 2
+        assert ledger.counts() == Counts(complete=6, pruned=0, failed=0, running=0)
+        assert ledger.best() == (5, 0.5)
+        assert ledger.baseline_value() == 0.0
+
+
+def test_running_trials_count_against_the_limit(campaign_of: CampaignOf, folder: CampaignFolder) -> None:
+    with Ledger(campaign_of(limits={"trials": 2}), folder) as ledger:
+        assert ledger.ask() is not None
+        assert ledger.ask() is not None
+        assert ledger.ask() is None
+
+
+def test_hours_are_a_limit_over_all_sessions(campaign_of: CampaignOf, folder: CampaignFolder) -> None:
+    with Ledger(campaign_of(limits={"trials": 9, "hours": 1e-9}), folder) as ledger:
+        assert ledger.ask() is None
+    with Ledger(campaign_of(limits={"trials": 9, "hours": 1.0}), folder) as ledger:
+        assert ledger.ask() is not None
+
+
+def test_a_new_session_does_not_repeat_the_first_draws(campaign_of: CampaignOf, folder: CampaignFolder) -> None:
+    with Ledger(campaign_of(), folder) as ledger:
+        first = run_all(ledger)
+    with Ledger(campaign_of(limits={"trials": 8}), folder) as ledger:
+        second = run_all(ledger)
+    hashes = [config_hash(config) for config in [*first, *second]]
+    assert len(set(hashes)) == 8
+
+
+def test_equal_seeds_propose_equal_trials(campaign_of: CampaignOf, tmp_path: Path) -> None:
+    proposals = []
+    for name in ("a", "b"):
+        with Ledger(campaign_of(), CampaignFolder(tmp_path / name)) as ledger:
+            proposals.append([config_hash(config) for config in run_all(ledger)])
+    assert proposals[0] == proposals[1]
+
+
+def test_trials_of_a_driver_that_was_killed_are_retried_once_and_count_once(
+    campaign_of: CampaignOf, folder: CampaignFolder, tmp_path: Path
+) -> None:
+    campaign = campaign_of()
+    (tmp_path / "campaign.yaml").write_text(dump_yaml(campaign))
+    script = (
+        "import os, sys; from pathlib import Path; from core.files import CampaignFolder;"
+        "from search.config import load_campaign; from search.study import Ledger;"
+        "ledger = Ledger(load_campaign(Path(sys.argv[1])), CampaignFolder(Path(sys.argv[2]))).__enter__();"
+        "ledger.ask(); ledger.ask(); os._exit(9)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "campaign.yaml"), str(folder.root)]
+    assert subprocess.run(command, check=False).returncode == 9
+    with Ledger(campaign, folder) as ledger:
+        assert ledger.reconcile() == [0, 1]
+        assert ledger.reconcile() == []
+        retried = ledger.ask()
+        assert retried is not None
+        assert (retried.number, retried.retry_of) == (2, 0)
+        assert config_hash(retried.config) == config_hash(campaign.base)
+        ledger.tell(2, complete(0.7))
+        run_all(ledger)
+        assert ledger.counts() == Counts(complete=4, pruned=0, failed=0, running=0)
+        assert ledger.baseline_value() == 0.7
+
+
+def test_a_second_driver_is_refused_by_name(campaign_of: CampaignOf, folder: CampaignFolder) -> None:
+    with (
+        Ledger(campaign_of(), folder),
+        pytest.raises(UserError, match=r"process \d+ on .+ is working on this campaign"),
+        Ledger(campaign_of(), folder),
+    ):
+        pass
+    with Ledger(campaign_of(), folder) as ledger:
+        assert ledger.ask() is not None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None])
+def test_a_value_that_is_no_number_is_a_failure_with_a_reason(
+    campaign_of: CampaignOf, folder: CampaignFolder, value: float | None
+) -> None:
+    with Ledger(campaign_of(), folder) as ledger:
+        assert ledger.ask() is not None
+        ledger.tell(0, TrialOutcome("complete", value, None, None, 0.1))
+        assert ledger.counts() == Counts(complete=0, pruned=0, failed=1, running=0)
+        assert ledger.best() is None
+
+
+def test_failures_in_a_row_stop_the_campaign_with_their_reasons(
+    campaign_of: CampaignOf, folder: CampaignFolder
+) -> None:
+    with Ledger(campaign_of(limits={"trials": 9}, max_failed_trials=3), folder) as ledger:
+        for reason in ("out of memory", "diverged", "out of memory"):
+            planned = ledger.ask()
+            assert planned is not None
+            ledger.tell(planned.number, TrialOutcome("failed", None, None, reason, 0.1))
+        assert ledger.ask() is None
+        assert ledger.stop_reason == "3 trials failed in a row (2 × out of memory; 1 × diverged)"
+
+
+def test_a_bad_trial_is_given_up_but_never_the_baseline(campaign_of: CampaignOf, folder: CampaignFolder) -> None:
+    pruner = {"kind": "asha", "min_epochs": 1, "reduction_factor": 2, "bootstrap": 1}
+    with Ledger(campaign_of(pruner=pruner), folder) as ledger:
+        for expected, value in ((False, 0.9), (True, 0.1)):
+            planned = ledger.ask()
+            assert planned is not None
+            ledger.record(planned.number, 0, value)
+            assert ledger.should_stop(planned.number) == expected
+        ledger.tell(1, TrialOutcome("pruned", 0.1, 0, None, 0.1))
+        ledger.record(0, 1, 0.0)
+        assert not ledger.should_stop(0)
+        assert ledger.counts() == Counts(complete=0, pruned=1, failed=0, running=1)
