@@ -4,14 +4,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
+from rich import box
 from rich.table import Table
+
+from core.cli import console, say
 
 if TYPE_CHECKING:
     import pandas as pd
 
 app = typer.Typer()
-console = Console()
+TERMINAL_COLUMNS = {
+    "rank": "#", "number": "trial", "state": "state", "recall_mean": "mean", "gain_over_baseline": "gain",
+    "t2i_r1": "t2i@1", "t2i_r10": "t2i@10", "i2t_r1": "i2t@1", "i2t_r10": "i2t@10", "seconds": "s",
+}  # fmt: skip
+"""What fits into 80 columns; the files hold the rest."""
 
 
 @app.command()
@@ -43,15 +49,15 @@ def leaderboard(
             write_atomically(campaign.leaderboard.with_suffix(".csv"), to_csv(table))
             write_atomically(campaign.leaderboard.with_suffix(".md"), to_markdown(table))
             console.print(_terminal_table(table.head(top), caption(table)))
-            console.print(f"{len(table)} trials in {campaign.leaderboard}.csv and .md", highlight=False)
+            say(f"{len(table)} trials in {campaign.leaderboard}.csv and .md")
 
 
 def _terminal_table(table: "pd.DataFrame", caption: str) -> Table:
-    from analysis.leaderboard import SHOWN, printed_rows
+    from analysis.leaderboard import printed_rows
 
-    shown = Table(caption=caption)
-    for name in SHOWN:
-        shown.add_column(name.replace("gain_over_baseline", "gain").replace("recall_mean", "mean"), justify="right")
-    for row in printed_rows(table):
+    shown = Table(caption=caption, box=box.SIMPLE_HEAD)
+    for heading in TERMINAL_COLUMNS.values():
+        shown.add_column(heading, justify="right")
+    for row in printed_rows(table, TERMINAL_COLUMNS):
         shown.add_row(*row)
     return shown

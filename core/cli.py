@@ -20,7 +20,6 @@ features_app = typer.Typer(help="Extract the frozen backbone's features, or desc
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
 console = Console()
-error_console = Console(stderr=True)
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="Training configuration (YAML).")]
 OutputOption = Annotated[Path, typer.Option("--output-dir", "--output_dir", help="Folder of the run.")]
@@ -48,7 +47,7 @@ def synth(
     checkpoint = out / "tiny-internvl"
     if not (checkpoint / "config.json").exists():
         _build_tiny_checkpoint(checkpoint, out, seed)
-    console.print(f"{out}: synthetic scenes in GeoText-1652 format, and a tiny random InternVL in {checkpoint.name}/")
+    say(f"{out}: synthetic scenes in GeoText-1652 format, and a tiny random InternVL in {checkpoint.name}/")
 
 
 def _build_tiny_checkpoint(checkpoint: Path, dataset: Path, seed: int) -> None:
@@ -86,7 +85,7 @@ def check(
             table.add_row(name, str(value))
         console.print(table)
         for message in counts.messages:
-            console.print(message, style="red", highlight=False)
+            say(message, style="red")
         rejected += sum(counts.rejected.values())
     if rejected:
         raise UserError(f"{rejected} records were rejected", where=path, how="mend or remove them")
@@ -102,7 +101,7 @@ def extract(config: ConfigOption) -> None:
     from core.config import load_config
 
     store = prepare_features(load_config(config))
-    console.print(f"features {store.fingerprint} in {store.folder}")
+    say(f"features {store.fingerprint} in {store.folder}")
 
 
 @features_app.command()
@@ -153,7 +152,7 @@ def train(
     features = open_features(settings)
     start_from = load_checkpoint(checkpoint, fingerprint=features.fingerprint) if checkpoint else None
     result = run(settings, features, RunFolder(output_dir), start_from=start_from, on_epoch=print_epoch)
-    console.print(f"best epoch {result.best.epoch}; everything is in {output_dir}")
+    say(f"best epoch {result.best.epoch}; everything is in {output_dir}")
 
 
 @app.command()
@@ -169,7 +168,7 @@ def train_two_stage(
 
     settings = load_config(config)
     result = run_two_stage(settings, open_features(settings), output_dir, on_epoch=print_epoch)
-    console.print(f"best epoch of stage 2: {result.stage2.best.epoch}; everything is in {output_dir}")
+    say(f"best epoch of stage 2: {result.stage2.best.epoch}; everything is in {output_dir}")
 
 
 def prepare_features(config: "TrainConfig") -> "FeatureStore":
@@ -182,11 +181,11 @@ def prepare_features(config: "TrainConfig") -> "FeatureStore":
     if FeatureStore.exists(root, plan.parts.fingerprint):
         return FeatureStore.open(root, plan.parts.fingerprint)
     for kind, count in plan.repaired.items():
-        console.print(f"repaired in the annotations: {kind}, {count} times", style="yellow")
+        say(f"repaired in the annotations: {kind}, {count} times", style="yellow")
     from core.backbone import load_backbone
     from core.extraction import extract_features
 
-    console.print(f"extracting features {plan.parts.fingerprint} with {config.features.backbone}", highlight=False)
+    say(f"extracting features {plan.parts.fingerprint} with {config.features.backbone}")
     backbone = load_backbone(config.features)
     with progress_bar() as progress:
         tasks = {kind: progress.add_task(kind, total=None) for kind in ("images", "texts")}
@@ -209,6 +208,11 @@ def open_features(config: "TrainConfig", *, with_test: bool = False) -> "Feature
     )
 
 
+def say(text: str, *, style: str | None = None) -> None:
+    """One line to the user, never broken by us: terminals wrap, and pipes keep lines whole."""
+    console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+
+
 def progress_bar() -> Progress:
     """Text, bar, count and time left."""
     return Progress(
@@ -218,10 +222,9 @@ def progress_bar() -> Progress:
 
 def print_epoch(metrics: "EpochMetrics") -> None:
     """One line an epoch."""
-    console.print(
+    say(
         f"epoch {metrics.epoch}  stage {metrics.stage}  loss {metrics.loss:.3f}  "
         f"t2i R@1 {metrics.t2i_r1:.1%}  i2t R@1 {metrics.i2t_r1:.1%}  recall_mean {metrics.recall_mean:.4f}  "
         f"({metrics.gallery_images} images, {metrics.gallery_texts} texts, "
-        f"{metrics.train_seconds + metrics.evaluation_seconds:.1f} s)",
-        highlight=False,
+        f"{metrics.train_seconds + metrics.evaluation_seconds:.1f} s)"
     )

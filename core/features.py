@@ -154,7 +154,7 @@ class FeatureStore:
         )
 
     def names(self, split: Split) -> dict[str, list[str]]:
-        """Paths of the pictures (relative to the image root) and the distinct texts, in the order of the rows."""
+        """Paths of the pictures and the distinct texts, in the order of the rows."""
         content: dict[str, list[str]] = read_json(self.folder / split / "names.json")
         return content
 

@@ -165,10 +165,6 @@ class CampaignFolder:
         return self.root / "sessions"
 
     @property
-    def wandb(self) -> Path:
-        return self.root / "wandb"
-
-    @property
     def leaderboard(self) -> Path:
         """Without suffix: .csv, .md and the other formats lie side by side."""
         return self.root / "leaderboard"

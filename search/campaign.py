@@ -82,7 +82,7 @@ def advance(
         ledger.reconcile()
         on_status(_status(campaign, ledger))
         tracker = build_tracker(
-            project=campaign.wandb.project, campaign=campaign.name, mode=campaign.wandb.mode, folder=folder.wandb
+            project=campaign.wandb.project, campaign=campaign.name, mode=campaign.wandb.mode, folder=folder.root
         )
         book = SessionBook(
             campaign, folder, ledger, tracker, fingerprints, on_change=lambda: on_status(_status(campaign, ledger))

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 import analysis.cli
 import core.cli
-from core.cli import OutputOption, console, open_features, prepare_features, print_epoch
+from core.cli import OutputOption, console, open_features, prepare_features, print_epoch, say
 from core.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,10 +48,9 @@ def search(
     plan = load_campaign(campaign).with_limits(trials=trials, hours=hours)
     folder = CampaignFolder((output_dir or Path("output") / plan.name).resolve())
     fingerprints = _prepare_all_features(plan)
-    console.print(
+    say(
         f"campaign {plan.name}: up to {plan.limits.trials} trials of {plan.base.recipe.epochs} epochs, "
-        f"{len(plan.space.dimensions)} searched settings, objective {plan.objective}, in {folder.root}",
-        highlight=False,
+        f"{len(plan.space.dimensions)} searched settings, objective {plan.objective}, in {folder.root}"
     )
     with CampaignProgress(console, plan.objective) as progress:
         status = advance(
@@ -74,10 +74,9 @@ def _print_outcome(status: "CampaignStatus", objective: str) -> None:
     if status.best_value is None:
         raise UserError("no trial finished", where="the campaign ended", how="see crossmodal leaderboard")
     gain = "" if status.baseline_value is None else f", {status.best_value - status.baseline_value:+.4f} over baseline"
-    console.print(
+    say(
         f"{status.finished} trials complete, {status.pruned} pruned, {status.failed} failed; "
-        f"best is trial {status.best_number}: {objective} {status.best_value:.4f}{gain}",
-        highlight=False,
+        f"best is trial {status.best_number}: {objective} {status.best_value:.4f}{gain}"
     )
 
 
@@ -90,13 +89,12 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
 
     winner = find_winner(CampaignFolder(folder))
     recipe = winner.config.recipe
-    console.print(
+    say(
         f"trial {winner.number} (validation {winner.value:.4f}) in two stages: "
-        f"{recipe.stage1_epochs} epochs aligned, {recipe.epochs - recipe.stage1_epochs} joint",
-        highlight=False,
+        f"{recipe.stage1_epochs} epochs aligned, {recipe.epochs - recipe.stage1_epochs} joint"
     )
     if winner.was_single_stage:
-        console.print("it was searched as a single stage; the campaign's default split is used", style="yellow")
+        say("it was searched as a single stage; the campaign's default split is used", style="yellow")
     features = open_features(winner.config, with_test=True)
     evaluation = train_winner(winner, features, output_dir, on_epoch=print_epoch)
     table = Table(
@@ -121,5 +119,5 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        core.cli.error_console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
         sys.exit(2)

@@ -38,7 +38,7 @@ class CampaignProgress:
             self._done_at_start = _done(status)
             self._started = time.monotonic()
         if before is not None and _done(status) > _done(before):
-            self._console.print(self._line(status), highlight=False)
+            self._console.print(self._line(status), highlight=False, soft_wrap=True)
 
     def _render(self) -> Text:
         if self._status is None:

@@ -43,7 +43,7 @@ class NoTracker:
 
 
 class WandbTracker:
-    """One W&B run a trial, all of them open in this one process."""
+    """One W&B run a trial, all of them open in this one process; offline runs lie in `folder`/wandb."""
 
     def __init__(self, *, project: str, campaign: str, mode: Mode, folder: Path) -> None:
         self._project = project
