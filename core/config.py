@@ -159,7 +159,7 @@ class FeaturesConfig(Section):
     store: FilePath = Path("output/features")
     """Folder of feature stores; each lies in a sub-folder named by its fingerprint."""
     image_size: Integer = Field(default=448, ge=28, le=4032)
-    """Pixels of the squared picture; a multiple of the patch size."""
+    """Pixels of the squared picture; what exceeds a multiple of the patch size is not seen (384 = 27 × 14 + 6)."""
     max_tokens: Integer = Field(default=128, ge=2, le=32768)
     """Longer texts are cut."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -3,7 +3,10 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Self
+
+from pydantic import ConfigDict, TypeAdapter
 
 RETRIEVAL_KEYS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10")
 """Recall at k as a fraction 0..1; the direction reads query → gallery: t2i is a text query over images."""
@@ -12,13 +15,21 @@ RETRIEVAL_KEYS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10")
 class Record:
     """Base of the JSON records: `to_json` and a strict `from_json`."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Raises TypeError when a field is missing or unknown."""
-        return cls(**content)
+        """Raises ValueError when a field is missing, unknown, or not of its type."""
+        record: Self = _reader(cls).validate_python(content)
+        return record
+
+
+@cache
+def _reader(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 @dataclass(frozen=True, slots=True)

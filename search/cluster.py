@@ -2,6 +2,7 @@
 
 import math
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ QUIET = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+ANSWER_WITHIN_S = 10
 OBJECT_STORE_BYTES = 128 * 2**20
 """Features are memory-mapped from disk, so little ever travels through Ray's object store."""
 
@@ -28,6 +30,8 @@ def connect(address: str | None) -> Iterator[None]:
     Raises:
         UserError: no cluster answers at the address.
     """
+    if address is not None:
+        _require_answer(address)
     os.environ.update(QUIET)
     runtime_env = {"env_vars": QUIET}
     try:
@@ -48,6 +52,18 @@ def connect(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself would try for minutes; `auto` is left to it, since it knows where to look."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_WITHIN_S).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"no Ray cluster answers at {address} ({reason})", how="check --address") from None
 
 
 def count_slots(*, cpu: float, gpu: float) -> int:

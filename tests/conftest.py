@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import settings
 
-from core.config import TrainConfig
+from core.config import TrainConfig, dump_yaml, parse
 from core.features import Features, FeatureSplit, Statistics
+from core.files import CampaignFolder
+from tests.commands import CommandLine, run
 
 settings.register_profile("patient", deadline=None)  # time is never asserted
 settings.load_profile("patient")
@@ -56,9 +58,9 @@ def planted_features() -> Features:
 
 
 @pytest.fixture
-def small_config() -> TrainConfig:
+def small_config(tmp_path: Path) -> TrainConfig:
     """Fits the planted features; learns within a second."""
-    return TrainConfig().with_overrides(
+    return parse(TrainConfig, {}, where="test", base=tmp_path).with_overrides(
         {
             "model.adapter_width": 32,
             "model.embed_dim": 16,
@@ -97,3 +99,57 @@ def demo_config(demo: Path, tmp_path: Path) -> TrainConfig:
             "recipe.epochs": 2,
         }
     )
+
+
+@pytest.fixture
+def crossmodal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """The command line, called inside this process."""
+    return CommandLine(monkeypatch, capsys)
+
+
+CAMPAIGN = """
+name: small
+train: train.yaml
+limits: {trials: 5}
+pruner: {kind: none}
+space:
+  optimizer.learning_rate: {log: [1.0e-4, 1.0e-2]}
+  loss.itm: {log: [0.1, 10.0], off: true}
+  recipe.stage1_epochs: {int: [0, 2]}
+  recipe.stage2_lr_scale: {log: [0.05, 1.0], when: {recipe.stage1_epochs: {min: 1}}}
+"""
+
+
+def write_campaign(folder: Path, demo: Path, content: str = CAMPAIGN, *, epochs: int = 3) -> Path:
+    """A campaign on the small data set; its features go beside the data, so that they are extracted once."""
+    config = TrainConfig().with_overrides(
+        {
+            "data.train_annotations": str(demo / "train.json"),
+            "data.test_annotations": str(demo / "test.json"),
+            "data.image_root": str(demo / "images"),
+            "data.validation_fraction": 0.25,
+            "features.backbone": str(demo / "tiny-internvl"),
+            "features.store": str(demo / "features"),
+            "features.image_size": 112,
+            "features.device": "cpu",
+            "model.adapter_width": 32,
+            "model.embed_dim": 32,
+            "optimizer.batch_size": 16,
+            "recipe.epochs": epochs,
+            "recipe.stage1_epochs": 1,
+        }
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.yaml").write_text(dump_yaml(config))
+    path = folder / "campaign.yaml"
+    path.write_text(content)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished_campaign(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> CampaignFolder:
+    """Five trials by real Ray workers, to be read only."""
+    work = tmp_path_factory.mktemp("campaign")
+    outcome = run("search", write_campaign(work, demo), "--output-dir", work / "small", cwd=work)
+    assert outcome.code == 0, outcome.err
+    return CampaignFolder(work / "small")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.config import TrainConfig
+from core.config import TrainConfig, parse
 from search.config import Campaign
 
 SPACE: dict[str, Any] = {
@@ -20,8 +20,8 @@ SPACE: dict[str, Any] = {
 
 
 @pytest.fixture
-def base() -> TrainConfig:
-    return TrainConfig().with_overrides({"recipe.epochs": 3})
+def base(tmp_path: Path) -> TrainConfig:
+    return parse(TrainConfig, {}, where="test", base=tmp_path).with_overrides({"recipe.epochs": 3})
 
 
 @pytest.fixture

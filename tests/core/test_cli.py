@@ -1,0 +1,175 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from core.config import TrainConfig, dump_yaml
+from core.files import read_json, read_json_lines
+from tests.commands import CommandLine
+
+
+@pytest.fixture
+def config(demo_config: TrainConfig, tmp_path: Path) -> Path:
+    path = tmp_path / "train.yaml"
+    path.write_text(dump_yaml(demo_config))
+    return path
+
+
+def edited(config: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    content = yaml.safe_load(config.read_text())
+    change(content)
+    config.write_text(yaml.safe_dump(content))
+    return config
+
+
+def test_synthetic_data_is_drawn_checked_and_called_synthetic(crossmodal: CommandLine, tmp_path: Path) -> None:
+    drawn = crossmodal("data", "synth", tmp_path / "d", "--buildings", 3, "--images-per-building", 2, "--seed", 1)
+    assert drawn.code == 0
+    assert "synthetic" in drawn.out
+    checked = crossmodal("data", "check", tmp_path / "d")
+    assert checked.code == 0
+    assert "rejected" in checked.out
+    assert (tmp_path / "d" / "tiny-internvl" / "model.safetensors").exists()
+
+
+def test_check_counts_what_is_wrong_and_fails(crossmodal: CommandLine, demo: Path, tmp_path: Path) -> None:
+    records = read_json(demo / "train.json")
+    records[3]["image"] = "train/0000/gone.jpeg"
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    outcome = crossmodal("data", "check", tmp_path / "train.json", "--image-root", demo / "images")
+    assert outcome.code == 2
+    assert "gone.jpeg" in outcome.out
+    assert "1 records were rejected" in outcome.err
+
+
+def test_info_tells_health_and_parameters(crossmodal: CommandLine, config: Path) -> None:
+    outcome = crossmodal("features", "info", "--config", config)
+    assert outcome.code == 0
+    for expected in ("texts by first", "distinct", "trainable in all"):
+        assert expected in outcome.out
+
+
+@pytest.mark.parametrize("option", ["--output-dir", "--output_dir"])
+def test_train_writes_its_run_and_continues(crossmodal: CommandLine, config: Path, tmp_path: Path, option: str) -> None:
+    arguments = ["train", "--config", config, option, tmp_path / "run", "--bs", 8, "--epochs", 3, "--seed", 5]
+    first = crossmodal(*arguments)
+    assert first.code == 0, first.err
+    log = read_json_lines(tmp_path / "run" / "log.txt")
+    assert len(log) == 3
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (written["optimizer"]["batch_size"], written["recipe"]["epochs"], written["seed"]) == (8, 3, 5)
+    (tmp_path / "run" / "checkpoint_2.pth").unlink()
+    assert crossmodal(*arguments).code == 0
+    again = read_json_lines(tmp_path / "run" / "log.txt")
+    assert [row["recall_mean"] for row in again] == [row["recall_mean"] for row in log]
+
+
+def test_two_stages_from_one_command(crossmodal: CommandLine, config: Path, tmp_path: Path) -> None:
+    edited(config, lambda content: content["recipe"].update(stage1_epochs=1))
+    outcome = crossmodal("train-two-stage", "--config", config, "--output_dir", tmp_path / "two")
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "two" / "stage1" / "checkpoint_0.pth").exists()
+    assert set(read_json(tmp_path / "two" / "experiment_summary.json")) >= {"stage1", "stage2"}
+
+
+MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "misspelt key": (lambda c: c["loss"].update(itmm=1.0), "loss.itmm is not a setting; did you mean loss.itm?"),
+    "unknown section": (lambda c: c.update(optimiser={}), "optimiser is not a setting; did you mean optimizer?"),
+    "out of range": (lambda c: c["model"].update(dropout=1.5), "model.dropout: Input should be less than 1"),
+    "not a number": (lambda c: c["optimizer"].update(learning_rate="fast"), "optimizer.learning_rate"),
+    "batch of none": (lambda c: c["optimizer"].update(batch_size=0), "optimizer.batch_size"),
+    "fraction of an epoch": (lambda c: c["recipe"].update(epochs=2.5), "recipe.epochs"),
+    "more stage 1 than epochs": (
+        lambda c: c["recipe"].update(stage1_epochs=9),
+        "stage1_epochs 9 is more than epochs 2",
+    ),
+    "no such annotations": (lambda c: c["data"].update(train_annotations="gone.json"), "gone.json: there is no such"),
+    "no such backbone": (lambda c: c["features"].update(backbone="./gone"), "gone: there is no such backbone folder"),
+    "first token": (lambda c: c["features"].update(text_pooling="first"), "sees nothing of the text"),
+    "tiny pictures": (lambda c: c["features"].update(image_size=8), "features.image_size"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_in_the_configuration_is_one_line_and_writes_nothing(
+    crossmodal: CommandLine,
+    config: Path,
+    tmp_path: Path,
+    change: Callable[[dict[str, Any]], object],
+    message: str,
+) -> None:
+    outcome = crossmodal("train", "--config", edited(config, change), "--output-dir", tmp_path / "run")
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def break_record(demo: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> str:
+    records = read_json(demo / "train.json")
+    change(records[2])
+    return json.dumps(records)
+
+
+ANNOTATIONS: dict[str, tuple[Callable[[Path, Path], str], str]] = {
+    "malformed": (lambda demo, tmp: '[{"image_id": ', "is not valid JSON"),
+    "empty": (lambda demo, tmp: "[]", "train.json"),
+    "missing image": (
+        lambda demo, tmp: break_record(demo, tmp, lambda r: r.update(image="train/0000/gone.jpeg")),
+        "gone.jpeg",
+    ),
+    "no caption": (lambda demo, tmp: break_record(demo, tmp, lambda r: r.pop("caption")), "record 2"),
+    "three numbers": (
+        lambda demo, tmp: break_record(demo, tmp, lambda r: r["bboxes"].__setitem__(0, [0.1, 0.2, 0.3])),
+        "record 2",
+    ),
+    "out of the image root": (
+        lambda demo, tmp: break_record(demo, tmp, lambda r: r.update(image="../../etc/passwd")),
+        "record 2",
+    ),
+}
+
+
+@pytest.mark.parametrize(("write", "message"), ANNOTATIONS.values(), ids=ANNOTATIONS.keys())
+def test_a_mistake_in_the_annotations_names_file_and_record(
+    crossmodal: CommandLine,
+    config: Path,
+    demo: Path,
+    tmp_path: Path,
+    write: Callable[[Path, Path], str],
+    message: str,
+) -> None:
+    broken = tmp_path / "train.json"
+    broken.write_text(write(demo, tmp_path))
+    edited(config, lambda content: content["data"].update(train_annotations=str(broken)))
+    outcome = crossmodal("train", "--config", config, "--output-dir", tmp_path / "run")
+    assert outcome.code == 2
+    assert "train.json" in outcome.err
+    assert message in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "store").exists() or not any((tmp_path / "store").glob("*/manifest.json"))
+
+
+def test_a_backbone_that_is_no_internvl_is_refused(
+    crossmodal: CommandLine, config: Path, demo: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "bert"
+    shutil.copytree(demo / "tiny-internvl", other)
+    (other / "config.json").write_text('{"model_type": "bert"}')
+    edited(config, lambda content: content["features"].update(backbone=str(other)))
+    outcome = crossmodal("features", "extract", "--config", config)
+    assert outcome.code == 2
+    assert "is a bert checkpoint, not InternVL" in outcome.err
+
+
+def test_scientific_notation_is_a_number(crossmodal: CommandLine, config: Path, tmp_path: Path) -> None:
+    text = config.read_text().replace("learning_rate: 0.001", "learning_rate: 1e-4")
+    assert "1e-4" in text
+    config.write_text(text)
+    assert crossmodal("train", "--config", config, "--output-dir", tmp_path / "run", "--epochs", 1).code == 0
+    assert read_json(tmp_path / "run" / "receipt.json")["optimizer_groups"][0]["learning_rate"] == 1e-4

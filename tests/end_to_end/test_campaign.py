@@ -1,0 +1,120 @@
+"""A whole campaign as a user runs it: real JPEGs, a real tiny InternVL, real Ray workers, real W&B files."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.leaderboard import rank
+from analysis.trials import load_trials
+from core.cli import open_features
+from core.config import TrainConfig, config_hash, load_config
+from core.files import CampaignFolder, read_json, read_json_lines
+from core.metrics import chance_recall
+from core.training import train
+from tests.commands import run
+from tests.conftest import CAMPAIGN, write_campaign
+from tests.wandb_files import read_run
+
+
+def figures(folder: CampaignFolder, number: int) -> list[dict[str, object]]:
+    """The epochs of a trial without their times."""
+    rows = read_json_lines(folder.trial(number).metrics)
+    return [{key: value for key, value in row.items() if not key.endswith("seconds")} for row in rows]
+
+
+def test_the_baseline_runs_first_and_as_configured(finished_campaign: CampaignFolder) -> None:
+    base = load_config(finished_campaign.root.parent / "train.yaml")
+    assert load_config(finished_campaign.trial(0).config) == base
+    started = {number: finished_campaign.trial(number).config.stat().st_mtime_ns for number in range(5)}
+    assert min(started, key=lambda number: started[number]) == 0
+
+
+def test_every_trial_leaves_config_metrics_receipt_and_checkpoint(finished_campaign: CampaignFolder) -> None:
+    for number in range(5):
+        trial = finished_campaign.trial(number)
+        receipt = read_json(trial.receipt)
+        assert receipt["config_hash"] == config_hash(load_config(trial.config))
+        assert len(read_json_lines(trial.metrics)) == 3
+        assert trial.best_checkpoint.exists()
+
+
+def test_every_trial_has_an_offline_run_in_the_campaigns_group(finished_campaign: CampaignFolder) -> None:
+    runs = [read_run(path) for path in finished_campaign.root.glob("wandb/offline-run-*/*.wandb")]
+    assert sorted(run["name"] for run in runs) == [f"trial-{number:04d}" for number in range(5)]
+    assert {run["group"] for run in runs} == {"small"}
+    for found in runs:
+        number = int(found["name"].removeprefix("trial-"))
+        rows = read_json_lines(finished_campaign.trial(number).metrics)
+        assert [row["recall_mean"] for row in found["rows"]] == [row["recall_mean"] for row in rows]
+        assert found["summary"]["best_value"] == max(row["recall_mean"] for row in rows)
+        assert found["config"]["model"]["adapter_width"] == 32
+
+
+def test_the_leaderboard_equals_the_study(finished_campaign: CampaignFolder) -> None:
+    table = rank(load_trials(finished_campaign))
+    assert table["recall_mean"].tolist() == table["value"].tolist()
+    best_epochs = {number: max(row["recall_mean"] for row in read_json_lines(finished_campaign.trial(number).metrics))
+                   for number in range(5)}  # fmt: skip
+    assert dict(zip(table["number"], table["value"], strict=True)) == best_epochs
+
+
+def test_ray_leaves_nothing_behind(finished_campaign: CampaignFolder) -> None:
+    assert not any(finished_campaign.sessions.iterdir())
+
+
+def test_a_trial_repeats_without_ray(finished_campaign: CampaignFolder) -> None:
+    config = load_config(finished_campaign.trial(2).config)
+    alone = train(config, open_features(config)).history
+    assert [row["recall_mean"] for row in figures(finished_campaign, 2)] == [m.recall_mean for m in alone]
+
+
+@pytest.mark.slow
+def test_a_fresh_worker_gives_the_figures_of_a_reused_one(
+    finished_campaign: CampaignFolder, demo: Path, tmp_path: Path
+) -> None:
+    """In the reused campaign the fifth trial ran on a worker that had trained others before."""
+    config = load_config(finished_campaign.trial(4).config)
+    campaign = write_campaign(tmp_path, demo, CAMPAIGN.replace("trials: 5", "trials: 1"))
+    (tmp_path / "train.yaml").write_text(finished_campaign.trial(4).config.read_text())
+    outcome = run("search", campaign, "--output-dir", tmp_path / "fresh", "--no-reuse", cwd=tmp_path)
+    assert outcome.code == 0, outcome.err
+    fresh = CampaignFolder(tmp_path / "fresh")
+    assert load_config(fresh.trial(0).config) == config
+    assert figures(fresh, 0) == figures(finished_campaign, 4)
+
+
+@pytest.mark.slow
+def test_a_campaign_is_extended_by_running_it_again(demo: Path, tmp_path: Path) -> None:
+    campaign = write_campaign(tmp_path, demo, CAMPAIGN.replace("trials: 5", "trials: 2"))
+    command = ("search", campaign, "--output-dir", tmp_path / "c")
+    assert run(*command, cwd=tmp_path).code == 0
+    first = load_trials(CampaignFolder(tmp_path / "c"))
+    again = run(*command, cwd=tmp_path)
+    assert again.code == 0
+    pd.testing.assert_frame_equal(load_trials(CampaignFolder(tmp_path / "c")), first)
+    extended = run(*command, "--trials", 4, cwd=tmp_path)
+    assert extended.code == 0, extended.err
+    trials = load_trials(CampaignFolder(tmp_path / "c"))
+    assert trials["number"].tolist() == [0, 1, 2, 3]
+    assert trials["value"].tolist()[:2] == first["value"].tolist()
+    assert len(set(trials["param:optimizer.learning_rate"])) == 4  # the seed does not repeat its first draws
+
+
+def test_first_token_pooling_cannot_retrieve(demo_config: TrainConfig) -> None:
+    config = demo_config.with_overrides(
+        {"features.text_pooling": "first", "features.allow_degenerate": True, "recipe.epochs": 4}
+    )
+    features = open_features(config)
+    split = features.validation
+    captions = split.groups[split.caption_image]
+    best = max(metrics.t2i_r1 for metrics in train(config, features).history)
+    assert best <= 2 * chance_recall(captions, split.groups, 1) + 1 / len(captions)
+
+
+def test_a_campaign_file_survives_its_own_copy(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
+    """The resolved campaign in the folder is a campaign file of its own."""
+    outcome = run("search", finished_campaign.campaign, "--output-dir", finished_campaign.root, cwd=tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert json.loads((finished_campaign.trial(0).receipt).read_text())["epochs"] == 3

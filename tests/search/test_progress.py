@@ -1,0 +1,46 @@
+import io
+
+from rich.console import Console
+
+from search.campaign import CampaignStatus
+from search.progress import CampaignProgress
+
+
+def status(finished: int, *, running: int = 1, best: float | None = 0.4) -> CampaignStatus:
+    return CampaignStatus(
+        limit=10,
+        finished=finished,
+        running=running,
+        pruned=2,
+        failed=1,
+        best_number=4 if best else None,
+        best_value=best,
+        baseline_value=0.35 if best else None,
+        stop_reason=None,
+    )
+
+
+def shown(*statuses: CampaignStatus) -> str:
+    console = Console(file=io.StringIO(), width=60)
+    with CampaignProgress(console, "recall_mean") as progress:
+        for each in statuses:
+            progress.update(each)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_a_line_is_left_for_every_trial_that_ended() -> None:
+    lines = [
+        line for line in shown(status(0, best=None), status(1), status(1), status(2)).splitlines() if "trials" in line
+    ]
+    assert lines == [
+        f"{n + 3}/10 trials: {n} complete, 1 running, 2 pruned, 1 failed, best recall_mean 0.4000 (trial 4, +0.0500)"
+        for n in (1, 2)
+    ]
+
+
+def test_time_left_follows_the_pace_of_this_session() -> None:
+    progress = CampaignProgress(Console(file=io.StringIO()), "recall_mean")
+    progress.update(status(0))
+    progress._started -= 30
+    progress.update(status(2))
+    assert "30 s so far, about 75 s left" in progress._render().plain  # 2 in 30 s, 5 to go

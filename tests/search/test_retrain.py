@@ -1,0 +1,50 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from analysis.leaderboard import rank
+from analysis.trials import load_trials
+from core.cli import open_features
+from core.config import dump_yaml, load_config
+from core.errors import UserError
+from core.files import CampaignFolder, read_json
+from search.retrain import find_winner, retrain
+
+
+def copy_of(campaign: CampaignFolder, tmp_path: Path) -> CampaignFolder:
+    shutil.copytree(campaign.root, tmp_path / "copy", ignore=shutil.ignore_patterns("wandb", "sessions"))
+    return CampaignFolder(tmp_path / "copy")
+
+
+def test_the_winner_is_the_first_of_the_leaderboard(finished_campaign: CampaignFolder) -> None:
+    best = rank(load_trials(finished_campaign)).iloc[0]
+    winner = find_winner(finished_campaign)
+    assert (winner.number, winner.value) == (best["number"], best["recall_mean"])
+
+
+def test_a_single_stage_winner_is_split_as_the_campaign_does(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
+    folder = copy_of(finished_campaign, tmp_path)
+    trial = folder.trial(find_winner(folder).number)
+    trial.config.write_text(dump_yaml(load_config(trial.config).with_overrides({"recipe.stage1_epochs": 0})))
+    winner = find_winner(folder)
+    assert winner.was_single_stage
+    assert winner.config.recipe.stage1_epochs == 1
+
+
+def test_the_final_model_is_measured_on_the_test_split(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
+    winner = find_winner(finished_campaign)
+    features = open_features(winner.config, with_test=True)
+    evaluation = retrain(winner, features, tmp_path)
+    assert evaluation.split == "test"
+    assert features.test is not None
+    assert evaluation.queries_image == len(features.test.images)
+    written = read_json(tmp_path / "metrics.json")
+    assert written["trial"] == winner.number
+    assert written["metrics"] == evaluation.metrics
+    assert (tmp_path / "stage2" / "checkpoint_best.pth").exists()
+
+
+def test_a_folder_without_a_campaign_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        find_winner(CampaignFolder(tmp_path))

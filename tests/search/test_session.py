@@ -1,0 +1,131 @@
+"""The driver's book of running trials, told what Ray would tell it; real Ray runs it in tests/end_to_end."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.checkpoints import save_checkpoint
+from core.config import TrainConfig, load_config
+from core.features import Features
+from core.files import CampaignFolder, read_json, read_json_lines
+from core.training import TrainResult, train
+from search.config import Campaign
+from search.session import SessionBook
+from search.study import Ledger
+from search.tracking import NoTracker
+from search.trainable import CHECKPOINT_NAME
+
+
+class Session:
+    """A book over a fresh campaign, and the trial that it handed out first."""
+
+    def __init__(self, campaign: Campaign, folder: CampaignFolder, ledger: Ledger, features: Features) -> None:
+        self.folder, self.ledger, self.features = folder, ledger, features
+        self.changes = 0
+        self.book = SessionBook(campaign, folder, ledger, NoTracker(), lambda config: "planted", self._count)
+        self.payload = self.book.next_trial("a")
+
+    def _count(self) -> None:
+        self.changes += 1
+
+    def train(self, **changes: Any) -> TrainResult:
+        assert self.payload is not None
+        config = TrainConfig.model_validate(self.payload["config"]).with_overrides(changes)
+        return train(config, self.features)
+
+    def tell(self, result: TrainResult) -> list[bool]:
+        receipt = json.dumps(result.receipt.to_json())
+        rows = [{"metrics": json.dumps(metrics.to_json()), "receipt": receipt} for metrics in result.history]
+        return [self.book.record("a", row) for row in rows]
+
+
+@pytest.fixture
+def session(
+    campaign_of: Callable[..., Campaign], folder_of: Path, small_config: TrainConfig, planted_features: Features
+) -> Iterator[Session]:
+    campaign = campaign_of(
+        train=small_config.model_dump(mode="json"),
+        space={"optimizer.weight_decay": {"log": [1e-4, 0.3]}},
+        pruner={"kind": "none"},
+    )
+    folder = CampaignFolder(folder_of)
+    with Ledger(campaign, folder) as ledger:
+        yield Session(campaign, folder, ledger, planted_features)
+
+
+def reasons(session: Session) -> list[str | None]:
+    return [trial.user_attrs.get("reason") for trial in session.ledger._ended()]
+
+
+def test_a_trial_that_ends_well_leaves_all_its_files(session: Session, tmp_path: Path) -> None:
+    result = session.train()
+    assert session.tell(result) == [False] * 4
+    save_checkpoint(tmp_path / CHECKPOINT_NAME, result.last)
+    session.book.finish("a", tmp_path, crash=None)
+    kept = session.folder.trial(0)
+    assert load_config(kept.config) == result.last.config
+    assert [row["epoch"] for row in read_json_lines(kept.metrics)] == [0, 1, 2, 3]
+    assert read_json(kept.receipt)["fingerprint"] == "planted"
+    assert kept.best_checkpoint.exists()
+    assert session.ledger.best() == (0, max(metrics.recall_mean for metrics in result.history))
+    assert session.changes == 2
+
+
+def test_an_epoch_that_is_told_twice_counts_once(session: Session) -> None:
+    result = session.train()
+    session.tell(result)
+    session.tell(result)
+    assert len(read_json_lines(session.folder.trial(0).metrics)) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"seed": 7}, "the receipt's configuration is not the one that was asked"),
+        ({"optimizer.weight_decay": 0.2}, "the receipt's configuration is not the one that was asked"),
+    ],
+)
+def test_a_worker_that_trained_something_else_fails_the_trial(
+    session: Session, change: dict[str, Any], reason: str
+) -> None:
+    session.tell(session.train(**change))
+    session.book.finish("a", None, crash=None)
+    assert reasons(session) == [reason]
+
+
+def test_a_rate_that_never_reached_the_optimizer_fails_the_trial(session: Session) -> None:
+    result = session.train()
+    for group in result.receipt.optimizer_groups:
+        group["learning_rate"] = 0.5
+    session.tell(result)
+    session.book.finish("a", None, crash=None)
+    assert reasons(session) == ["the optimizer held learning rates [0.5], not 0.01"]
+
+
+@pytest.mark.parametrize("crash", [None, "the worker died"])
+def test_a_trial_without_a_report_fails_with_its_reason(session: Session, crash: str | None) -> None:
+    session.book.finish("a", None, crash=crash)
+    assert reasons(session) == [crash or "ended without a report"]
+
+
+def test_a_failure_that_the_worker_tells_is_kept(session: Session) -> None:
+    session.book.record("a", {"failure": "DivergedError: the loss is not finite in epoch 2"})
+    session.book.finish("a", None, crash=None)
+    assert reasons(session) == ["DivergedError: the loss is not finite in epoch 2"]
+
+
+def test_a_value_that_is_no_number_is_a_failure(session: Session) -> None:
+    result = session.train()
+    row = {"metrics": json.dumps(result.history[0].to_json()), "receipt": json.dumps(result.receipt.to_json())}
+    content = json.loads(row["metrics"]) | {"recall_mean": math.inf}
+    with pytest.raises(ValueError):  # noqa: PT011
+        session.book.record("a", row | {"metrics": json.dumps(content)})
+
+
+def test_at_the_limits_there_is_no_next_trial(session: Session) -> None:
+    numbers = [session.book.next_trial(name) for name in "bcdef"]
+    assert [payload is None for payload in numbers] == [False, False, False, True, True]

@@ -1,0 +1,83 @@
+"""The trainable, called without Ray: its reports are caught where it hands them over."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import tune
+
+from core.checkpoints import Checkpoint, load_checkpoint
+from core.cli import open_features
+from core.config import TrainConfig, config_hash
+from core.training import train
+from search import trainable
+from search.trainable import CHECKPOINT_NAME, run_trial
+
+
+class Reports:
+    """Stands where Ray would: keeps rows and checkpoints."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.checkpoints: list[Checkpoint] = []
+
+    def __call__(self, row: dict[str, Any], checkpoint: tune.Checkpoint | None = None) -> None:
+        self.rows.append(row)
+        if checkpoint is not None:
+            self.checkpoints.append(load_checkpoint(Path(checkpoint.path) / CHECKPOINT_NAME))
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> Reports:
+    caught = Reports()
+    monkeypatch.setattr(trainable.tune, "report", caught)
+    monkeypatch.setattr(trainable.tune, "get_checkpoint", lambda: None)
+    trainable._open_features.cache_clear()
+    return caught
+
+
+def payload(config: TrainConfig, fingerprint: str, **changes: Any) -> dict[str, Any]:
+    content = {"config": config.model_dump(mode="json"), "fingerprint": fingerprint}
+    return {**content, "threads": 1, "gpu": 0, "checkpoint_every_s": 3600.0, **changes}
+
+
+def test_every_epoch_is_reported_and_the_last_brings_the_checkpoint(reports: Reports, demo_config: TrainConfig) -> None:
+    features = open_features(demo_config)
+    run_trial(payload(demo_config, features.fingerprint))
+    metrics = [json.loads(row["metrics"]) for row in reports.rows]
+    assert [row["epoch"] for row in metrics] == [0, 1]
+    (checkpoint,) = reports.checkpoints
+    assert checkpoint.epoch == 1
+    assert json.loads(reports.rows[-1]["receipt"])["config_hash"] == config_hash(demo_config)
+
+
+def test_it_trains_exactly_what_the_plain_function_trains(reports: Reports, demo_config: TrainConfig) -> None:
+    features = open_features(demo_config)
+    run_trial(payload(demo_config, features.fingerprint))
+    plain = train(demo_config, features).history
+    assert [json.loads(row["metrics"])["recall_mean"] for row in reports.rows] == [m.recall_mean for m in plain]
+
+
+def test_checkpoints_travel_as_often_as_asked(reports: Reports, demo_config: TrainConfig) -> None:
+    features = open_features(demo_config)
+    run_trial(payload(demo_config, features.fingerprint, checkpoint_every_s=0.0))
+    assert [checkpoint.epoch for checkpoint in reports.checkpoints] == [0, 1]
+
+
+def test_a_failure_is_reported_instead_of_raised(reports: Reports, demo_config: TrainConfig) -> None:
+    run_trial(payload(demo_config, "0123456789abcdef"))
+    (row,) = reports.rows
+    assert row["failure"].startswith("UserError")
+    assert "0123456789abcdef" in row["failure"]
+
+
+def test_ray_may_stop_a_trial_with_system_exit(monkeypatch: pytest.MonkeyPatch, demo_config: TrainConfig) -> None:
+    def stop(row: dict[str, Any], checkpoint: object = None) -> None:
+        raise SystemExit(0)
+
+    features = open_features(demo_config)
+    monkeypatch.setattr(trainable.tune, "report", stop)
+    monkeypatch.setattr(trainable.tune, "get_checkpoint", lambda: None)
+    with pytest.raises(SystemExit):
+        run_trial(payload(demo_config, features.fingerprint))

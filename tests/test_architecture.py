@@ -1,0 +1,101 @@
+"""The house rules of docs/architecture.md, kept by reading the source."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(
+    path.relative_to(ROOT) for package in ("core", "search", "analysis") for path in ROOT.glob(f"{package}/**/*.py")
+)
+NAMED = [path for path in MODULES if path.name != "__init__.py"]
+DRAWERS = {"utils", "util", "common", "helpers", "misc", "manager"}
+
+FORBIDDEN = {
+    "core": {"ray", "optuna", "wandb", "pandas", "plotly", "jinja2", "search", "analysis"},
+    "analysis": {"torch", "ray", "wandb", "transformers", "search"},
+    "search": set(),
+}
+ONLY_IN = {
+    "transformers": {"core/backbone.py"},
+    "typer": {"core/cli.py", "analysis/cli.py", "search/cli.py"},
+    "wandb": {"search/tracking.py"},
+}
+ONLY_IN_ANALYSIS = {"optuna": {"analysis/trials.py"}}
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    """Full names of the modules that a file imports."""
+    tree = ast.parse((ROOT / path).read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found.add(node.module or "")
+    return found
+
+
+def packages(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("path", NAMED, ids=str)
+def test_a_module_imports_only_what_its_place_allows(path: Path) -> None:
+    used = packages(path)
+    assert not used & FORBIDDEN[path.parts[0]]
+    for package, places in ONLY_IN.items():
+        assert package not in used or str(path) in places
+    if path.parts[0] == "analysis":
+        for package, places in ONLY_IN_ANALYSIS.items():
+            assert package not in used or str(path) in places
+
+
+def test_analysis_reads_of_core_only_what_is_free_of_torch() -> None:
+    allowed = {"core.config", "core.files", "core.errors", "core.records"}
+    for path in NAMED:
+        if path.parts[0] == "analysis" and path.name != "cli.py":
+            assert {name for name in imports(path) if name.startswith("core")} <= allowed, path
+
+
+def test_commands_import_what_they_run_only_when_called() -> None:
+    allowed = {"core.cli", "analysis.cli", "core.errors"}
+    for path in NAMED:
+        if path.name == "cli.py":
+            ours = {name for name in imports(path, top_level_only=True) if name.split(".")[0] in FORBIDDEN}
+            assert ours <= allowed, path
+
+
+@pytest.mark.parametrize("path", NAMED, ids=str)
+def test_a_module_is_a_concept_of_readable_size_with_a_docstring(path: Path) -> None:
+    assert path.stem not in DRAWERS
+    source = (ROOT / path).read_text()
+    assert len(source.splitlines()) <= 400
+    assert ast.get_docstring(ast.parse(source))
+
+
+@pytest.mark.parametrize("path", NAMED, ids=str)
+def test_a_module_has_its_tests_and_imports(path: Path) -> None:
+    assert (ROOT / "tests" / path.parent / f"test_{path.name}").exists()
+    importlib.import_module(".".join(path.with_suffix("").parts))
+
+
+@pytest.mark.parametrize(
+    ("module", "never"),
+    [
+        ("search.trainable", ["transformers", "wandb", "plotly"]),
+        ("core.training", ["transformers", "ray", "optuna", "wandb"]),
+        ("search.cli", ["torch", "ray", "optuna", "wandb", "transformers", "pandas"]),
+        ("analysis.leaderboard", ["torch", "ray", "optuna", "transformers"]),
+    ],
+)
+def test_importing_a_module_stays_light(module: str, never: list[str]) -> None:
+    code = f"import sys, {module}; print([name for name in {never} if name in sys.modules])"
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert outcome.stdout.strip() == "[]"
