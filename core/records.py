@@ -23,7 +23,7 @@ class Record:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Raises ValueError when a field is missing, unknown, or not of its type."""
-        record: Self = _reader(cls).validate_python(content)
+        record: Self = _reader(cls).validate_python(content)  # type: ignore[arg-type]
         return record
 
 
