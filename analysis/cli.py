@@ -7,10 +7,13 @@ import typer
 from rich import box
 from rich.table import Table
 
-from core.cli import console, say
+from core.cli import OutputOption, console, open_features, say
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from core.records import Scorecard
+    from core.scorecard import Measured
 
 app = typer.Typer()
 TERMINAL_COLUMNS = {
@@ -50,6 +53,149 @@ def leaderboard(
             write_atomically(campaign.leaderboard.with_suffix(".md"), to_markdown(table))
             console.print(_terminal_table(table.head(top), caption(table)))
             say(f"{len(table)} trials in {campaign.leaderboard}.csv and .md")
+
+
+@app.command()
+def compare(
+    single_stage_checkpoint: Annotated[
+        Path, typer.Option("--single-stage-checkpoint", "--single_stage_checkpoint", help="Of a single-stage run.")
+    ],
+    two_stage_checkpoint: Annotated[
+        Path, typer.Option("--two-stage-checkpoint", "--two_stage_checkpoint", help="Of a two-stage run.")
+    ],
+    output_dir: OutputOption,
+) -> None:
+    """Measure both on the same split and tell, metric by metric, whether they can be told apart."""
+    from analysis import comparison, figures
+    from analysis.report import write_table
+
+    single, two = _measure([single_stage_checkpoint, two_stage_checkpoint])
+    found = comparison.compare(single.samples, two.samples)
+    table = comparison.comparison_table(found, single.scorecard, two.scorecard)
+    notes = [
+        _gallery(single.scorecard),
+        "Differences are two-stage minus single-stage, query by query; 95 % intervals by bootstrap over buildings.",
+        "Training cost is of the checkpoint's own run: a stage 2 without its stage 1 (crossmodal efficiency has both).",
+    ]
+    title = "Single-stage against two-stage"
+    write_table(output_dir, "comparison", table, title=title, notes=notes, figures=[figures.differences(table)])
+    _print_frame(table, notes)
+    say(f"comparison.md, .csv, .json and .html in {output_dir}")
+
+
+@app.command()
+def benchmark(
+    checkpoints: Annotated[list[Path], typer.Option(help="Checkpoints, one after the other.")],
+    labels: Annotated[list[str], typer.Option(help="As many labels.")],
+    output_dir: OutputOption,
+) -> None:
+    """Measure several checkpoints: one table, one plot."""
+    from analysis import comparison, figures
+    from analysis.report import write_table
+    from core.errors import UserError
+
+    if len(checkpoints) != len(labels):
+        raise UserError(
+            f"{len(checkpoints)} checkpoints and {len(labels)} labels", how="give each checkpoint one label"
+        )
+    if len(set(labels)) < len(labels):
+        raise UserError(f"a label is given twice in {', '.join(labels)}", how="give each checkpoint its own")
+    measured = _measure(checkpoints)
+    table = comparison.benchmark_table(dict(zip(labels, (each.scorecard for each in measured), strict=True)))
+    notes = [_gallery(measured[0].scorecard)]
+    plots = [figures.recall_bars(table)]
+    write_table(output_dir, "benchmark", table, title="Benchmark", notes=notes, figures=plots)
+    _print_frame(table.set_index("label").T.rename_axis("metric").reset_index(), notes)
+    say(f"benchmark.md, .csv, .json and .html in {output_dir}")
+
+
+@app.command()
+def efficiency(
+    single_stage_log: Annotated[
+        Path, typer.Option("--single-stage-log", "--single_stage_log", help="log.txt of a single-stage run.")
+    ],
+    two_stage_log: Annotated[
+        Path, typer.Option("--two-stage-log", "--two_stage_log", help="experiment_summary.json of a two-stage run.")
+    ],
+    output_dir: OutputOption,
+) -> None:
+    """Epochs and seconds to convergence, and to each other's best."""
+    from analysis import efficiency as convergence
+    from analysis import figures
+    from analysis.report import write_table
+
+    single, two = convergence.read_single_stage(single_stage_log), convergence.read_two_stage(two_stage_log)
+    table = convergence.efficiency_table(single, two)
+    curves = convergence.curves_frame([single, two])
+    notes = ["Converged: first epoch within 1 % of the run's best validation recall_mean. –: never reached."]
+    plots = [figures.learning_curves(curves), figures.learning_curves(curves, against="seconds")]
+    write_table(output_dir, "efficiency", table, title="Training efficiency", notes=notes, figures=plots)
+    _print_frame(table, notes)
+    say(f"efficiency.md, .csv, .json and .html in {output_dir}")
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]) -> None:
+    """One page about a campaign: leaderboard, history, and the objective over every searched setting."""
+    from analysis import figures
+    from analysis.leaderboard import SHOWN, caption, rank
+    from analysis.report import write_report
+    from analysis.trials import load_trials
+    from core.files import CampaignFolder
+
+    trials = load_trials(CampaignFolder(folder))
+    table = rank(trials)
+    searched = [column for column in map(str, trials.columns) if column.startswith("param:")]
+    plots = [figures.optimisation_history(trials), *(figures.searched_setting(trials, name) for name in searched)]
+    path = folder / "report.html"
+    write_report(path, table[list(SHOWN)], title=f"Campaign {folder.name}", notes=[caption(table)], figures=plots)
+    say(f"{path}")
+
+
+def _measure(paths: list[Path]) -> "list[Measured]":
+    """Measure checkpoints under their own configurations; they must come from the same features."""
+    from core.checkpoints import load_checkpoint
+    from core.errors import UserError
+    from core.scorecard import measure
+
+    checkpoints = [load_checkpoint(path) for path in paths]
+    for path, checkpoint in zip(paths, checkpoints, strict=True):
+        if checkpoint.fingerprint != checkpoints[0].fingerprint:
+            raise UserError(
+                f"was trained on features {checkpoint.fingerprint}, but {paths[0]} on {checkpoints[0].fingerprint}",
+                where=path,
+                how="compare checkpoints of the same backbone, data and extraction",
+            )
+    measured = []
+    for path, checkpoint in zip(paths, checkpoints, strict=True):
+        config = checkpoint.config
+        say(f"measuring {path}, epoch {checkpoint.epoch}")
+        features = open_features(config, with_test=config.data.test_annotations is not None)
+        measured.append(measure(checkpoint, features, name=str(path), rerank=config.evaluation.k_test))
+    return measured
+
+
+def _gallery(card: "Scorecard") -> str:
+    first = card.find("building", reranked=False)
+    regions = f"; boxes and relations on the {card.regions_split} split" if card.regions_split else ""
+    return (
+        f"Retrieval on the {first.split} split by building: {first.queries_image} images, {first.queries_text} texts, "
+        f"{first.groups} buildings{regions}."
+    )
+
+
+def _print_frame(table: "pd.DataFrame", notes: list[str]) -> None:
+    from analysis.report import printed
+
+    shown = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for name in table.columns:
+        worded = name in ("metric", "verdict")
+        shown.add_column(str(name), justify="left" if worded else "right", no_wrap=name == "metric")
+    for row in printed(table):
+        shown.add_row(*row)
+    console.print(shown)
+    for note in notes:
+        say(note)
 
 
 def _terminal_table(table: "pd.DataFrame", caption: str) -> Table:

@@ -1,8 +1,9 @@
 """Commands on data, features and single training runs. Each imports what it runs only when it is called."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
     from core.config import TrainConfig
     from core.features import Features, FeatureStore
     from core.records import EpochMetrics
+    from core.tracking import Tracker
 
+PROJECT = "crossmodal-search"
+"""In Weights & Biases."""
 app = typer.Typer()
 data_app = typer.Typer(help="Draw or check a data set.", no_args_is_help=True)
 features_app = typer.Typer(help="Extract the frozen backbone's features, or describe them.", no_args_is_help=True)
@@ -23,6 +27,9 @@ console = Console()
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="Training configuration (YAML).")]
 OutputOption = Annotated[Path, typer.Option("--output-dir", "--output_dir", help="Folder of the run.")]
+WandbOption = Annotated[
+    bool, typer.Option("--use-wandb", "--use_wandb", help="A Weights & Biases run; offline without a key.")
+]
 
 
 @data_app.command()
@@ -139,20 +146,66 @@ def train(
     bs: Annotated[int | None, typer.Option("--bs", help="Batch size instead of the configured one.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs instead of the configured ones.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed instead of the configured one.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Begin with the weights of this checkpoint.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Begin with these weights; or evaluate them.")] = None,
+    use_wandb: WandbOption = False,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure --checkpoint instead of training.")] = False,
+    save_embeddings: Annotated[
+        bool, typer.Option("--save-embeddings", "--save_embeddings", help="With --evaluate: embeddings.npz, too.")
+    ] = False,
 ) -> None:
-    """Train in one run; started again in the same folder, continue after the last whole epoch."""
+    """Train in one run (started again, it continues after the last whole epoch), or evaluate a checkpoint."""
     from core.checkpoints import load_checkpoint
     from core.config import load_config
+    from core.errors import UserError
     from core.files import RunFolder
     from core.runs import run
 
     changes = {"optimizer.batch_size": bs, "recipe.epochs": epochs, "seed": seed}
     settings = load_config(config).with_overrides({key: value for key, value in changes.items() if value is not None})
+    if evaluate:
+        if checkpoint is None:
+            raise UserError("--evaluate needs --checkpoint", how="name the checkpoint to measure")
+        _evaluate(settings, checkpoint, output_dir, use_wandb=use_wandb, save_embeddings=save_embeddings)
+        return
+    if save_embeddings:
+        raise UserError("--save_embeddings goes with --evaluate", how="train first, then evaluate the checkpoint")
     features = open_features(settings)
     start_from = load_checkpoint(checkpoint, fingerprint=features.fingerprint) if checkpoint else None
-    result = run(settings, features, RunFolder(output_dir), start_from=start_from, on_epoch=print_epoch)
+    with _tracker(output_dir, use_wandb=use_wandb) as tracker:
+        tracker.start("train", settings.model_dump(mode="json"))
+        result = run(
+            settings,
+            features,
+            RunFolder(output_dir),
+            start_from=start_from,
+            on_epoch=_told_to(tracker, lambda _: "train"),
+        )
+        tracker.finish("train", {"best_epoch": result.best.epoch}, failed=False)
     say(f"best epoch {result.best.epoch}; everything is in {output_dir}")
+
+
+def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb: bool, save_embeddings: bool) -> None:
+    from core import scorecard
+    from core.checkpoints import load_checkpoint
+    from core.files import write_json
+    from core.fingerprint import plan_features
+    from core.tables import scorecard_tables
+
+    checkpoint = load_checkpoint(path)
+    scorecard.require_same_model(checkpoint, config, path)
+    features = open_features(config, with_test=config.data.test_annotations is not None)
+    say(f"measuring {path}, epoch {checkpoint.epoch}, best {config.evaluation.k_test} re-ranked in a second round")
+    measured = scorecard.measure(checkpoint, features, name=str(path), rerank=config.evaluation.k_test)
+    with _tracker(output_dir, use_wandb=use_wandb) as tracker:
+        tracker.start("evaluate", config.model_dump(mode="json"))
+        tracker.finish("evaluate", measured.scorecard.flat(), failed=False)
+    write_json(output_dir / "metrics.json", measured.scorecard.to_json())
+    if save_embeddings:
+        records = plan_features(config).records["test" if features.test else "validation"]
+        scorecard.save_embeddings(output_dir / "embeddings.npz", measured.embeddings, records, config.data.image_root)
+    for table in scorecard_tables(measured.scorecard):
+        console.print(table)
+    say(f"metrics.json{' and embeddings.npz' if save_embeddings else ''} in {output_dir}")
 
 
 @app.command()
@@ -161,14 +214,47 @@ def train_two_stage(
     config: Annotated[Path, typer.Option(help="Configuration with recipe.stage1_epochs.")] = Path(
         "configs/two_stage.yaml"
     ),
+    use_wandb: WandbOption = False,
 ) -> None:
     """Train stage 1 (align), then stage 2 (joint) from its weights."""
     from core.config import load_config
-    from core.runs import run_two_stage
+    from core.runs import run_two_stage, split_stages
 
     settings = load_config(config)
-    result = run_two_stage(settings, open_features(settings), output_dir, on_epoch=print_epoch)
+    stages = split_stages(settings)
+    features = open_features(settings)
+    with _tracker(output_dir, use_wandb=use_wandb) as tracker:
+        for number, stage in enumerate(stages, start=1):
+            tracker.start(f"stage{number}", stage.model_dump(mode="json"))
+        result = run_two_stage(
+            settings, features, output_dir, on_epoch=_told_to(tracker, lambda metrics: f"stage{metrics.stage}")
+        )
+        tracker.finish("stage1", {"best_epoch": result.stage1.best.epoch}, failed=False)
+        tracker.finish("stage2", {"best_epoch": result.stage2.best.epoch}, failed=False)
     say(f"best epoch of stage 2: {result.stage2.best.epoch}; everything is in {output_dir}")
+
+
+@contextmanager
+def _tracker(output_dir: Path, *, use_wandb: bool) -> "Iterator[Tracker]":
+    """Runs grouped by the output folder, online with a key, else offline in that folder."""
+    from core.tracking import build_tracker
+
+    mode: Literal["auto", "disabled"] = "auto" if use_wandb else "disabled"
+    tracker = build_tracker(project=PROJECT, group=output_dir.resolve().name, mode=mode, folder=output_dir)
+    try:
+        yield tracker
+    finally:
+        tracker.close()
+
+
+def _told_to(tracker: "Tracker", name_of: "Callable[[EpochMetrics], str]") -> "Callable[[EpochMetrics], None]":
+    """Print each epoch, and tell the tracker under the name of its run."""
+
+    def tell(metrics: "EpochMetrics") -> None:
+        print_epoch(metrics)
+        tracker.epoch(name_of(metrics), metrics)
+
+    return tell
 
 
 def prepare_features(config: "TrainConfig") -> "FeatureStore":
@@ -199,7 +285,15 @@ def prepare_features(config: "TrainConfig") -> "FeatureStore":
 
 
 def open_features(config: "TrainConfig", *, with_test: bool = False) -> "Features":
-    """The features that a run reads, extracted first where they are missing."""
+    """The features that a run reads, extracted first where they are missing; or the backbone at work, if live."""
+    if config.features.source == "live":
+        from core.backbone import load_backbone
+        from core.fingerprint import plan_features
+        from core.live import live_features
+
+        say("the frozen backbone runs in the training loop (features.source: live); cached features are far faster")
+        plan = plan_features(config)
+        return live_features(plan, load_backbone(config.features), config.features, with_test=with_test)
     return prepare_features(config).features(
         image_pooling=config.features.image_pooling,
         text_pooling=config.features.text_pooling,

@@ -1,4 +1,4 @@
-"""Evaluation of a model on a split: the light version after each epoch, and the full one for the record."""
+"""Retrieval of a model on a split: the light version after each epoch, and the full one for the record."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,7 +8,6 @@ from torch import Tensor
 
 from core.features import FeatureSplit
 from core.metrics import (
-    box_scores,
     chance_recall,
     chunked_ranks,
     group_bootstrap,
@@ -16,10 +15,10 @@ from core.metrics import (
     official_group_indices,
     query_blocks,
     recall_at,
-    relation_scores,
 )
 from core.model import CrossModalModel
-from core.records import RETRIEVAL_KEYS, Evaluation
+from core.records import RETRIEVAL_KEYS, Evaluation, Samples
+from core.regions import measure_regions
 
 Protocol = Literal["image", "building", "geotext-official"]
 """What counts as relevant: the caption's own image, any of its building, or the official script's off-by-one."""
@@ -44,10 +43,14 @@ def embed_split(model: CrossModalModel, split: FeatureSplit) -> Embeddings:
     """Embed a split in evaluation mode; equal texts are embedded once."""
     was_training = model.training
     model.eval()
-    images = torch.cat([model.embed_images(rows) for rows in torch.split(split.images, EMBEDDED_AT_ONCE)])
-    texts = torch.cat([model.embed_texts(rows) for rows in torch.split(split.texts, EMBEDDED_AT_ONCE)])
+    images = torch.cat([model.embed_images(split.images[rows]) for rows in _runs(len(split.images))])
+    texts = torch.cat([model.embed_texts(split.texts[rows]) for rows in _runs(len(split.texts))])
     model.train(was_training)
     return Embeddings(images.float(), texts[split.caption_text].float(), texts[split.sentence_text].float())
+
+
+def _runs(rows: int) -> list[slice]:
+    return [slice(start, start + EMBEDDED_AT_ONCE) for start in range(0, rows, EMBEDDED_AT_ONCE)]
 
 
 def validate(model: CrossModalModel, split: FeatureSplit) -> dict[str, Any]:
@@ -56,54 +59,60 @@ def validate(model: CrossModalModel, split: FeatureSplit) -> dict[str, Any]:
     captions = split.groups[split.caption_image]
     t2i = chunked_ranks(embedded.captions, embedded.images, captions, split.groups)
     i2t = chunked_ranks(embedded.images, embedded.captions, split.groups, captions)
-    recalls = _recalls(t2i, i2t)
-    boxes, relations, _ = _region_scores(model, split, embedded)
+    regions = measure_regions(model, split, embedded.images, embedded.sentences).metrics
     return {
-        **recalls,
-        "recall_mean": sum(recalls.values()) / len(recalls),
-        "t2i_median_rank": median_rank(t2i),
-        "i2t_median_rank": median_rank(i2t),
-        "box_iou": boxes.get("box_iou"),
-        "relation_accuracy": relations.get("relation_accuracy"),
+        **_retrieval_figures(t2i, i2t),
+        "box_iou": regions.get("box_iou"),
+        "relation_accuracy": regions.get("relation_accuracy"),
         "gallery_images": len(embedded.images),
         "gallery_texts": len(embedded.captions),
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """An evaluation, and the figures of single queries behind it, for paired comparisons."""
+
+    evaluation: Evaluation
+    samples: dict[str, Samples]
+
+
 def evaluate(
     model: CrossModalModel, split: FeatureSplit, *, split_name: str, protocol: Protocol, rerank: int = 0
 ) -> Evaluation:
-    """All metrics on one split.
+    """All retrieval metrics on one split; see `measure_retrieval`."""
+    return measure_retrieval(
+        model, embed_split(model, split), split, split_name=split_name, protocol=protocol, rerank=rerank
+    ).evaluation
+
+
+def measure_retrieval(
+    model: CrossModalModel,
+    embedded: Embeddings,
+    split: FeatureSplit,
+    *,
+    split_name: str,
+    protocol: Protocol,
+    rerank: int = 0,
+) -> Measurement:
+    """Recall and median rank in both directions, with chance and 95 % intervals over buildings.
 
     Args:
+        embedded: of the same split.
         rerank: how many of the best candidates the matching head re-ranks, clipped to the gallery; 0 for none.
     """
-    embedded = embed_split(model, split)
     image_keys, caption_keys = _relevance_keys(split, protocol)
     t2i = _ranks(model, embedded.captions, embedded.images, (caption_keys, image_keys), rerank, texts_ask=True)
     i2t = _ranks(model, embedded.images, embedded.captions, (image_keys, caption_keys), rerank, texts_ask=False)
-    recalls = _recalls(t2i.final, i2t.final)
-    boxes, relations, mean_box = _region_scores(model, split, embedded)
     metrics = {
-        **recalls,
-        "recall_mean": sum(recalls.values()) / len(recalls),
-        "t2i_median_rank": median_rank(t2i.final),
-        "i2t_median_rank": median_rank(i2t.final),
+        **_retrieval_figures(t2i.final, i2t.final),
         **{f"chance_t2i_r{k}": chance_recall(caption_keys, image_keys, k) for k in (1, 5, 10)},
         **{f"chance_i2t_r{k}": chance_recall(image_keys, caption_keys, k) for k in (1, 5, 10)},
-        **boxes,
-        **mean_box,
-        **relations,
     }
     if rerank:
         metrics |= {"t2i_ceiling": recall_at(t2i.first, rerank), "i2t_ceiling": recall_at(i2t.first, rerank)}
-    asked_by_text, asked_by_image = split.groups[split.caption_image].cpu().numpy(), split.groups.cpu().numpy()
-    intervals = {}
-    for direction, ranks, groups in (("t2i", t2i.final, asked_by_text), ("i2t", i2t.final, asked_by_image)):
-        for k in (1, 5, 10):
-            hits = (ranks <= k).double().cpu().numpy()
-            intervals[f"{direction}_r{k}"] = group_bootstrap(hits, groups)
-    return Evaluation(
+    samples = _hits("t2i", t2i.final, split.groups[split.caption_image]) | _hits("i2t", i2t.final, split.groups)
+    evaluation = Evaluation(
         split=split_name,
         protocol=protocol,
         rerank=rerank,
@@ -111,8 +120,14 @@ def evaluate(
         queries_image=len(embedded.images),
         groups=len(torch.unique(split.groups)),
         metrics=metrics,
-        intervals=intervals,
+        intervals={name: group_bootstrap(found.values, found.groups) for name, found in samples.items()},
     )
+    return Measurement(evaluation, samples)
+
+
+def _hits(direction: str, ranks: Tensor, groups: Tensor) -> dict[str, Samples]:
+    ranks, groups = ranks.cpu(), groups.cpu()
+    return {f"{direction}_r{k}": Samples((ranks <= k).double().numpy(), groups.numpy()) for k in (1, 5, 10)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,24 +202,11 @@ def _relevance_keys(split: FeatureSplit, protocol: Protocol) -> tuple[Tensor, Te
     return images, images[split.caption_image]
 
 
-def _recalls(t2i: Tensor, i2t: Tensor) -> dict[str, float]:
+def _retrieval_figures(t2i: Tensor, i2t: Tensor) -> dict[str, float]:
     values = [recall_at(ranks, k) for ranks in (t2i, i2t) for k in (1, 5, 10)]
-    return dict(zip(RETRIEVAL_KEYS, values, strict=True))
-
-
-@torch.no_grad()
-def _region_scores(
-    model: CrossModalModel, split: FeatureSplit, embedded: Embeddings
-) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """Box scores, relation scores, and the box scores of always answering the split's mean box."""
-    if len(split.boxes) == 0:
-        return {}, {}, {}
-    where = embedded.images[split.sentence_image]
-    boxes = box_scores(model.locate(where, embedded.sentences), split.boxes)
-    mean_box = box_scores(split.boxes.mean(dim=0).expand_as(split.boxes), split.boxes)
-    related = split.relations >= 0
-    relations: dict[str, float] = {}
-    if related.any():
-        predicted = model.relate(where[related], embedded.sentences[related]).argmax(dim=1)
-        relations = relation_scores(predicted, split.relations[related])
-    return boxes, relations, {f"{name}_mean_box": value for name, value in mean_box.items()}
+    return {
+        **dict(zip(RETRIEVAL_KEYS, values, strict=True)),
+        "recall_mean": sum(values) / len(values),
+        "t2i_median_rank": median_rank(t2i),
+        "i2t_median_rank": median_rank(i2t),
+    }

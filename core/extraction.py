@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from core.backbone import FrozenBackbone
+from core.config import ImagePooling
 from core.data import ImageRecord, Split, open_image
 from core.features import FeatureStore
 from core.files import write_atomically, write_json
@@ -33,7 +34,7 @@ PREFETCHED_BATCHES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _SplitIndex:
+class SplitIndex:
     """Where the images and the distinct texts of one split lie in the tables of all splits."""
 
     records: Sequence[ImageRecord]
@@ -66,25 +67,26 @@ def extract_features(
             return FeatureStore.open(root, parts.fingerprint)
         work = root / f".{parts.fingerprint}.partial"
         work.mkdir(exist_ok=True)
-        splits = _index_splits(records)
+        splits = index_splits(records)
         images = [record.image for split in splits.values() for record in split.records]
         texts = list(dict.fromkeys(text for split in splits.values() for text in split.texts))
         repaired = _encode_shards(
-            "images", images, lambda rows: _encode_images(backbone, rows), work, shard, on_progress
+            "images", images, lambda rows: encode_pictures(backbone, rows), work, shard, on_progress
         )
         _encode_shards("texts", texts, lambda rows: (backbone.encode_texts(rows), 0), work, shard, on_progress)
-        _assemble(splits, texts, work, parts, shard, {"pictures repaired": repaired})
+        _assemble(splits, texts, work, parts, shard, {"pictures repaired": repaired}, backbone.parameter_count)
         work.rename(root / parts.fingerprint)
     return FeatureStore.open(root, parts.fingerprint)
 
 
-def _index_splits(records: Mapping[Split, Sequence[ImageRecord]]) -> dict[Split, _SplitIndex]:
+def index_splits(records: Mapping[Split, Sequence[ImageRecord]]) -> dict[Split, SplitIndex]:
+    """Number the images over all splits, and list the distinct texts of each."""
     splits, first_image = {}, 0
     for split, members in records.items():
         texts = dict.fromkeys(
             text for record in members for text in (*record.captions, *(region.sentence for region in record.regions))
         )
-        splits[split] = _SplitIndex(members, first_image, list(texts))
+        splits[split] = SplitIndex(members, first_image, list(texts))
         first_image += len(members)
     return splits
 
@@ -122,7 +124,12 @@ def _is_whole(path: Path, rows: int) -> bool:
         return False
 
 
-def _encode_images(backbone: FrozenBackbone, paths: Sequence[Path]) -> tuple[dict[Any, Tensor], int]:
+def encode_pictures(backbone: FrozenBackbone, paths: Sequence[Path]) -> tuple[dict[ImagePooling, Tensor], int]:
+    """Decode and encode pictures, decoding ahead of the backbone.
+
+    Returns:
+        [N, vision_dim] per pooling, and how many pictures had to be repaired.
+    """
     parts, repaired = [], 0
     for pixels, repairs in _prepared(backbone, paths):
         parts.append(backbone.encode_pixels(pixels))
@@ -149,12 +156,13 @@ def _prepared(backbone: FrozenBackbone, paths: Sequence[Path]) -> Iterator[tuple
 
 
 def _assemble(
-    splits: Mapping[Split, _SplitIndex],
+    splits: Mapping[Split, SplitIndex],
     texts: Sequence[str],
     work: Path,
     parts: FingerprintParts,
     shard: int,
     repaired: Mapping[str, int],
+    backbone_parameters: int,
 ) -> None:
     """Turn the shards into one table per split and pooling, with indices, statistics and health; drop the shards."""
     row_of_text = {text: row for row, text in enumerate(texts)}
@@ -165,14 +173,13 @@ def _assemble(
         text_rows = np.array([row_of_text[text] for text in index.texts], dtype=np.int64)
         _write_tables(work, "images", image_rows, folder, shard)
         _write_tables(work, "texts", text_rows, folder, shard)
-        write_atomically(folder / "index.safetensors", save(_index_tensors(index, _group_numbers(splits))))
-        names = {"images": [str(record.image) for record in index.records], "texts": index.texts}
-        write_json(folder / "names.json", names)
+        write_atomically(folder / "index.safetensors", save(index_tensors(index, group_numbers(splits))))
     statistics, health, dimensions = _describe(work / "train")
     write_atomically(work / "statistics.safetensors", save(statistics))
     manifest = {
         "fingerprint": parts.fingerprint,
         "parts": asdict(parts),
+        "backbone_parameters": backbone_parameters,
         "dimensions": dimensions,
         "counts": {split: _counts(index) for split, index in splits.items()},
         "health": health,
@@ -197,18 +204,20 @@ def _write_tables(work: Path, kind: str, rows: NDArray[np.int64], folder: Path, 
         table.flush()
 
 
-def _group_numbers(splits: Mapping[Split, _SplitIndex]) -> dict[str, int]:
+def group_numbers(splits: Mapping[Split, SplitIndex]) -> dict[str, int]:
+    """Name of a building → its number, unique over all splits."""
     groups = dict.fromkeys(record.group for index in splits.values() for record in index.records)
     return {group: number for number, group in enumerate(groups)}
 
 
-def _index_tensors(index: _SplitIndex, group_numbers: Mapping[str, int]) -> dict[str, Tensor]:
+def index_tensors(index: SplitIndex, groups: Mapping[str, int]) -> dict[str, Tensor]:
+    """Who belongs to whom in one split: every field of a FeatureSplit but the two tables."""
     row_of_text = {text: row for row, text in enumerate(index.texts)}
     captions = [(row_of_text[text], image) for image, record in enumerate(index.records) for text in record.captions]
     regions = [(region, image) for image, record in enumerate(index.records) for region in record.regions]
     caption_rows = torch.tensor(captions, dtype=torch.int64).view(-1, 2)
     return {
-        "groups": torch.tensor([group_numbers[record.group] for record in index.records]),
+        "groups": torch.tensor([groups[record.group] for record in index.records]),
         "caption_text": caption_rows[:, 0].contiguous(),
         "caption_image": caption_rows[:, 1].contiguous(),
         "sentence_text": torch.tensor([row_of_text[region.sentence] for region, _ in regions], dtype=torch.int64),
@@ -218,7 +227,7 @@ def _index_tensors(index: _SplitIndex, group_numbers: Mapping[str, int]) -> dict
     }
 
 
-def _counts(index: _SplitIndex) -> dict[str, int]:
+def _counts(index: SplitIndex) -> dict[str, int]:
     return {
         "images": len(index.records),
         "groups": len({record.group for record in index.records}),

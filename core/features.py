@@ -3,9 +3,10 @@
 Written by `core.extraction`; a trial only ever needs this module. The test split is opened on request alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,15 +23,28 @@ MIN_DISTINCT = 0.5
 """Least share of different inputs that must have different vectors."""
 
 
+class Table(Protocol):
+    """Rows of features: a tensor or memory map, or the frozen backbone at work (`core.live`)."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor: ...
+
+    def to(self, device: torch.device, /) -> "Table": ...
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureSplit:
     """Pooled features of one split, memory-mapped as extracted, with who belongs to whom."""
 
-    images: Tensor
+    images: Table
     """[N, vision_dim] float32"""
     groups: Tensor
     """[N] int64, building of each image"""
-    texts: Tensor
+    texts: Table
     """[T, text_dim] float32, one row a distinct text"""
     caption_text: Tensor
     """[M] int64, row of `texts`"""
@@ -72,6 +86,8 @@ class Features:
     statistics: Statistics
     test: FeatureSplit | None = None
     """Only when asked for: by the final evaluation, never by search."""
+    backbone_parameters: int = 0
+    """Of the frozen model that they came from; 0 if unknown."""
 
     @property
     def vision_dim(self) -> int:
@@ -151,12 +167,8 @@ class FeatureStore:
             validation=self._split("validation", image_pooling, text_pooling),
             statistics=statistics,
             test=self._split("test", image_pooling, text_pooling) if with_test else None,
+            backbone_parameters=self.manifest["backbone_parameters"],
         )
-
-    def names(self, split: Split) -> dict[str, list[str]]:
-        """Paths of the pictures and the distinct texts, in the order of the rows."""
-        content: dict[str, list[str]] = read_json(self.folder / split / "names.json")
-        return content
 
     def _split(self, split: Split, image_pooling: ImagePooling, text_pooling: TextPooling) -> FeatureSplit:
         folder = self.folder / split

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter
 
 RETRIEVAL_KEYS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10")
@@ -91,6 +93,15 @@ class Receipt(Record):
     epochs: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """One figure per query or region, whose mean is a metric; kept in memory for paired comparisons."""
+
+    values: NDArray[np.float64]
+    groups: NDArray[np.int64]
+    """Building of each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Interval(Record):
     """A figure with its 95 % interval from a bootstrap over buildings."""
@@ -114,6 +125,58 @@ class Evaluation(Record):
     groups: int
     """Buildings in the gallery."""
     metrics: dict[str, float]
-    """Recalls (fractions), recall_mean, median ranks, box_*, relation_*, their chance and baseline rows."""
+    """Recalls (fractions), recall_mean, median ranks, chance_*; with re-ranking the *_ceiling of its shortlist."""
     intervals: dict[str, Interval] = field(default_factory=dict)
     """95 % intervals of the recalls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency(Record):
+    """What a model cost and what it takes to use it."""
+
+    trainable_parameters: int
+    frozen_parameters: int
+    """Of the backbone that its features came from; 0 if unknown."""
+    training_epochs: int
+    training_seconds: float
+    training_peak_memory_mb: float
+    images_per_second: float
+    """Embedded from pooled features, on `device`."""
+    texts_per_second: float
+    evaluation_seconds: float
+    evaluation_peak_memory_mb: float
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scorecard(Record):
+    """Everything measured of one checkpoint."""
+
+    checkpoint: str
+    fingerprint: str
+    config_hash: str
+    epoch: int
+    evaluations: list[Evaluation]
+    """One for each protocol, without and with re-ranking."""
+    regions_split: str | None
+    """Where boxes and relations were measured; None without any region."""
+    regions: dict[str, float]
+    """box_*, relation_*, and the baselines that do not look at the picture."""
+    confusion: list[list[int]]
+    """Rows are the true relation; left, right, above, below, inside, outside."""
+    efficiency: Efficiency
+
+    def flat(self) -> dict[str, float]:
+        """Every figure under one name, e.g. `building/t2i_r1` and `building+rerank/t2i_r1`."""
+        figures = dict(self.regions)
+        for evaluation in self.evaluations:
+            place = evaluation.protocol + ("+rerank" if evaluation.rerank else "")
+            figures |= {f"{place}/{name}": value for name, value in evaluation.metrics.items()}
+        return figures
+
+    def find(self, protocol: str, *, reranked: bool) -> Evaluation:
+        """The evaluation by this protocol; raises KeyError if it was not made."""
+        for evaluation in self.evaluations:
+            if evaluation.protocol == protocol and bool(evaluation.rerank) == reranked:
+                return evaluation
+        raise KeyError(protocol)

@@ -110,6 +110,18 @@ def train(
     return TrainResult(last)
 
 
+def restore_model(checkpoint: Checkpoint, features: Features) -> CrossModalModel:
+    """The model of a checkpoint, in evaluation mode, on the CPU.
+
+    Raises:
+        UserError: the checkpoint belongs to other features.
+    """
+    config = checkpoint.config
+    model = build_model(config.model, features, normalization=config.features.normalization, seed=config.seed)
+    _load_weights(model, checkpoint, features)
+    return model.eval()
+
+
 def plan_stages(config: TrainConfig) -> list[Stage]:
     """The stages of a recipe, in order; a stage without epochs is left out."""
     recipe, rate = config.recipe, config.optimizer.learning_rate

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from core.config import TrainConfig, dump_yaml
 from core.errors import UserError
 from core.files import CampaignFolder, write_atomically
+from core.tracking import build_tracker
 from search.cluster import connect, count_slots
 from search.config import Campaign, changed_keys, load_campaign
 from search.session import SessionBook, run_session
 from search.space import Choice
 from search.study import Ledger
-from search.tracking import build_tracker
 
 EXTRACTION_KEYS = ("features.image_size", "features.max_tokens", "features.dtype")
 """Settings that need features of their own; they may be searched as choices."""
@@ -82,7 +82,7 @@ def advance(
         ledger.reconcile()
         on_status(_status(campaign, ledger))
         tracker = build_tracker(
-            project=campaign.wandb.project, campaign=campaign.name, mode=campaign.wandb.mode, folder=folder.root
+            project=campaign.wandb.project, group=campaign.name, mode=campaign.wandb.mode, folder=folder.root
         )
         book = SessionBook(
             campaign, folder, ledger, tracker, fingerprints, on_change=lambda: on_status(_status(campaign, ledger))

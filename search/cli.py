@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 import analysis.cli
 import core.cli
@@ -25,6 +24,7 @@ app = typer.Typer(
 app.add_typer(core.cli.app)
 app.add_typer(analysis.cli.app)
 
+LIST_OPTIONS = ("--checkpoints", "--labels")
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]
 
 
@@ -84,6 +84,7 @@ def _print_outcome(status: "CampaignStatus", objective: str) -> None:
 def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     """Train the best trial as the final two-stage model and evaluate it, once, on the test split."""
     from core.files import CampaignFolder
+    from core.tables import scorecard_tables
     from search.retrain import find_winner
     from search.retrain import retrain as train_winner
 
@@ -96,28 +97,29 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     if winner.was_single_stage:
         say("it was searched as a single stage; the campaign's default split is used", style="yellow")
     features = open_features(winner.config, with_test=True)
-    evaluation = train_winner(winner, features, output_dir, on_epoch=print_epoch)
-    table = Table(
-        title=f"test split, relevance by building: {evaluation.queries_image} images, "
-        f"{evaluation.queries_text} texts, {evaluation.groups} buildings"
-    )
-    for heading in ("metric", "value", "95 % interval", "chance"):
-        table.add_column(heading, justify="left" if heading == "metric" else "right")
-    for name, interval in evaluation.intervals.items():
-        chance = evaluation.metrics.get(f"chance_{name}")
-        table.add_row(
-            name,
-            f"{interval.value:.1%}",
-            f"{interval.low:.1%} – {interval.high:.1%}",
-            "–" if chance is None else f"{chance:.1%}",
-        )
-    console.print(table)
+    card = train_winner(winner, features, output_dir, on_epoch=print_epoch)
+    for table in scorecard_tables(card):
+        console.print(table)
+    say(f"the final model is {card.checkpoint}")
 
 
 def main() -> None:
     """Run a command; what a user got wrong becomes one line and exit code 2."""
     try:
-        app()
+        app(args=_one_flag_a_value(sys.argv[1:]))
     except UserError as error:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
         sys.exit(2)
+
+
+def _one_flag_a_value(arguments: list[str]) -> list[str]:
+    """`--labels A B` → `--labels A --labels B`: the methodology's spelling, which click does not read."""
+    spread: list[str] = []
+    flag: str | None = None
+    for argument in arguments:
+        if argument.startswith("--"):
+            flag = argument if argument in LIST_OPTIONS else None
+            spread += [] if flag else [argument]
+        else:
+            spread += [flag, argument] if flag else [argument]
+    return spread

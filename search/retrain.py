@@ -5,15 +5,13 @@ from pathlib import Path
 
 from analysis.leaderboard import rank
 from analysis.trials import load_trials
-from core.checkpoints import Checkpoint
 from core.config import TrainConfig, load_config
 from core.errors import UserError
-from core.evaluation import evaluate
 from core.features import Features
 from core.files import CampaignFolder, write_json
-from core.model import CrossModalModel, build_model
-from core.records import Evaluation
+from core.records import Scorecard
 from core.runs import OnEpoch, run_two_stage
+from core.scorecard import measure
 from search.config import load_campaign
 
 DEFAULT_STAGE_SPLIT = 3 / 8
@@ -51,26 +49,17 @@ def find_winner(folder: CampaignFolder) -> Winner:
     return Winner(int(best["number"]), float(best[campaign.objective]), config, single)
 
 
-def retrain(
-    winner: Winner, features: Features, output: Path, *, on_epoch: OnEpoch = lambda metrics: None
-) -> Evaluation:
-    """Train the final two-stage model and evaluate it, once, on the test split.
+def retrain(winner: Winner, features: Features, output: Path, *, on_epoch: OnEpoch = lambda metrics: None) -> Scorecard:
+    """Train the final two-stage model and measure it, once, on the test split.
 
-    Writes what `run_two_stage` writes, and metrics.json, which records that the test split was read.
+    Writes what `run_two_stage` writes, and metrics.json, the scorecard.
 
     Args:
         features: opened with the test split.
     """
     assert features.test is not None, "the caller opens the test split"
-    result = run_two_stage(winner.config, features, output, on_epoch=on_epoch)
-    model = _restore(result.stage2.best, features)
-    evaluation = evaluate(model, features.test, split_name="test", protocol="building")
-    write_json(output / "metrics.json", {"trial": winner.number, **evaluation.to_json()})
-    return evaluation
-
-
-def _restore(checkpoint: Checkpoint, features: Features) -> CrossModalModel:
-    config = checkpoint.config
-    model = build_model(config.model, features, normalization=config.features.normalization, seed=config.seed)
-    model.load_state_dict(checkpoint.weights)
-    return model
+    best = run_two_stage(winner.config, features, output, on_epoch=on_epoch).stage2.best
+    name = str(output / "stage2" / "checkpoint_best.pth")
+    card = measure(best, features, name=name, rerank=winner.config.evaluation.k_test).scorecard
+    write_json(output / "metrics.json", {"trial": winner.number, **card.to_json()})
+    return card

@@ -21,9 +21,9 @@ from core.checkpoints import load_checkpoint, save_checkpoint
 from core.config import TrainConfig, config_hash, dump_yaml
 from core.files import CampaignFolder, append_json_line, write_atomically, write_json
 from core.records import EpochMetrics, Receipt
+from core.tracking import Tracker
 from search.config import Campaign
 from search.study import Ledger, PlannedTrial, TrialOutcome
-from search.tracking import Tracker
 from search.trainable import CHECKPOINT_NAME, run_trial
 
 FingerprintOf = Callable[[TrainConfig], str]
@@ -76,7 +76,7 @@ class SessionBook:
         self._running[ray_id] = _Running(planned, time.monotonic())
         config = planned.config
         write_atomically(self._folder.trial(planned.number).config, dump_yaml(config))
-        self._tracker.start(planned.number, config.model_dump(mode="json"))
+        self._tracker.start(_run_name(planned.number), config.model_dump(mode="json"))
         self._on_change()
         resources = self._campaign.resources
         return {
@@ -101,7 +101,7 @@ class SessionBook:
         trial.history.append(metrics)
         number = trial.planned.number
         append_json_line(self._folder.trial(number).metrics, metrics.to_json())
-        self._tracker.epoch(number, metrics)
+        self._tracker.epoch(_run_name(number), metrics)
         self._ledger.record(number, metrics.epoch, self._objective(metrics))
         is_last = metrics.epoch == trial.planned.config.recipe.epochs - 1
         trial.stopped_early = not is_last and self._ledger.should_stop(number)
@@ -121,7 +121,7 @@ class SessionBook:
         self._ledger.tell(trial.planned.number, outcome)
         summary = {"state": outcome.state, "best_value": outcome.value, "best_epoch": outcome.best_epoch}
         self._tracker.finish(
-            trial.planned.number, summary | {"reason": outcome.reason}, failed=outcome.state == "failed"
+            _run_name(trial.planned.number), summary | {"reason": outcome.reason}, failed=outcome.state == "failed"
         )
         self._on_change()
 
@@ -141,6 +141,10 @@ class SessionBook:
 
     def _objective(self, metrics: EpochMetrics) -> float:
         return float(getattr(metrics, self._campaign.objective))
+
+
+def _run_name(number: int) -> str:
+    return f"trial-{number:04d}"
 
 
 def _receipt_mismatch(trial: _Running) -> str | None:

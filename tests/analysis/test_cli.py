@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from core.config import TrainConfig, dump_yaml, load_config
 from core.files import CampaignFolder
 from tests.commands import CommandLine
 
@@ -46,3 +47,69 @@ def test_a_format_is_printed_alone(crossmodal: CommandLine, campaign: CampaignFo
 def test_ranking_by_another_metric(crossmodal: CommandLine, campaign: CampaignFolder) -> None:
     rows = json.loads(crossmodal("leaderboard", campaign.root, "--format", "json", "--by", "i2t_r10").out)
     assert [row["i2t_r10"] for row in rows] == sorted((row["i2t_r10"] for row in rows), reverse=True)
+
+
+@pytest.fixture
+def runs(crossmodal: CommandLine, demo_config: TrainConfig, tmp_path: Path) -> Path:
+    """A single-stage and a two-stage run on the same features."""
+    for name, stage1 in (("single", 0), ("two", 1)):
+        changes = {"recipe.stage1_epochs": stage1, "recipe.epochs": 3}
+        (tmp_path / f"{name}.yaml").write_text(dump_yaml(demo_config.with_overrides(changes)))
+    single = ["train", "--config", tmp_path / "single.yaml", "--output_dir", tmp_path / "single"]
+    two = ["train-two-stage", "--config", tmp_path / "two.yaml", "--output_dir", tmp_path / "two"]
+    assert crossmodal(*single).code == crossmodal(*two).code == 0
+    return tmp_path
+
+
+def test_compare_writes_the_methodologys_table(crossmodal: CommandLine, runs: Path) -> None:
+    outcome = crossmodal(
+        *("compare", "--single_stage_checkpoint", runs / "single" / "checkpoint_2.pth"),
+        *("--two_stage_checkpoint", runs / "two" / "stage2" / "checkpoint_1.pth", "--output_dir", runs / "cmp"),
+    )
+    assert outcome.code == 0, outcome.err
+    rows = {row["metric"]: row for row in json.loads((runs / "cmp" / "comparison.json").read_text())}
+    assert set(rows) >= {"t2i_r1", "i2t_r10", "box_iou", "relation_accuracy", "training_epochs"}
+    assert rows["t2i_r1"]["verdict"] in ("better", "worse", "not distinguishable")
+    assert {path.suffix for path in (runs / "cmp").iterdir()} == {".csv", ".md", ".json", ".html"}
+
+
+def test_benchmark_takes_lists_as_the_methodology_writes_them(crossmodal: CommandLine, runs: Path) -> None:
+    checkpoints = [runs / "single" / "checkpoint_2.pth", runs / "two" / "stage2" / "checkpoint_1.pth"]
+    outcome = crossmodal(
+        "benchmark", "--checkpoints", *checkpoints, "--labels", "Single-Stage", "Two-Stage", "--output_dir", runs / "b"
+    )
+    assert outcome.code == 0, outcome.err
+    assert [row["label"] for row in json.loads((runs / "b" / "benchmark.json").read_text())] == [
+        "Single-Stage",
+        "Two-Stage",
+    ]
+    unequal = crossmodal("benchmark", "--checkpoints", *checkpoints, "--labels", "One", "--output-dir", runs / "c")
+    assert unequal.code == 2
+    assert "2 checkpoints and 1 labels" in unequal.err
+    assert not (runs / "c").exists()
+
+
+def test_checkpoints_of_other_features_are_not_compared(crossmodal: CommandLine, runs: Path) -> None:
+    config = load_config(runs / "single.yaml").with_overrides({"features.max_tokens": 100})
+    (runs / "other.yaml").write_text(dump_yaml(config))
+    other = ["train", "--config", runs / "other.yaml", "--output_dir", runs / "other"]
+    assert crossmodal(*other).code == 0
+    checkpoints = [runs / "single" / "checkpoint_2.pth", runs / "other" / "checkpoint_2.pth"]
+    outcome = crossmodal("benchmark", "--checkpoints", *checkpoints, "--labels", "a", "b", "--output_dir", runs / "b")
+    assert outcome.code == 2
+    assert "was trained on features" in outcome.err
+
+
+def test_efficiency_reads_both_logs(crossmodal: CommandLine, runs: Path) -> None:
+    outcome = crossmodal(
+        *("efficiency", "--single_stage_log", runs / "single" / "log.txt"),
+        *("--two_stage_log", runs / "two" / "experiment_summary.json", "--output_dir", runs / "e"),
+    )
+    assert outcome.code == 0, outcome.err
+    rows = {row["metric"]: row for row in json.loads((runs / "e" / "efficiency.json").read_text())}
+    assert (rows["epochs"]["single_stage"], rows["epochs"]["two_stage"]) == (3, 3)
+
+
+def test_a_report_is_one_page(crossmodal: CommandLine, campaign: CampaignFolder) -> None:
+    assert crossmodal("report", campaign.root).code == 0
+    assert "optimizer.learning_rate" in (campaign.root / "report.html").read_text()

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from core.checkpoints import load_checkpoint
 from core.config import TrainConfig, dump_yaml
 from core.files import read_json, read_json_lines
 from tests.commands import CommandLine
+from tests.wandb_files import read_run
 
 
 @pytest.fixture
@@ -173,3 +176,58 @@ def test_scientific_notation_is_a_number(crossmodal: CommandLine, config: Path, 
     config.write_text(text)
     assert crossmodal("train", "--config", config, "--output-dir", tmp_path / "run", "--epochs", 1).code == 0
     assert read_json(tmp_path / "run" / "receipt.json")["optimizer_groups"][0]["learning_rate"] == 1e-4
+
+
+def test_evaluate_writes_every_metric_and_the_embeddings(crossmodal: CommandLine, config: Path, tmp_path: Path) -> None:
+    run = ["train", "--config", config, "--output_dir", tmp_path / "run"]
+    assert crossmodal(*run).code == 0
+    measured = crossmodal(
+        *("train", "--evaluate", "--config", config, "--checkpoint", tmp_path / "run" / "checkpoint_1.pth"),
+        *("--output_dir", tmp_path / "eval", "--save_embeddings", "--use_wandb"),
+    )
+    assert measured.code == 0, measured.err
+    for expected in ("relevance by building", "relevance by geotext-official", "re-ranked", "box_iou", "images/s"):
+        assert expected in measured.out
+    card = read_json(tmp_path / "eval" / "metrics.json")
+    assert len(card["evaluations"]) == 6
+    assert card["regions_split"] == "validation"
+    assert (tmp_path / "eval" / "embeddings.npz").exists()
+    (offline,) = (tmp_path / "eval").glob("wandb/offline-run-*/*.wandb")
+    assert read_run(offline)["summary"]["building/t2i_r1"] == card["evaluations"][2]["metrics"]["t2i_r1"]
+
+
+def test_evaluate_needs_a_checkpoint_that_fits(crossmodal: CommandLine, config: Path, tmp_path: Path) -> None:
+    evaluate = ["train", "--evaluate", "--config", config, "--output_dir", tmp_path / "eval"]
+    assert "--evaluate needs --checkpoint" in crossmodal(*evaluate).err
+    assert "there is no such checkpoint" in crossmodal(*evaluate, "--checkpoint", tmp_path / "gone.pth").err
+    assert crossmodal("train", "--config", config, "--output_dir", tmp_path / "run").code == 0
+    edited(config, lambda content: content["model"].update(embed_dim=64))
+    outcome = crossmodal(*evaluate, "--checkpoint", tmp_path / "run" / "checkpoint_1.pth")
+    assert outcome.code == 2
+    assert "was trained with model.embed_dim 256, but the configuration says 64" in outcome.err
+    assert not (tmp_path / "eval").exists()
+
+
+def test_training_with_wandb_leaves_an_offline_run_beside_it(
+    crossmodal: CommandLine, config: Path, tmp_path: Path
+) -> None:
+    edited(config, lambda content: content["recipe"].update(stage1_epochs=1))
+    assert crossmodal("train-two-stage", "--config", config, "--output_dir", tmp_path / "t", "--use_wandb").code == 0
+    runs = [read_run(path) for path in (tmp_path / "t").glob("wandb/offline-run-*/*.wandb")]
+    assert sorted(run["name"] for run in runs) == ["stage1", "stage2"]
+    assert all(len(run["rows"]) == 1 for run in runs)
+
+
+def test_stages_by_hand_equal_the_two_stage_command(crossmodal: CommandLine, config: Path, tmp_path: Path) -> None:
+    """As the methodology writes it: stage 1 with its own file, stage 2 from its checkpoint."""
+    edited(config, lambda content: content["recipe"].update(epochs=3, stage1_epochs=2, stage2_lr_scale=0.5))
+    assert crossmodal("train-two-stage", "--config", config, "--output_dir", tmp_path / "two").code == 0
+    edited(config, lambda content: content["recipe"].update(epochs=2, stage1_epochs=2, stage2_lr_scale=1.0))
+    assert crossmodal("train", "--config", config, "--output_dir", tmp_path / "one").code == 0
+    edited(config, lambda content: content["recipe"].update(epochs=1, stage1_epochs=0))
+    edited(config, lambda content: content["optimizer"].update(learning_rate=5e-4))
+    second = ["train", "--config", config, "--checkpoint", tmp_path / "one" / "checkpoint_1.pth"]
+    assert crossmodal(*second, "--output_dir", tmp_path / "hand").code == 0
+    by_hand = load_checkpoint(tmp_path / "hand" / "checkpoint_0.pth").weights
+    together = load_checkpoint(tmp_path / "two" / "stage2" / "checkpoint_0.pth").weights
+    assert all(torch.equal(by_hand[name], together[name]) for name in together)

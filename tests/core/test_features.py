@@ -59,9 +59,3 @@ def test_a_torn_file_is_named(store: FeatureStore, name: str) -> None:
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(UserError, match=f"{name.split('/')[-1]}: cannot be read as features"):
         store.features(image_pooling="mean", text_pooling="last")
-
-
-def test_names_are_in_the_order_of_the_rows(store: FeatureStore) -> None:
-    names = store.names("validation")
-    counts = store.manifest["counts"]["validation"]
-    assert (len(names["images"]), len(names["texts"])) == (counts["images"], counts["texts"])

@@ -39,8 +39,8 @@ def test_retrain_prints_its_plan_and_the_test_figures(
     outcome = crossmodal("retrain", finished_campaign.root, "--output-dir", tmp_path / "final")
     assert outcome.code == 0, outcome.err
     assert "in two stages" in outcome.out
-    assert "95 % interval" in outcome.out
-    assert read_json(tmp_path / "final" / "metrics.json")["split"] == "test"
+    assert "95 %" in outcome.out
+    assert read_json(tmp_path / "final" / "metrics.json")["evaluations"][0]["split"] == "test"
 
 
 @pytest.mark.parametrize("command", ["retrain", "leaderboard"])

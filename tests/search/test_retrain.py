@@ -35,13 +35,14 @@ def test_a_single_stage_winner_is_split_as_the_campaign_does(finished_campaign: 
 def test_the_final_model_is_measured_on_the_test_split(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
     winner = find_winner(finished_campaign)
     features = open_features(winner.config, with_test=True)
-    evaluation = retrain(winner, features, tmp_path)
+    card = retrain(winner, features, tmp_path)
+    evaluation = card.find("building", reranked=False)
     assert evaluation.split == "test"
     assert features.test is not None
     assert evaluation.queries_image == len(features.test.images)
     written = read_json(tmp_path / "metrics.json")
     assert written["trial"] == winner.number
-    assert written["metrics"] == evaluation.metrics
+    assert written["evaluations"][2]["metrics"] == evaluation.metrics
     assert (tmp_path / "stage2" / "checkpoint_best.pth").exists()
 
 

@@ -12,11 +12,11 @@ from core.checkpoints import save_checkpoint
 from core.config import TrainConfig, load_config
 from core.features import Features
 from core.files import CampaignFolder, read_json, read_json_lines
+from core.tracking import NoTracker
 from core.training import TrainResult, train
 from search.config import Campaign
 from search.session import SessionBook
 from search.study import Ledger
-from search.tracking import NoTracker
 from search.trainable import CHECKPOINT_NAME
 
 

@@ -1,7 +1,7 @@
-"""Weights & Biases, written by the driver alone: one run a trial, grouped by campaign.
+"""Weights & Biases, written by the process that the user started, never by a worker: one run a trial or stage.
 
-Tracking never fails a trial: a problem is counted and shown once. The JSON lines of the campaign folder are the
-canonical log, from which runs can be rebuilt.
+Tracking never fails a trial: a problem is counted and shown once. The JSON lines beside it are the canonical
+log, from which runs can be rebuilt.
 """
 
 import logging
@@ -19,13 +19,13 @@ Mode = Literal["auto", "online", "offline", "disabled"]
 
 
 class Tracker(Protocol):
-    """What a session tells as it goes."""
+    """What is told of runs as they go; a run is named within its group."""
 
-    def start(self, number: int, config: dict[str, Any]) -> None: ...
+    def start(self, name: str, config: dict[str, Any]) -> None: ...
 
-    def epoch(self, number: int, metrics: EpochMetrics) -> None: ...
+    def epoch(self, name: str, metrics: EpochMetrics) -> None: ...
 
-    def finish(self, number: int, summary: dict[str, Any], *, failed: bool) -> None: ...
+    def finish(self, name: str, summary: dict[str, Any], *, failed: bool) -> None: ...
 
     def close(self) -> None: ...
 
@@ -33,37 +33,36 @@ class Tracker(Protocol):
 class NoTracker:
     """Tells nobody."""
 
-    def start(self, number: int, config: dict[str, Any]) -> None: ...
+    def start(self, name: str, config: dict[str, Any]) -> None: ...
 
-    def epoch(self, number: int, metrics: EpochMetrics) -> None: ...
+    def epoch(self, name: str, metrics: EpochMetrics) -> None: ...
 
-    def finish(self, number: int, summary: dict[str, Any], *, failed: bool) -> None: ...
+    def finish(self, name: str, summary: dict[str, Any], *, failed: bool) -> None: ...
 
     def close(self) -> None: ...
 
 
 class WandbTracker:
-    """One W&B run a trial, all of them open in this one process; offline runs lie in `folder`/wandb."""
+    """Several W&B runs open in one process; offline ones lie in `folder`/wandb."""
 
-    def __init__(self, *, project: str, campaign: str, mode: Mode, folder: Path) -> None:
+    def __init__(self, *, project: str, group: str, mode: Mode, folder: Path) -> None:
         self._project = project
-        self._campaign = campaign
+        self._group = group
         self._mode = resolve_mode(mode)
         self._folder = folder
-        self._runs: dict[int, Any] = {}
+        self._runs: dict[str, Any] = {}
         self.problems = 0
         """Calls to W&B that failed and were passed over."""
 
-    def start(self, number: int, config: dict[str, Any]) -> None:
-        """Open the run of a trial."""
+    def start(self, name: str, config: dict[str, Any]) -> None:
+        """Open a run."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._runs[number] = wandb.init(
+            self._runs[name] = wandb.init(
                 project=self._project,
-                group=self._campaign,
-                name=f"trial-{number:04d}",
-                id=f"{self._campaign}-{number:04d}",
-                job_type="trial",
+                group=self._group,
+                name=name,
+                id=f"{self._group}-{name}",
                 config=config,
                 mode=self._mode,
                 dir=str(self._folder),
@@ -74,17 +73,17 @@ class WandbTracker:
         except (wandb.Error, OSError) as error:
             self._pass_over(error)
 
-    def epoch(self, number: int, metrics: EpochMetrics) -> None:
+    def epoch(self, name: str, metrics: EpochMetrics) -> None:
         """Log one epoch."""
-        if run := self._runs.get(number):
+        if run := self._runs.get(name):
             try:
                 run.log(metrics.to_json(), step=metrics.epoch)
             except (wandb.Error, OSError) as error:
                 self._pass_over(error)
 
-    def finish(self, number: int, summary: dict[str, Any], *, failed: bool) -> None:
+    def finish(self, name: str, summary: dict[str, Any], *, failed: bool) -> None:
         """Write the summary and close the run."""
-        if run := self._runs.pop(number, None):
+        if run := self._runs.pop(name, None):
             try:
                 run.summary.update(summary)
                 run.finish(exit_code=int(failed))
@@ -93,10 +92,10 @@ class WandbTracker:
 
     def close(self) -> None:
         """Close the runs that are still open, e.g. after an interruption."""
-        for number in list(self._runs):
-            self.finish(number, {"state": "interrupted"}, failed=True)
+        for name in list(self._runs):
+            self.finish(name, {"state": "interrupted"}, failed=True)
         if self.problems:
-            logger.warning("%d calls to Weights & Biases failed; metrics.jsonl holds everything", self.problems)
+            logger.warning("%d calls to Weights & Biases failed; the JSON lines on disk hold everything", self.problems)
 
     def _pass_over(self, error: Exception) -> None:
         self.problems += 1
@@ -119,8 +118,8 @@ def resolve_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
             return "offline"
 
 
-def build_tracker(*, project: str, campaign: str, mode: Mode, folder: Path) -> Tracker:
-    """The tracker that a campaign asks for."""
+def build_tracker(*, project: str, group: str, mode: Mode, folder: Path) -> Tracker:
+    """The tracker that a mode asks for."""
     if resolve_mode(mode) == "disabled":
         return NoTracker()
-    return WandbTracker(project=project, campaign=campaign, mode=mode, folder=folder)
+    return WandbTracker(project=project, group=group, mode=mode, folder=folder)

@@ -9,8 +9,8 @@ import wandb
 from core.config import TrainConfig
 from core.features import Features
 from core.records import EpochMetrics
+from core.tracking import NoTracker, WandbTracker, build_tracker, resolve_mode
 from core.training import train
-from search.tracking import NoTracker, WandbTracker, build_tracker, resolve_mode
 from tests.wandb_files import read_run
 
 
@@ -27,11 +27,13 @@ def only_run(folder: Path) -> dict[str, Any]:
 def test_a_run_holds_config_epochs_and_summary(
     tmp_path: Path, history: list[EpochMetrics], small_config: TrainConfig
 ) -> None:
-    tracker = WandbTracker(project="p", campaign="demo", mode="offline", folder=tmp_path)
-    tracker.start(7, small_config.model_dump(mode="json"))
+    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path)
+    tracker.start("trial-0007", small_config.model_dump(mode="json"))
     for metrics in history:
-        tracker.epoch(7, metrics)
-    tracker.finish(7, {"state": "complete", "best_value": 0.5, "best_epoch": 1, "reason": None}, failed=False)
+        tracker.epoch("trial-0007", metrics)
+    tracker.finish(
+        "trial-0007", {"state": "complete", "best_value": 0.5, "best_epoch": 1, "reason": None}, failed=False
+    )
     tracker.close()
     run = only_run(tmp_path)
     assert (run["group"], run["name"]) == ("demo", "trial-0007")
@@ -42,9 +44,9 @@ def test_a_run_holds_config_epochs_and_summary(
 
 
 def test_an_interrupted_trial_leaves_a_closed_failed_run(tmp_path: Path, history: list[EpochMetrics]) -> None:
-    tracker = WandbTracker(project="p", campaign="demo", mode="offline", folder=tmp_path)
-    tracker.start(0, {})
-    tracker.epoch(0, history[0])
+    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path)
+    tracker.start("a", {})
+    tracker.epoch("a", history[0])
     tracker.close()
     run = only_run(tmp_path)
     assert run["summary"]["state"] == "interrupted"
@@ -58,11 +60,11 @@ def test_trouble_with_the_tracker_is_counted_and_passed_over(
         raise wandb.Error("no disk left")
 
     monkeypatch.setattr(wandb, "init", fail)
-    tracker = WandbTracker(project="p", campaign="demo", mode="offline", folder=tmp_path)
-    tracker.start(0, {})
-    tracker.start(1, {})
-    tracker.epoch(0, history[0])
-    tracker.finish(0, {}, failed=False)
+    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path)
+    tracker.start("a", {})
+    tracker.start("b", {})
+    tracker.epoch("a", history[0])
+    tracker.finish("a", {}, failed=False)
     tracker.close()
     assert tracker.problems == 2
 
@@ -91,10 +93,10 @@ def test_offline_unless_a_key_or_the_environment_says_otherwise(
 
 
 def test_a_disabled_tracker_tells_nobody(tmp_path: Path, history: list[EpochMetrics]) -> None:
-    tracker = build_tracker(project="p", campaign="demo", mode="disabled", folder=tmp_path)
+    tracker = build_tracker(project="p", group="demo", mode="disabled", folder=tmp_path)
     assert isinstance(tracker, NoTracker)
-    tracker.start(0, {})
-    tracker.epoch(0, history[0])
-    tracker.finish(0, {}, failed=False)
+    tracker.start("a", {})
+    tracker.epoch("a", history[0])
+    tracker.finish("a", {}, failed=False)
     tracker.close()
     assert not any(tmp_path.iterdir())

@@ -1,0 +1,134 @@
+"""Models side by side on the same queries: differences with paired intervals, and tables of several models.
+
+Two models answer the same queries, so the difference is taken query by query and its interval comes from resampling
+buildings: far narrower than the two models' own intervals would suggest.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from core.errors import UserError
+from core.records import RETRIEVAL_KEYS, Interval, Samples, Scorecard
+
+Verdict = Literal["better", "worse", "not distinguishable"]
+LOWER_IS_BETTER = frozenset({"box_l1"})
+DRAWS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Second model minus first, on one metric."""
+
+    metric: str
+    first: float
+    second: float
+    interval: Interval
+    """Of the difference, 95 %."""
+    verdict: Verdict
+    """Of the second model; better or worse only where the interval excludes 0."""
+
+
+def compare(first: Mapping[str, Samples], second: Mapping[str, Samples]) -> list[Difference]:
+    """Compare two models by what they scored on each query or region.
+
+    Args:
+        first, second: metric → samples, in the same order of queries.
+    Raises:
+        UserError: they were not measured on the same gallery.
+    """
+    if first.keys() != second.keys():
+        raise UserError("the models were not measured by the same metrics", how="evaluate both on the same split")
+    differences = []
+    for metric, a in first.items():
+        b = second[metric]
+        if not np.array_equal(a.groups, b.groups):
+            raise UserError(f"{metric} was measured on different galleries", how="evaluate both on the same split")
+        interval = paired_interval(a.values, b.values, a.groups)
+        differences.append(
+            Difference(metric, float(a.values.mean()), float(b.values.mean()), interval, _verdict(metric, interval))
+        )
+    return differences
+
+
+def paired_interval(
+    first: NDArray[np.float64], second: NDArray[np.float64], groups: NDArray[np.int64], *, seed: int = 0
+) -> Interval:
+    """Mean of second − first with its 95 % percentile interval by bootstrap over groups (Efron 1979).
+
+    Args:
+        first, second, groups: [N], one row a query.
+    """
+    _, index = np.unique(groups, return_inverse=True)
+    sums, counts = np.bincount(index, weights=second - first), np.bincount(index)
+    draws = np.random.default_rng(seed).integers(len(counts), size=(DRAWS, len(counts)))
+    means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(value=float((second - first).mean()), low=float(low), high=float(high))
+
+
+def _verdict(metric: str, interval: Interval) -> Verdict:
+    if interval.low <= 0 <= interval.high:
+        return "not distinguishable"
+    return "better" if (interval.low > 0) != (metric in LOWER_IS_BETTER) else "worse"
+
+
+def comparison_table(differences: Sequence[Difference], first: Scorecard, second: Scorecard) -> pd.DataFrame:
+    """The methodology's table: metric, single_stage, two_stage, difference, low, high, verdict.
+
+    Rows of cost (epochs, seconds, memory, parameters) have a difference and neither interval nor verdict: they were
+    measured once.
+    """
+    rows: list[dict[str, object]] = [
+        {
+            "metric": found.metric,
+            "single_stage": found.first,
+            "two_stage": found.second,
+            "difference": found.interval.value,
+            "low": found.interval.low,
+            "high": found.interval.high,
+            "verdict": found.verdict,
+        }
+        for found in differences
+    ]
+    for metric, a in cost(first).items():
+        b = cost(second)[metric]
+        rows.append({"metric": metric, "single_stage": a, "two_stage": b, "difference": b - a, "verdict": "–"})
+    return pd.DataFrame(rows)
+
+
+def benchmark_table(cards: Mapping[str, Scorecard]) -> pd.DataFrame:
+    """One row a model: every retrieval figure by building, regions and cost.
+
+    Args:
+        cards: label → scorecard, measured on the same features.
+    Raises:
+        UserError: two of them were trained on other features.
+    """
+    fingerprints = {label: card.fingerprint for label, card in cards.items()}
+    if len(set(fingerprints.values())) > 1:
+        told = ", ".join(f"{label} on {fingerprint}" for label, fingerprint in fingerprints.items())
+        raise UserError(f"the checkpoints were trained on different features ({told})", how="compare like with like")
+    rows = []
+    for label, card in cards.items():
+        figures = dict(card.find("building", reranked=False).metrics)
+        if any(evaluation.rerank for evaluation in card.evaluations):
+            reranked = card.find("building", reranked=True).metrics
+            figures |= {f"{name}_reranked": reranked[name] for name in (*RETRIEVAL_KEYS, "recall_mean")}
+        rows.append({"label": label, **figures, **card.regions, **cost(card)})
+    return pd.DataFrame(rows)
+
+
+def cost(card: Scorecard) -> dict[str, float]:
+    """What a model took to train."""
+    efficiency = card.efficiency
+    return {
+        "training_epochs": efficiency.training_epochs,
+        "training_seconds": efficiency.training_seconds,
+        "training_peak_memory_mb": efficiency.training_peak_memory_mb,
+        "trainable_parameters": efficiency.trainable_parameters,
+    }

@@ -1,0 +1,115 @@
+"""How fast training converges: from the log of a single-stage run and the summary of a two-stage run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from core.errors import UserError
+from core.files import read_json, read_json_lines
+
+CLOSE_ENOUGH = 0.01
+"""An epoch has converged when it is within this share of the best recall_mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The validation curve of one run, over both of its stages."""
+
+    label: str
+    recall_mean: list[float]
+    """Of each epoch, fractions."""
+    seconds: list[float]
+    """Training and validation time up to the end of each epoch."""
+    peak_memory_mb: float | None
+
+    @property
+    def best(self) -> float:
+        return max(self.recall_mean)
+
+
+def read_single_stage(log: Path) -> Curve:
+    """Read log.txt, and the receipt beside it for the memory.
+
+    Raises:
+        UserError: it is no training log, or holds no epoch.
+    """
+    if not log.exists():
+        raise UserError("there is no such file", where=log)
+    receipt = log.parent / "receipt.json"
+    memory = read_json(receipt)["peak_memory_mb"] if receipt.exists() else None
+    return _curve("single-stage", read_json_lines(log), memory, log)
+
+
+def read_two_stage(summary: Path) -> Curve:
+    """Read experiment_summary.json; stage 2 follows stage 1.
+
+    Raises:
+        UserError: it is no such summary.
+    """
+    content = read_json(summary)
+    try:
+        rows = [row for stage in ("stage1", "stage2") for row in content[stage]["history"]]
+        memory = max(content[stage]["peak_memory_mb"] for stage in ("stage1", "stage2"))
+    except (KeyError, TypeError):
+        raise UserError("is no summary of a two-stage run", where=summary, how="see train-two-stage") from None
+    return _curve("two-stage", rows, memory, summary)
+
+
+def _curve(label: str, rows: list[dict[str, float]], memory: float | None, where: Path) -> Curve:
+    try:
+        recall = [float(row["recall_mean"]) for row in rows]
+        times = [float(row["train_seconds"] + row["evaluation_seconds"]) for row in rows]
+    except (KeyError, TypeError):
+        raise UserError("is no training log of crossmodal", where=where) from None
+    if not rows:
+        raise UserError("holds no epoch", where=where, how="let the run finish one")
+    return Curve(label, recall, pd.Series(times).cumsum().tolist(), memory)
+
+
+def convergence_epoch(recall_mean: list[float]) -> int:
+    """First epoch, from 0, within 1 % of the best validation recall_mean."""
+    return first_epoch_reaching(recall_mean, (1 - CLOSE_ENOUGH) * max(recall_mean))  # type: ignore[return-value]
+
+
+def first_epoch_reaching(recall_mean: list[float], target: float) -> int | None:
+    """First epoch, from 0, with at least this recall_mean; None if none has."""
+    return next((epoch for epoch, value in enumerate(recall_mean) if value >= target), None)
+
+
+def efficiency_table(single: Curve, two: Curve) -> pd.DataFrame:
+    """One row a quantity: metric, single_stage, two_stage, ratio (two-stage / single-stage); NaN: never reached."""
+    quantities = {curve.label: _quantities(curve, other) for curve, other in ((single, two), (two, single))}
+    rows = []
+    for metric, first in quantities[single.label].items():
+        second = quantities[two.label][metric]
+        ratio = second / first if first else float("nan")
+        rows.append({"metric": metric, "single_stage": first, "two_stage": second, "ratio": ratio})
+    return pd.DataFrame(rows)
+
+
+def _quantities(curve: Curve, other: Curve) -> dict[str, float]:
+    converged = convergence_epoch(curve.recall_mean)
+    reached = first_epoch_reaching(curve.recall_mean, other.best)
+    missing = float("nan")
+    return {
+        "best_recall_mean": curve.best,
+        "epochs": len(curve.recall_mean),
+        "seconds": curve.seconds[-1],
+        "epochs_to_convergence": converged + 1,
+        "seconds_to_convergence": curve.seconds[converged],
+        "epochs_to_the_others_best": missing if reached is None else reached + 1,
+        "seconds_to_the_others_best": missing if reached is None else curve.seconds[reached],
+        "peak_memory_mb": missing if curve.peak_memory_mb is None else curve.peak_memory_mb,
+    }
+
+
+def curves_frame(curves: list[Curve]) -> pd.DataFrame:
+    """One row an epoch: label, epoch, seconds, recall_mean."""
+    return pd.DataFrame(
+        [
+            {"label": curve.label, "epoch": epoch, "seconds": seconds, "recall_mean": recall}
+            for curve in curves
+            for epoch, (seconds, recall) in enumerate(zip(curve.seconds, curve.recall_mean, strict=True))
+        ]
+    )

@@ -1,0 +1,86 @@
+"""One function a figure: a data frame in, a plotly figure out. Recall is drawn in percent."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from core.records import RETRIEVAL_KEYS
+
+TEMPLATE = "plotly_white"
+
+
+def learning_curves(epochs: pd.DataFrame, *, against: str = "epoch") -> go.Figure:
+    """Validation recall_mean of several runs.
+
+    Args:
+        epochs: columns label, recall_mean and `against` (epoch or seconds).
+    """
+    figure = go.Figure()
+    for label, rows in epochs.groupby("label", sort=False):
+        figure.add_scatter(x=rows[against], y=100 * rows["recall_mean"], name=str(label), mode="lines+markers")
+    return _finish(figure, f"Validation recall by {against}", against, "recall_mean, %")
+
+
+def differences(table: pd.DataFrame) -> go.Figure:
+    """Differences with their 95 % intervals; what crosses the line at 0 is not distinguishable.
+
+    Args:
+        table: as `comparison.comparison_table` gives it; rows without an interval are left out.
+    """
+    rows = table[table["low"].notna()]
+    error = {
+        "type": "data",
+        "symmetric": False,
+        "array": 100 * (rows["high"] - rows["difference"]),
+        "arrayminus": 100 * (rows["difference"] - rows["low"]),
+    }
+    figure = go.Figure(go.Scatter(x=100 * rows["difference"], y=rows["metric"], error_x=error, mode="markers"))
+    figure.add_vline(x=0, line_dash="dot")
+    figure.update_yaxes(autorange="reversed")
+    return _finish(figure, "Two-stage minus single-stage", "difference, percentage points (boxes: × 100)", "")
+
+
+def recall_bars(models: pd.DataFrame) -> go.Figure:
+    """Recall of several models side by side.
+
+    Args:
+        models: columns label and the recalls, as `comparison.benchmark_table` gives it.
+    """
+    figure = go.Figure()
+    for _, row in models.iterrows():
+        heights = [100 * row[name] for name in RETRIEVAL_KEYS]
+        figure.add_bar(x=list(RETRIEVAL_KEYS), y=heights, name=str(row["label"]))
+    return _finish(figure, "Recall by building", "", "recall, %")
+
+
+def optimisation_history(trials: pd.DataFrame) -> go.Figure:
+    """The objective of each trial in order, with the best so far.
+
+    Args:
+        trials: as `trials.load_trials` gives them.
+    """
+    rows = trials[trials["value"].notna()].sort_values("number")
+    figure = go.Figure()
+    for state, group in rows.groupby("state"):
+        figure.add_scatter(x=group["number"], y=100 * group["value"], mode="markers", name=str(state))
+    figure.add_scatter(x=rows["number"], y=100 * rows["value"].cummax(), mode="lines", name="best so far")
+    return _finish(figure, "Trials", "trial", "objective, %")
+
+
+def searched_setting(trials: pd.DataFrame, column: str) -> go.Figure:
+    """The objective over one searched setting.
+
+    Args:
+        column: `param:<setting>` of `trials.load_trials`.
+    """
+    rows = trials[trials["value"].notna() & trials[column].notna()]
+    figure = go.Figure(
+        go.Scatter(x=rows[column], y=100 * rows["value"], mode="markers", text=rows["number"].map("trial {}".format))
+    )
+    if pd.api.types.is_float_dtype(rows[column]) and (rows[column] > 0).all():
+        spread = rows[column].max() / rows[column].min()
+        figure.update_xaxes(type="log" if spread > 20 else "linear")
+    return _finish(figure, column.removeprefix("param:"), "", "objective, %")
+
+
+def _finish(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
+    return figure.update_layout(title=title, xaxis_title=x, yaxis_title=y, template=TEMPLATE, height=420)

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.comparison import benchmark_table, compare, comparison_table, paired_interval
+from core.errors import UserError
+from core.records import RETRIEVAL_KEYS, Efficiency, Evaluation, Samples, Scorecard
+
+
+def samples(values: list[float], groups: list[int] | None = None) -> Samples:
+    return Samples(np.array(values, dtype=float), np.array(groups if groups is not None else range(len(values))))
+
+
+def card(**changes: object) -> Scorecard:
+    evaluations = [
+        Evaluation("test", "building", k, 4, 4, 2, dict.fromkeys((*RETRIEVAL_KEYS, "recall_mean"), 0.5 + k / 100))
+        for k in (0, 10)
+    ]
+    efficiency = Efficiency(10, 90, 5, 12.0, 100.0, 1.0, 1.0, 1.0, 1.0, "cpu")
+    fields = {"checkpoint": "a", "fingerprint": "f", "config_hash": "h", "epoch": 1, "evaluations": evaluations}
+    rest = {"regions_split": None, "regions": {}, "confusion": [], "efficiency": efficiency}
+    return Scorecard(**{**fields, **rest, **changes})  # type: ignore[arg-type]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_a_model_is_not_distinguishable_from_itself(hits: list[bool]) -> None:
+    own = {"t2i_r1": samples(list(map(float, hits)))}
+    (found,) = compare(own, own)
+    assert (found.interval.value, found.interval.low, found.interval.high) == (0, 0, 0)
+    assert found.verdict == "not distinguishable"
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(0, 5)), min_size=2, max_size=30))
+def test_swapping_the_models_turns_the_interval_round(rows: list[tuple[float, float, int]]) -> None:
+    a, b, groups = (np.array(column) for column in zip(*rows, strict=True))
+    one, other = paired_interval(a, b, groups), paired_interval(b, a, groups)
+    assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low), abs=1e-12)
+
+
+def test_a_clear_gain_is_better_and_lower_l1_is_better() -> None:
+    worse, better = [0.0] * 30, [0.5, 0.6] * 15
+    found = {d.metric: d.verdict for d in compare(
+        {"t2i_r1": samples(worse), "box_l1": samples(better)}, {"t2i_r1": samples(better), "box_l1": samples(worse)}
+    )}  # fmt: skip
+    assert found == {"t2i_r1": "better", "box_l1": "better"}
+
+
+def test_one_building_alone_cannot_decide() -> None:
+    """All the gain lies in one of four buildings: rows would say better, buildings do not."""
+    groups = [0] * 50 + [1] * 50 + [2] * 50 + [3] * 50
+    gain = [1.0] * 50 + [0.0] * 150
+    (found,) = compare({"t2i_r1": samples([0.0] * 200, groups)}, {"t2i_r1": samples(gain, groups)})
+    assert found.verdict == "not distinguishable"
+
+
+def test_the_interval_covers_what_it_should() -> None:
+    """Of 200 experiments with a true difference of 0.3, about 95 % of intervals contain it."""
+    generator = np.random.default_rng(0)
+    covered = 0
+    for seed in range(200):
+        difference = generator.normal(0.3, 1, size=60)
+        interval = paired_interval(np.zeros(60), difference, np.arange(60), seed=seed)
+        covered += interval.low <= 0.3 <= interval.high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_other_galleries_are_refused() -> None:
+    with pytest.raises(UserError, match="measured on different galleries"):
+        compare({"t2i_r1": samples([0.0, 1.0], [0, 1])}, {"t2i_r1": samples([0.0, 1.0], [0, 2])})
+    with pytest.raises(UserError, match="not measured by the same metrics"):
+        compare({"t2i_r1": samples([0.0])}, {})
+
+
+def test_the_table_holds_metrics_and_cost() -> None:
+    found = compare({"t2i_r1": samples([0.0, 0.0])}, {"t2i_r1": samples([1.0, 1.0])})
+    table = comparison_table(found, card(), card()).set_index("metric")
+    assert table.loc["t2i_r1", ["single_stage", "two_stage", "difference", "verdict"]].tolist() == [0, 1, 1, "better"]
+    assert table.loc["training_seconds", "difference"] == 0
+
+
+def test_models_stand_side_by_side() -> None:
+    table = benchmark_table({"a": card(), "b": card()})
+    assert table["label"].tolist() == ["a", "b"]
+    assert (table["t2i_r1"], table["t2i_r1_reranked"])[1].tolist() == [0.6, 0.6]
+
+
+def test_models_of_other_features_are_refused() -> None:
+    with pytest.raises(UserError, match=r"different features \(a on f, b on g\)"):
+        benchmark_table({"a": card(), "b": card(fingerprint="g")})

@@ -1,0 +1,65 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.efficiency import convergence_epoch, curves_frame, efficiency_table, read_single_stage, read_two_stage
+from core.errors import UserError
+
+
+def row(recall: float) -> dict[str, float]:
+    return {"recall_mean": recall, "train_seconds": 2.0, "evaluation_seconds": 1.0}
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> tuple[Path, Path]:
+    log, summary = tmp_path / "log.txt", tmp_path / "experiment_summary.json"
+    log.write_text("".join(json.dumps(row(recall)) + "\n" for recall in (0.1, 0.3, 0.399, 0.4, 0.38)))
+    (tmp_path / "receipt.json").write_text('{"peak_memory_mb": 100.0}')
+    stages = {
+        "stage1": {"history": [row(0.2), row(0.41)], "peak_memory_mb": 80.0},
+        "stage2": {"history": [row(0.5)], "peak_memory_mb": 90.0},
+    }
+    summary.write_text(json.dumps(stages))
+    return log, summary
+
+
+def test_the_table_is_worked_out_by_hand(logs: tuple[Path, Path]) -> None:
+    table = efficiency_table(read_single_stage(logs[0]), read_two_stage(logs[1])).set_index("metric")
+    single, two = table["single_stage"], table["two_stage"]
+    assert (single["best_recall_mean"], two["best_recall_mean"]) == (0.4, 0.5)
+    assert (single["epochs_to_convergence"], two["epochs_to_convergence"]) == (3, 3)  # 0.399 is within 1 % of 0.4
+    assert (single["seconds_to_convergence"], two["seconds_to_convergence"]) == (9, 9)
+    assert math.isnan(single["epochs_to_the_others_best"])
+    assert (two["epochs_to_the_others_best"], two["seconds_to_the_others_best"]) == (2, 6)
+    assert (single["peak_memory_mb"], two["peak_memory_mb"]) == (100, 90)
+    assert table["ratio"]["epochs"] == 3 / 5
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=20))
+def test_convergence_is_the_first_epoch_close_to_the_best(curve: list[float]) -> None:
+    epoch = convergence_epoch(curve)
+    assert curve[epoch] >= 0.99 * max(curve)
+    assert all(value < 0.99 * max(curve) for value in curve[:epoch])
+
+
+def test_curves_run_on_through_both_stages(logs: tuple[Path, Path]) -> None:
+    frame = curves_frame([read_two_stage(logs[1])])
+    assert frame["epoch"].tolist() == [0, 1, 2]
+    assert frame["seconds"].tolist() == [3, 6, 9]
+
+
+def test_other_files_are_refused(tmp_path: Path, logs: tuple[Path, Path]) -> None:
+    with pytest.raises(UserError, match="there is no such file"):
+        read_single_stage(tmp_path / "gone.txt")
+    with pytest.raises(UserError, match="is no summary of a two-stage run"):
+        read_two_stage(tmp_path / "receipt.json")
+    logs[0].write_text('{"loss": 1}\n')
+    with pytest.raises(UserError, match="is no training log"):
+        read_single_stage(logs[0])
+    logs[0].write_text("")
+    with pytest.raises(UserError, match="holds no epoch"):
+        read_single_stage(logs[0])
