@@ -135,6 +135,26 @@ def efficiency(
 
 
 @app.command()
+def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]) -> None:
+    """Trials by state, failures by reason, the best so far, and who is at work; without Ray."""
+    from analysis.status import read_standing
+    from core.files import CampaignFolder
+
+    standing = read_standing(CampaignFolder(folder))
+    limits = ", ".join(f"{value:g} {name}" for name, value in standing.limits.items() if value is not None)
+    say(f"campaign {standing.name}: limits {limits}; driver: {standing.driver}")
+    say(", ".join(f"{count} {state}" for state, count in standing.states.items()))
+    if standing.best is not None:
+        number, value = standing.best
+        gain = "" if standing.baseline is None else f", {value - standing.baseline:+.4f} over the baseline"
+        say(f"best: trial {number}, {standing.objective} {value:.4f}{gain}")
+    for number, epochs in standing.running:
+        say(f"running: trial {number}, {epochs} epochs reported")
+    for reason, count in standing.failures.items():
+        say(f"failed: {count} × {reason}", style="red")
+
+
+@app.command()
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]) -> None:
     """One page about a campaign: leaderboard, history, and the objective over every searched setting."""
     from analysis import figures

@@ -10,15 +10,17 @@
 `load_history`, one row an epoch: `number` and the fields of `core.records.EpochMetrics`.
 """
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pandas as pd
-from optuna.storages import JournalStorage
+from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from core.config import load_yaml
 from core.errors import UserError
@@ -60,16 +62,50 @@ def load_history(folder: CampaignFolder) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def open_database(variable: str) -> RDBStorage:
+    """The study storage behind a database URL in an environment variable.
+
+    Raises:
+        UserError: the variable is not set, or the database does not answer. The URL is never shown.
+    """
+    url = os.environ.get(variable)
+    if not url:
+        raise UserError(f"the environment variable {variable} is not set", where="study.url_variable", how="set it")
+    try:
+        return RDBStorage(url)
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        reason = type(error).__name__
+        raise UserError(
+            f"the database behind {variable} cannot be used ({reason})", where="study.url_variable", how="check the URL"
+        ) from None
+
+
 def _read_study(folder: CampaignFolder) -> list[FrozenTrial]:
-    """The trials in the journal; read from a copy without the line that a driver may be writing right now."""
-    if not folder.journal.exists() or not folder.campaign.exists():
+    """The trials of a campaign, from the database or the journal."""
+    if not folder.campaign.exists():
         raise UserError("holds no campaign", where=folder.root, how="name the folder that crossmodal search wrote")
+    content = load_yaml(folder.campaign)
+    name, variable = str(content["name"]), content["study"]["url_variable"]
+    if variable is None:
+        return _read_journal(folder, name)
+    try:
+        trials: list[FrozenTrial] = optuna.load_study(study_name=name, storage=open_database(variable)).get_trials(
+            deepcopy=False
+        )
+    except KeyError:
+        raise UserError(f"the database holds no study {name}", where=folder.root) from None
+    return trials
+
+
+def _read_journal(folder: CampaignFolder, name: str) -> list[FrozenTrial]:
+    """Read from a copy without the line that a driver may be writing right now."""
+    if not folder.journal.exists():
+        raise UserError("holds no study yet", where=folder.root, how="wait for its first trial")
     content = folder.journal.read_bytes()
     with tempfile.TemporaryDirectory() as copy:
         path = Path(copy) / "study.journal"
         path.write_bytes(content[: content.rfind(b"\n") + 1])
         try:
-            name = str(load_yaml(folder.campaign)["name"])
             study = optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(path))))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"cannot be read as a study ({type(error).__name__})", where=folder.journal) from None

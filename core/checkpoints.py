@@ -14,6 +14,8 @@ from core.errors import UserError
 from core.files import write_atomically
 from core.records import EpochMetrics, Receipt
 
+ZIP_MAGIC = b"PK\x03\x04"
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -67,19 +69,27 @@ def load_checkpoint(path: Path, *, fingerprint: str | None = None) -> Checkpoint
         UserError: there is no such file, it is damaged or no checkpoint of ours, or it belongs to other features.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        content["history"] = [EpochMetrics.from_json(metrics) for metrics in content["history"]]
-        content["receipt"] = Receipt.from_json(content["receipt"])
-        content["config"] = parse(TrainConfig, content["config"], where=path)
-        checkpoint = Checkpoint(**content)
+        return parse_checkpoint(path.read_bytes(), where=path, fingerprint=fingerprint)
     except FileNotFoundError:
         raise UserError("there is no such checkpoint", where=path) from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, OSError, ValueError):
-        raise UserError("is damaged, or no checkpoint written by crossmodal", where=path) from None
+
+
+def parse_checkpoint(data: bytes, *, where: object, fingerprint: str | None = None) -> Checkpoint:
+    """`load_checkpoint` of what was read from `where`."""
+    try:
+        if not data.startswith(ZIP_MAGIC):
+            raise ValueError("torch would try its old formats on it")
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        content["history"] = [EpochMetrics.from_json(metrics) for metrics in content["history"]]
+        content["receipt"] = Receipt.from_json(content["receipt"])
+        content["config"] = parse(TrainConfig, content["config"], where=where)
+        checkpoint = Checkpoint(**content)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, OSError, ValueError):
+        raise UserError("is damaged, or no checkpoint written by crossmodal", where=where) from None
     if fingerprint is not None and checkpoint.fingerprint != fingerprint:
         raise UserError(
             f"was trained on features {checkpoint.fingerprint}, not on {fingerprint}",
-            where=path,
+            where=where,
             how="use the same backbone, data and feature settings",
         )
     return checkpoint

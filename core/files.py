@@ -14,6 +14,8 @@ from typing import Any
 
 from core.errors import UserError
 
+TAIL_BYTES = 65536
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a whole file so that a reader sees either the old one or the new one; parents are created."""
@@ -56,8 +58,8 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
     """Append one JSON object as a line, after mending a torn last line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(value, allow_nan=False, ensure_ascii=False) + "\n"
-    with path.open("ab+") as stream:
-        _drop_torn_tail(stream)
+    drop_torn_line(path)
+    with path.open("ab") as stream:
         stream.write(line.encode())
 
 
@@ -78,14 +80,23 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
             raise UserError(f"line {number} is not valid JSON", where=path) from None
 
 
-def _drop_torn_tail(stream: Any) -> None:
-    size = stream.seek(0, os.SEEK_END)
-    if size == 0:
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line without its end: its writer was killed half-way. Reads from the end only."""
+    if not path.exists():
         return
-    stream.seek(0)
-    content = stream.read()
-    if not content.endswith(b"\n"):
-        stream.truncate(content.rfind(b"\n") + 1)
+    with path.open("rb+") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        keep = end
+        while keep > 0:
+            start = max(0, keep - TAIL_BYTES)
+            stream.seek(start)
+            newline = stream.read(keep - start).rfind(b"\n")
+            if newline >= 0:
+                keep = start + newline + 1
+                break
+            keep = start
+        if keep < end:
+            stream.truncate(keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +169,11 @@ class CampaignFolder:
     @property
     def lock(self) -> Path:
         return self.root / "driver.lock"
+
+    @property
+    def driver(self) -> Path:
+        """Process and host of the driver at work; left behind by one that was killed."""
+        return self.root / "driver.json"
 
     @property
     def sessions(self) -> Path:

@@ -2,16 +2,19 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.config import TrainConfig, dump_yaml
 from core.errors import UserError
 from core.files import CampaignFolder, write_atomically
 from core.tracking import build_tracker
+from search.book import SessionBook
 from search.cluster import connect, count_slots
 from search.config import Campaign, changed_keys, load_campaign
-from search.session import SessionBook, run_session
+from search.preflight import preflight
+from search.session import run_session
 from search.space import Choice
+from search.storage import Storage
 from search.study import Ledger
 
 EXTRACTION_KEYS = ("features.image_size", "features.max_tokens", "features.dtype")
@@ -32,6 +35,8 @@ class CampaignStatus:
     baseline_value: float | None
     stop_reason: str | None
     """Why it ended before its limits, if it did."""
+    stopped_by: int | None = None
+    """The signal that stopped this session."""
 
 
 OnStatus = Callable[[CampaignStatus], None]
@@ -84,19 +89,29 @@ def advance(
         tracker = build_tracker(
             project=campaign.wandb.project, group=campaign.name, mode=campaign.wandb.mode, folder=folder.root
         )
+        storage = Storage(campaign.storage or str(folder.sessions))
         book = SessionBook(
-            campaign, folder, ledger, tracker, fingerprints, on_change=lambda: on_status(_status(campaign, ledger))
+            campaign,
+            folder,
+            ledger,
+            storage,
+            tracker,
+            fingerprints,
+            on_change=lambda: on_status(_status(campaign, ledger)),
         )
+        stopped_by = None
         if ledger.has_work:
             try:
                 with connect(address):
                     resources = campaign.resources
                     slots = count_slots(cpu=resources.cpu, gpu=resources.gpu)
-                    session = folder.sessions / str(ledger.session)
-                    run_session(book, campaign, session, slots=slots, reuse_actors=reuse_actors)
+                    preflight(campaign, fingerprints.by_variant.values(), storage)
+                    stopped_by = run_session(
+                        book, campaign, storage, number=ledger.session, slots=slots, reuse_actors=reuse_actors
+                    )
             finally:
                 tracker.close()
-        return _status(campaign, ledger)
+        return replace(_status(campaign, ledger), stopped_by=stopped_by)
 
 
 def claim(campaign: Campaign, folder: CampaignFolder) -> None:

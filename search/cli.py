@@ -56,6 +56,9 @@ def search(
         status = advance(
             plan, folder, fingerprints, address=address, reuse_actors=not no_reuse, on_status=progress.update
         )
+    if status.stopped_by:
+        say(f"stopped; {status.finished + status.pruned} trials are kept. Continue with the same command.")
+        raise typer.Exit(128 + status.stopped_by)
     _print_outcome(status, plan.objective)
 
 

@@ -5,6 +5,8 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -14,6 +16,8 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # its tables; ours are live
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they leak about 300 KB a trial
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a slow exit would fail the next trial of a reused actor
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours stops at the end of an epoch and tells the ledger
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "10",  # a worker that hangs is not waited for
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -33,7 +37,9 @@ def connect(address: str | None) -> Iterator[None]:
     if address is not None:
         _require_answer(address)
     os.environ.update(QUIET)
-    runtime_env = {"env_vars": QUIET}
+    runtime_env: dict[str, Any] = {"env_vars": QUIET}
+    if address is not None:
+        runtime_env["py_modules"] = [str(folder) for folder in _our_packages()]  # nodes hold dependencies only
     try:
         if address is None:
             ray.init(
@@ -52,6 +58,11 @@ def connect(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _our_packages() -> list[Path]:
+    root = Path(__file__).parents[1]
+    return [root / name for name in ("core", "search", "analysis")]
 
 
 def _require_answer(address: str) -> None:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from core.config import FilePath, Integer, Number, Section, TrainConfig, load_config, load_yaml, parse
 from core.errors import UserError
@@ -71,6 +71,23 @@ def _safe_name(name: str) -> str:
     return name
 
 
+class StudyConfig(Section):
+    """Where the study is kept."""
+
+    url_variable: str | None = None
+    """Environment variable that holds a database URL (postgresql://…), so that no password reaches a file; by default
+    the study is a journal file in the campaign's folder."""
+
+
+def _absolute_storage(place: str, info: ValidationInfo) -> str:
+    """A URI stays as it is; a folder becomes absolute like every path of a file."""
+    base = (info.context or {}).get("base")
+    return place if "://" in place or base is None else str((base / Path(place).expanduser()).resolve())
+
+
+StoragePlace = Annotated[str, AfterValidator(_absolute_storage)]
+
+
 class Campaign(Section):
     """One search campaign."""
 
@@ -86,8 +103,13 @@ class Campaign(Section):
     space: Space
     resources: Resources = Resources()
     wandb: Tracking = Tracking()
+    storage: StoragePlace | None = None
+    """Where workers leave checkpoints: a folder that every node sees, or s3://…; by default the campaign's folder."""
+    study: StudyConfig = StudyConfig()
     checkpoint_every_s: Number = Field(default=10.0, ge=0)
     """Checkpoints travel from workers at most this often, and at a trial's end."""
+    trial_timeout_s: Number = Field(default=3600.0, gt=0)
+    """A trial that reports nothing for so long hangs: its worker is killed and it fails."""
     max_failed_trials: Integer = Field(default=5, ge=1)
     """So many failures in a row stop the campaign."""
 

@@ -12,7 +12,6 @@ import socket
 import time
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
@@ -20,13 +19,14 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from analysis.trials import open_database
 from core.config import Scalar, TrainConfig, config_hash
 from core.errors import UserError
-from core.files import CampaignFolder, read_json, write_json
+from core.files import CampaignFolder, drop_torn_line, read_json, write_json
 from search.config import Campaign
 from search.pruner import AshaPruner
 
@@ -84,17 +84,15 @@ class Ledger:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._folder.root.mkdir(parents=True, exist_ok=True)
         self._acquire()
-        self._drop_stale_journal_lock()
-        trials = _count_lines(self._folder)
         self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(self._folder.journal))),
+            storage=self._open_storage(),
             study_name=self._campaign.name,
             direction="maximize",
             load_if_exists=True,
-            sampler=_build_sampler(self._campaign, trials),
             pruner=_build_pruner(self._campaign),
         )
         self._study.set_user_attr("sessions", self.session + 1)
+        self._study.sampler = _build_sampler(self._campaign, [self.session, len(self._study.trials)])
         self._started = time.monotonic()
         self._hours_before = float(self._study.user_attrs.get("hours", 0.0))
         if not self._study.trials:
@@ -105,7 +103,7 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._study.set_user_attr("hours", self.hours)
-        self._holder.unlink(missing_ok=True)
+        self._folder.driver.unlink(missing_ok=True)
         self._lock.release()
 
     @property
@@ -141,10 +139,23 @@ class Ledger:
         """Tell the trials that a dead driver left RUNNING, put each back in the queue, and return their numbers."""
         stale = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for trial in stale:
-            self._set_attributes(trial._trial_id, reason=STALE)
-            self._study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
-            self._study.tell(trial.number, state=TrialState.FAIL)
+            self._retry(trial)
         return [trial.number for trial in stale]
+
+    def interrupt(self, number: int) -> None:
+        """Put a trial back in the queue that had no time to end."""
+        self._open_trials.pop(number)
+        self._retry(self._study.trials[number])
+
+    def _retry(self, trial: FrozenTrial) -> None:
+        """Marked, queued again and only then told: a kill between the steps loses nothing and runs nothing twice."""
+        if trial.number not in self._retried():
+            self._study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
+        self._set_attributes(trial._trial_id, reason=STALE)
+        self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def _retried(self) -> set[int]:
+        return {trial.user_attrs.get("retry_of", -1) for trial in self._study.get_trials(deepcopy=False)}
 
     def ask(self) -> PlannedTrial | None:
         """The next trial; None once a limit is reached."""
@@ -221,34 +232,35 @@ class Ledger:
             if value is not None:
                 self._study._storage.set_trial_user_attr(trial_id, name, value)
 
-    @property
-    def _holder(self) -> Path:
-        return self._folder.root / "driver.json"
-
     def _acquire(self) -> None:
         try:
             self._lock.acquire(blocking=False)
         except Timeout:
-            holder = read_json(self._holder) if self._holder.exists() else {}
+            holder = read_json(self._folder.driver) if self._folder.driver.exists() else {}
             raise UserError(
                 f"process {holder.get('pid', '?')} on {holder.get('host', '?')} is working on this campaign",
                 where=self._folder.root,
                 how="wait for it, or stop it first",
             ) from None
-        write_json(self._holder, {"pid": os.getpid(), "host": socket.gethostname()})
+        write_json(self._folder.driver, {"pid": os.getpid(), "host": socket.gethostname()})
 
-    def _drop_stale_journal_lock(self) -> None:
-        """We hold the campaign, so a journal lock can only be a dead driver's; Optuna would wait 30 s for it."""
+    def _open_storage(self) -> BaseStorage:
+        if variable := self._campaign.study.url_variable:
+            return open_database(variable)
+        self._mend_journal()
+        return JournalStorage(JournalFileBackend(str(self._folder.journal)))
+
+    def _mend_journal(self) -> None:
+        """We hold the campaign, so a journal lock can only be a dead driver's (Optuna would wait 30 s for it), and a
+        torn last line what it was writing; the next line would be appended to it and lost with it.
+        """
         for path in self._folder.root.glob(f"{self._folder.journal.name}.lock*"):
             path.unlink()
+        if self._folder.journal.exists():
+            drop_torn_line(self._folder.journal)
 
 
-def _count_lines(folder: CampaignFolder) -> int:
-    """Grows with the study, which is all that a fresh seed needs."""
-    return folder.journal.read_bytes().count(b"\n") if folder.journal.exists() else 0
-
-
-def _build_sampler(campaign: Campaign, progress: int) -> BaseSampler:
+def _build_sampler(campaign: Campaign, progress: list[int]) -> BaseSampler:
     """Seeded by the campaign and its progress: the same seed again would repeat the first draws."""
     digest = hashlib.sha256(json.dumps([campaign.sampler.seed, progress]).encode()).digest()
     seed = int.from_bytes(digest[:4], "big")

@@ -15,8 +15,8 @@ from core.config import ImagePooling, TextPooling, TrainConfig, parse
 from core.features import Features, FeatureStore
 from core.records import EpochMetrics
 from core.training import train
-
-CHECKPOINT_NAME = "checkpoint.pth"
+from search.node_cache import find_store
+from search.storage import CHECKPOINT_NAME, Storage
 
 
 def run_trial(payload: dict[str, Any]) -> None:
@@ -26,8 +26,8 @@ def run_trial(payload: dict[str, Any]) -> None:
     Ray's own SystemExit, which stops a trial early, passes through.
 
     Args:
-        payload: `config` (JSON of a TrainConfig), `fingerprint`, `threads`, `gpu` (share of one GPU, for the cap on
-            its memory) and `checkpoint_every_s`.
+        payload: `config` (JSON of a TrainConfig), `fingerprint`, `storage` (where checkpoints lie), `resume_from` (one
+            of them, or None), `threads`, `gpu` (share of one GPU, for the cap on its memory) and `checkpoint_every_s`.
     """
     try:
         _train_and_report(payload)
@@ -58,16 +58,15 @@ def _train_and_report(payload: dict[str, Any]) -> None:
             tune.report(row, checkpoint=tune.Checkpoint.from_directory(folder))
         last_sent = time.monotonic()
 
-    train(config, features, report, resume_from=_last_checkpoint(payload["fingerprint"]))
+    train(config, features, report, resume_from=_last_checkpoint(payload))
 
 
-def _last_checkpoint(fingerprint: str) -> Checkpoint | None:
-    """Where Ray moved this trial here from another worker."""
-    stored = tune.get_checkpoint()
-    if stored is None:
-        return None
-    with stored.as_directory() as folder:
-        return load_checkpoint(Path(folder) / CHECKPOINT_NAME, fingerprint=fingerprint)
+def _last_checkpoint(payload: dict[str, Any]) -> Checkpoint | None:
+    """Where Ray moved this trial here from another worker, or where it died with an earlier driver."""
+    if stored := tune.get_checkpoint():
+        with stored.as_directory() as folder:
+            return load_checkpoint(Path(folder) / CHECKPOINT_NAME, fingerprint=payload["fingerprint"])
+    return Storage(payload["storage"]).read_checkpoint(payload["resume_from"]) if payload["resume_from"] else None
 
 
 @lru_cache(maxsize=16)
@@ -75,5 +74,5 @@ def _open_features(
     root: Path, fingerprint: str, image_pooling: ImagePooling, text_pooling: TextPooling, allow_degenerate: bool
 ) -> Features:
     """Memory-mapped once per worker process, whatever the number of trials that it runs."""
-    store = FeatureStore.open(root, fingerprint)
+    store = FeatureStore.open(find_store(root, fingerprint) or root, fingerprint)
     return store.features(image_pooling=image_pooling, text_pooling=text_pooling, allow_degenerate=allow_degenerate)

@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from core.checkpoints import load_checkpoint, save_checkpoint
+from core.checkpoints import ZIP_MAGIC, load_checkpoint, parse_checkpoint, save_checkpoint
 from core.config import TrainConfig
 from core.errors import UserError
 from core.features import Features
@@ -63,3 +65,21 @@ def test_a_checkpoint_of_other_features_is_refused(
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.pth: there is no such checkpoint"):
         load_checkpoint(tmp_path / "nowhere.pth")
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_checkpoint_are_refused_in_one_line(data: bytes) -> None:
+    for content in (data, ZIP_MAGIC + data):
+        with pytest.raises(UserError, match=r"x\.pth: is damaged"):
+            parse_checkpoint(content, where="x.pth")
+
+
+def test_a_checkpoint_cut_anywhere_is_refused(
+    planted_features: Features, small_config: TrainConfig, tmp_path: Path
+) -> None:
+    last = train(small_config.with_overrides({"recipe.epochs": 1}), planted_features).last
+    save_checkpoint(tmp_path / "a.pth", last)
+    data = (tmp_path / "a.pth").read_bytes()
+    for share in (0.01, 0.3, 0.6, 0.9, 0.999):
+        with pytest.raises(UserError, match="is damaged"):
+            parse_checkpoint(data[: int(share * len(data))], where="a.pth")

@@ -1,131 +1,63 @@
-"""The driver's book of running trials, told what Ray would tell it; real Ray runs it in tests/end_to_end."""
+"""Ray's side of a session, told by hand; real Ray runs it in tests/end_to_end."""
 
-import json
-import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import os
+import signal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
-from core.checkpoints import save_checkpoint
-from core.config import TrainConfig, load_config
-from core.features import Features
-from core.files import CampaignFolder, read_json, read_json_lines
-from core.tracking import NoTracker
-from core.training import TrainResult, train
-from search.config import Campaign
-from search.session import SessionBook
-from search.study import Ledger
-from search.trainable import CHECKPOINT_NAME
+from search.session import STOP_WITHIN_S, SessionWatch, _crash_reason, _stop_signals
 
 
-class Session:
-    """A book over a fresh campaign, and the trial that it handed out first."""
+class Book:
+    """Stands for a SessionBook."""
 
-    def __init__(self, campaign: Campaign, folder: CampaignFolder, ledger: Ledger, features: Features) -> None:
-        self.folder, self.ledger, self.features = folder, ledger, features
-        self.changes = 0
-        self.book = SessionBook(campaign, folder, ledger, NoTracker(), lambda config: "planted", self._count)
-        self.payload = self.book.next_trial("a")
+    def __init__(self, silent: tuple[str, ...] = (), stopping_for: float = 0.0) -> None:
+        self._silent, self._stopping_for, self.stopped = list(silent), stopping_for, 0
 
-    def _count(self) -> None:
-        self.changes += 1
+    def silent(self) -> list[str]:
+        return self._silent
 
-    def train(self, **changes: Any) -> TrainResult:
-        assert self.payload is not None
-        config = TrainConfig.model_validate(self.payload["config"]).with_overrides(changes)
-        return train(config, self.features)
+    def stopping_for(self) -> float:
+        return self._stopping_for
 
-    def tell(self, result: TrainResult) -> list[bool]:
-        receipt = json.dumps(result.receipt.to_json())
-        rows = [{"metrics": json.dumps(metrics.to_json()), "receipt": receipt} for metrics in result.history]
-        return [self.book.record("a", row) for row in rows]
+    def stop(self) -> None:
+        self.stopped += 1
 
 
-@pytest.fixture
-def session(
-    campaign_of: Callable[..., Campaign], folder_of: Path, small_config: TrainConfig, planted_features: Features
-) -> Iterator[Session]:
-    campaign = campaign_of(
-        train=small_config.model_dump(mode="json"),
-        space={"optimizer.weight_decay": {"log": [1e-4, 0.3]}},
-        pruner={"kind": "none"},
-    )
-    folder = CampaignFolder(folder_of)
-    with Ledger(campaign, folder) as ledger:
-        yield Session(campaign, folder, ledger, planted_features)
+def test_a_silent_trials_worker_is_killed_and_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[Any] = []
+    monkeypatch.setattr(ray, "kill", killed.append)
+    trials: Any = [
+        SimpleNamespace(trial_id=name, max_failures=3, temporary_state=SimpleNamespace(ray_actor=f"actor {name}"))
+        for name in "ab"
+    ]
+    SessionWatch(Book(silent=("b",))).on_step_end(1, trials)  # type: ignore[arg-type]
+    assert killed == ["actor b"]
+    assert [trial.max_failures for trial in trials] == [3, 0]
 
 
-def reasons(session: Session) -> list[str | None]:
-    return [trial.user_attrs.get("reason") for trial in session.ledger._ended()]
+@pytest.mark.parametrize(("seconds", "ends"), [(0.0, False), (STOP_WITHIN_S - 1, False), (STOP_WITHIN_S + 1, True)])
+def test_a_stopping_session_waits_for_the_end_of_an_epoch_but_not_for_ever(seconds: float, ends: bool) -> None:
+    assert SessionWatch(Book(stopping_for=seconds)).stop_all() is ends  # type: ignore[arg-type]
 
 
-def test_a_trial_that_ends_well_leaves_all_its_files(session: Session, tmp_path: Path) -> None:
-    result = session.train()
-    assert session.tell(result) == [False] * 4
-    save_checkpoint(tmp_path / CHECKPOINT_NAME, result.last)
-    session.book.finish("a", tmp_path, crash=None)
-    kept = session.folder.trial(0)
-    assert load_config(kept.config) == result.last.config
-    assert [row["epoch"] for row in read_json_lines(kept.metrics)] == [0, 1, 2, 3]
-    assert read_json(kept.receipt)["fingerprint"] == "planted"
-    assert kept.best_checkpoint.exists()
-    assert session.ledger.best() == (0, max(metrics.recall_mean for metrics in result.history))
-    assert session.changes == 2
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_stops_the_book_and_the_second_is_obeyed_at_once(number: signal.Signals) -> None:
+    book = Book()
+    before = signal.getsignal(number)
+    with _stop_signals(book) as received:  # type: ignore[arg-type]
+        os.kill(os.getpid(), number)
+        assert received == [number]
+        assert book.stopped == 1
+        assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is before
 
 
-def test_an_epoch_that_is_told_twice_counts_once(session: Session) -> None:
-    result = session.train()
-    session.tell(result)
-    session.tell(result)
-    assert len(read_json_lines(session.folder.trial(0).metrics)) == 4
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"seed": 7}, "the receipt's configuration is not the one that was asked"),
-        ({"optimizer.weight_decay": 0.2}, "the receipt's configuration is not the one that was asked"),
-    ],
-)
-def test_a_worker_that_trained_something_else_fails_the_trial(
-    session: Session, change: dict[str, Any], reason: str
-) -> None:
-    session.tell(session.train(**change))
-    session.book.finish("a", None, crash=None)
-    assert reasons(session) == [reason]
-
-
-def test_a_rate_that_never_reached_the_optimizer_fails_the_trial(session: Session) -> None:
-    result = session.train()
-    for group in result.receipt.optimizer_groups:
-        group["learning_rate"] = 0.5
-    session.tell(result)
-    session.book.finish("a", None, crash=None)
-    assert reasons(session) == ["the optimizer held learning rates [0.5], not 0.01"]
-
-
-@pytest.mark.parametrize("crash", [None, "the worker died"])
-def test_a_trial_without_a_report_fails_with_its_reason(session: Session, crash: str | None) -> None:
-    session.book.finish("a", None, crash=crash)
-    assert reasons(session) == [crash or "ended without a report"]
-
-
-def test_a_failure_that_the_worker_tells_is_kept(session: Session) -> None:
-    session.book.record("a", {"failure": "DivergedError: the loss is not finite in epoch 2"})
-    session.book.finish("a", None, crash=None)
-    assert reasons(session) == ["DivergedError: the loss is not finite in epoch 2"]
-
-
-def test_a_value_that_is_no_number_is_a_failure(session: Session) -> None:
-    result = session.train()
-    row = {"metrics": json.dumps(result.history[0].to_json()), "receipt": json.dumps(result.receipt.to_json())}
-    content = json.loads(row["metrics"]) | {"recall_mean": math.inf}
-    with pytest.raises(ValueError):  # noqa: PT011
-        session.book.record("a", row | {"metrics": json.dumps(content)})
-
-
-def test_at_the_limits_there_is_no_next_trial(session: Session) -> None:
-    numbers = [session.book.next_trial(name) for name in "bcdef"]
-    assert [payload is None for payload in numbers] == [False, False, False, True, True]
+def test_the_last_line_of_rays_error_is_the_reason(tmp_path: Any) -> None:
+    path = tmp_path / "error.txt"
+    path.write_text("Traceback\n  ...\nActorDiedError: the actor died\n")
+    assert _crash_reason(SimpleNamespace(error_file=str(path))) == "ActorDiedError: the actor died"  # type: ignore[arg-type]
+    assert _crash_reason(SimpleNamespace(error_file=None)) == "the worker died"  # type: ignore[arg-type]

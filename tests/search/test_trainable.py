@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from ray import tune
 
-from core.checkpoints import Checkpoint, load_checkpoint
+from core.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from core.cli import open_features
 from core.config import TrainConfig, config_hash
 from core.training import train
 from search import trainable
-from search.trainable import CHECKPOINT_NAME, run_trial
+from search.storage import CHECKPOINT_NAME
+from search.trainable import run_trial
 
 
 class Reports:
@@ -38,7 +39,7 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> Reports:
 
 
 def payload(config: TrainConfig, fingerprint: str, **changes: Any) -> dict[str, Any]:
-    content = {"config": config.model_dump(mode="json"), "fingerprint": fingerprint}
+    content = {"config": config.model_dump(mode="json"), "fingerprint": fingerprint, "storage": "", "resume_from": None}
     return {**content, "threads": 1, "gpu": 0, "checkpoint_every_s": 3600.0, **changes}
 
 
@@ -81,3 +82,17 @@ def test_ray_may_stop_a_trial_with_system_exit(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(trainable.tune, "get_checkpoint", lambda: None)
     with pytest.raises(SystemExit):
         run_trial(payload(demo_config, features.fingerprint))
+
+
+def test_an_interrupted_trial_is_taken_up_where_it_was(
+    reports: Reports, demo_config: TrainConfig, tmp_path: Path
+) -> None:
+    features = open_features(demo_config)
+    run_trial(payload(demo_config, features.fingerprint, checkpoint_every_s=0.0))
+    whole = [json.loads(row["metrics"]) for row in reports.rows]
+    save_checkpoint(tmp_path / CHECKPOINT_NAME, reports.checkpoints[0])
+    reports.rows.clear()
+    place = {"storage": str(tmp_path), "resume_from": str(tmp_path / CHECKPOINT_NAME)}
+    run_trial(payload(demo_config, features.fingerprint, **place))
+    (row,) = reports.rows
+    assert json.loads(row["metrics"])["recall_mean"] == whole[1]["recall_mean"]

@@ -1,0 +1,27 @@
+"""Copies of feature stores on nodes that cannot see the folder where they were extracted."""
+
+from pathlib import Path
+
+from filelock import FileLock
+
+from core.features import FeatureStore
+
+NODE_CACHE = Path("~/.cache/crossmodal-search/features")
+"""Where a node keeps copies of feature stores that it cannot see."""
+
+
+def find_store(root: Path, fingerprint: str) -> Path | None:
+    """The folder of stores that holds this one: the configured one, else this node's cache."""
+    for place in (root, NODE_CACHE.expanduser()):
+        if FeatureStore.exists(place, fingerprint):
+            return place
+    return None
+
+
+def write_piece(name: str, position: int, piece: bytes) -> None:
+    """Runs on a node: put a piece of a file where it belongs in the cache, one writer at a time."""
+    path = NODE_CACHE.expanduser() / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")), path.open("r+b" if path.exists() else "wb") as stream:
+        stream.seek(position)
+        stream.write(piece)
