@@ -5,12 +5,12 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from analysis.trials import load_trials
 from core.files import CampaignFolder
@@ -23,12 +23,31 @@ PASSWORD = "known-only-to-the-test"
 
 @pytest.fixture
 def s3() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = f"scheme=http&endpoint_override={host}:{port}&region=us-east-1&allow_bucket_creation=true"
+    """An S3-compatible server, in a process of its own."""
+    port = free_port()
+    serve = "import sys; from moto.server import main; main(sys.argv[1:])"
+    server = subprocess.Popen(
+        [sys.executable, "-c", serve, "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until_open(port)
+    options = f"scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1&allow_bucket_creation=true"
     yield f"s3://campaigns/test?{options}"
-    server.stop()
+    server.kill()
+    server.wait()
+
+
+def wait_until_open(port: int) -> None:
+    """Until something listens there."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline, "the server does not start"
+            time.sleep(0.2)
 
 
 def find_postgres() -> Path | None:
@@ -65,13 +84,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = subprocess.Popen(
         [programs / "postgres", "-D", data, *listen], cwd=folder, stderr=subprocess.DEVNULL, **user
     )  # type: ignore[call-overload]
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.2)
+    wait_until_open(port)
     yield f"postgresql://tester:{PASSWORD}@127.0.0.1:{port}/postgres"
     server.terminate()
     server.wait()

@@ -57,7 +57,7 @@ def finished(folder: CampaignFolder) -> dict[int, float]:
     return dict(zip(ended["number"], ended["value"], strict=True))
 
 
-def wait_for(folder: CampaignFolder, trials: int, process: subprocess.Popen[str], timeout: float = 90) -> None:
+def wait_for(folder: CampaignFolder, trials: int, process: subprocess.Popen[str], timeout: float = 180) -> None:
     """Until so many trials have ended, or the driver has."""
     deadline = time.monotonic() + timeout
     while len(finished(folder)) < trials and process.poll() is None:
@@ -182,21 +182,22 @@ def test_failing_trials_keep_their_reason_and_too_many_in_a_row_stop_the_campaig
 
 
 def test_a_worker_that_hangs_is_killed_and_the_campaign_goes_on(demo: Path, tmp_path: Path) -> None:
-    content = CAMPAIGN.replace("trials: 5", "trials: 2") + "trial_timeout_s: 6\nmax_failed_trials: 9\n"
-    campaign = write_campaign(tmp_path, demo, content, epochs=60)
+    content = CAMPAIGN.replace("trials: 5", "trials: 2") + "trial_timeout_s: 20\nmax_failed_trials: 9\n"
+    campaign = write_campaign(tmp_path, demo, content, epochs=100)
     folder = CampaignFolder(tmp_path / "c")
     process = start("search", campaign, "--output-dir", folder.root, cwd=tmp_path)
-    deadline = time.monotonic() + 60
-    while not read_json_lines(folder.trial(0).metrics) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 90
+    while not read_json_lines(folder.trial(0).metrics):
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     workers = [pid for pid in descendants(process.pid) if "ray::" in command_of(pid) and "run_trial" in command_of(pid)]
     assert workers
     os.kill(workers[0], signal.SIGSTOP)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
     trials = load_trials(folder)
     assert sorted(trials["state"]) == ["complete", "failed"]
-    assert "no report for 6 s" in trials["reason"].tolist()
+    assert "no report for 20 s" in trials["reason"].tolist()
 
 
 def command_of(pid: int) -> str:
