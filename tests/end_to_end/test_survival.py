@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -72,19 +72,34 @@ def long_campaign(demo: Path, tmp_path: Path) -> Path:
     return write_campaign(tmp_path, demo, content, epochs=25)
 
 
-@pytest.fixture(autouse=True)
-def _nothing_stays() -> Iterator[None]:
-    yield
-    subprocess.run(["pkill", "-9", "-f", "raylet|gcs_server|ray::"], check=False)
+Begin = Callable[..., subprocess.Popen[str]]
 
 
-def test_a_driver_killed_again_and_again_loses_nothing(long_campaign: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Begin]:
+    """Starts the command line; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: object) -> subprocess.Popen[str]:
+        started.append(start(*arguments, cwd=tmp_path))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            kill_everything(process)
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                stream.close()
+
+
+def test_a_driver_killed_again_and_again_loses_nothing(long_campaign: Path, tmp_path: Path, begin: Begin) -> None:
     folder = CampaignFolder(tmp_path / "c")
     command = ("search", long_campaign, "--output-dir", folder.root)
     generator, kills = random.Random(0), 0
     kept: dict[int, float] = {}
     for _ in range(5):
-        process = start(*command, cwd=tmp_path)
+        process = begin(*command)
         wait_for(folder, len(kept) + 1, process)
         time.sleep(generator.uniform(0, 1.5))
         assert process.poll() is None, "the campaign ended before it could be killed"
@@ -115,11 +130,11 @@ def test_a_driver_killed_again_and_again_loses_nothing(long_campaign: Path, tmp_
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_in_good_order_and_the_same_command_continues(
-    long_campaign: Path, tmp_path: Path, number: signal.Signals, code: int
+    long_campaign: Path, tmp_path: Path, begin: Begin, number: signal.Signals, code: int
 ) -> None:
     folder = CampaignFolder(tmp_path / "c")
     command = ("search", long_campaign, "--output-dir", folder.root, "--trials", 5)
-    process = start(*command, cwd=tmp_path)
+    process = begin(*command)
     wait_for(folder, 1, process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -133,12 +148,12 @@ def test_a_signal_stops_in_good_order_and_the_same_command_continues(
     assert len(finished(folder)) == 5
 
 
-def test_an_interrupted_trial_continues_from_its_checkpoint(demo: Path, tmp_path: Path) -> None:
+def test_an_interrupted_trial_continues_from_its_checkpoint(demo: Path, tmp_path: Path, begin: Begin) -> None:
     content = CAMPAIGN.replace("trials: 5", "trials: 1") + "checkpoint_every_s: 0\nresources: {cpu: 1}\n"
     campaign = write_campaign(tmp_path, demo, content, epochs=400)
     folder = CampaignFolder(tmp_path / "c")
     command = ("search", campaign, "--output-dir", folder.root)
-    process = start(*command, cwd=tmp_path)
+    process = begin(*command)
     deadline = time.monotonic() + 90
     while len(read_json_lines(folder.trial(0).metrics)) < 40 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -152,9 +167,9 @@ def test_an_interrupted_trial_continues_from_its_checkpoint(demo: Path, tmp_path
     assert sum(taken_up) >= 30  # those epochs were not trained again
 
 
-def test_a_second_driver_is_refused_by_name(long_campaign: Path, tmp_path: Path) -> None:
+def test_a_second_driver_is_refused_by_name(long_campaign: Path, tmp_path: Path, begin: Begin) -> None:
     folder = CampaignFolder(tmp_path / "c")
-    process = start("search", long_campaign, "--output-dir", folder.root, cwd=tmp_path)
+    process = begin("search", long_campaign, "--output-dir", folder.root)
     wait_for(folder, 1, process)
     second = run("search", long_campaign, "--output-dir", folder.root, cwd=tmp_path)
     status = run("status", folder.root, cwd=tmp_path)
@@ -181,11 +196,11 @@ def test_failing_trials_keep_their_reason_and_too_many_in_a_row_stop_the_campaig
     assert run("search", campaign, "--output-dir", tmp_path / "c", "--trials", 9, cwd=tmp_path).code == 2
 
 
-def test_a_worker_that_hangs_is_killed_and_the_campaign_goes_on(demo: Path, tmp_path: Path) -> None:
+def test_a_worker_that_hangs_is_killed_and_the_campaign_goes_on(demo: Path, tmp_path: Path, begin: Begin) -> None:
     content = CAMPAIGN.replace("trials: 5", "trials: 2") + "trial_timeout_s: 20\nmax_failed_trials: 9\n"
     campaign = write_campaign(tmp_path, demo, content, epochs=400)
     folder = CampaignFolder(tmp_path / "c")
-    with start("search", campaign, "--output-dir", folder.root, cwd=tmp_path) as process:
+    with begin("search", campaign, "--output-dir", folder.root) as process:
         deadline = time.monotonic() + 90
         while not all(read_json_lines(folder.trial(number).metrics) for number in (0, 1)):
             assert time.monotonic() < deadline
