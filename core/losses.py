@@ -82,12 +82,17 @@ def itm_loss(
     similarity = (image @ text.T / temperature).detach()
     texts = hard_negatives(similarity, groups, generator)  # [B]
     images = hard_negatives(similarity.T, groups, generator)
-    logits = match(torch.cat([image, image, image[images]]), torch.cat([text, text[texts], text]))
+    logits = match(torch.cat([image, image, _rows(image, images)]), torch.cat([text, _rows(text, texts), text]))
     matched = torch.ones_like(groups)
     target = torch.cat([matched * MATCH, matched * (1 - MATCH), matched * (1 - MATCH)])
     counts = torch.cat([matched, (texts >= 0).long(), (images >= 0).long()]).to(logits.dtype)
     losses = functional.cross_entropy(logits, target, reduction="none")
     return (losses * counts).sum() / counts.sum()
+
+
+def _rows(table: Tensor, rows: Tensor) -> Tensor:
+    """`table[rows]` for rows of which -1 does not count; its gradient, unlike that one's, adds up in a fixed order."""
+    return functional.embedding(rows.clamp(min=0), table)
 
 
 def box_loss(predicted: Tensor, target: Tensor, *, giou: float) -> Tensor:

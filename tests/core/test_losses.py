@@ -131,3 +131,31 @@ def test_the_total_is_linear_in_the_weights(weights: tuple[float, float, float, 
     itc, itm, box, spatial = weights
     total = losses.total(itc=itc, itm=itm, box=box, spatial=spatial)
     assert total.item() == pytest.approx(itc + 2 * itm + 3 * box + 4 * spatial, rel=1e-5)
+
+
+def test_the_gradient_of_matching_adds_up_in_the_same_order_with_several_threads() -> None:
+    """Many pairs share a hard negative, and floats do not add up alike in every order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        gradients = [_matching_gradient() for _ in range(10)]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+
+
+def _matching_gradient() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    image = functional.normalize(torch.randn(512, 64, generator=generator), dim=1).requires_grad_()
+    text = functional.normalize(torch.randn(512, 64, generator=generator), dim=1)
+    weight = torch.randn(128, 2, generator=generator)
+    loss = itm_loss(
+        lambda left, right: torch.cat([left, right], dim=1) @ weight,
+        image,
+        text,
+        torch.arange(512),
+        torch.tensor(0.01),
+        generator,
+    )
+    (gradient,) = torch.autograd.grad(loss, image)
+    return gradient
