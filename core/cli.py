@@ -12,6 +12,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from core.config import TrainConfig
+    from core.extraction import EncodeShards
     from core.features import Features, FeatureStore
     from core.records import EpochMetrics
     from core.tracking import Tracker
@@ -100,15 +101,6 @@ def check(
 
 def _shown_in(progress: Progress, task: TaskID) -> Callable[[int, int], None]:
     return lambda done, total: progress.update(task, completed=done, total=total)
-
-
-@features_app.command()
-def extract(config: ConfigOption) -> None:
-    """Run the frozen backbone once over every picture and every distinct text."""
-    from core.config import load_config
-
-    store = prepare_features(load_config(config))
-    say(f"features {store.fingerprint} in {store.folder}")
 
 
 @features_app.command()
@@ -257,8 +249,15 @@ def _told_to(tracker: "Tracker", name_of: "Callable[[EpochMetrics], str]") -> "C
     return tell
 
 
-def prepare_features(config: "TrainConfig") -> "FeatureStore":
-    """The feature store of a configuration, extracted first where it is missing."""
+def prepare_features(
+    config: "TrainConfig", *, encode: "EncodeShards | None" = None, shard: int | None = None
+) -> "FeatureStore":
+    """The feature store of a configuration, extracted first where it is missing.
+
+    Args:
+        encode: how; by default the backbone is loaded in this process.
+        shard: pictures or texts that an interruption can lose.
+    """
     from core.features import FeatureStore
     from core.fingerprint import plan_features
 
@@ -269,17 +268,17 @@ def prepare_features(config: "TrainConfig") -> "FeatureStore":
     for kind, count in plan.repaired.items():
         say(f"repaired in the annotations: {kind}, {count} times", style="yellow")
     from core.backbone import load_backbone
-    from core.extraction import extract_features
+    from core.extraction import SHARD, encode_here, extract_features
 
     say(f"extracting features {plan.parts.fingerprint} with {config.features.backbone}")
-    backbone = load_backbone(config.features)
     with progress_bar() as progress:
         tasks = {kind: progress.add_task(kind, total=None) for kind in ("images", "texts")}
         return extract_features(
             plan.records,
-            backbone,
+            encode or encode_here(load_backbone(config.features)),
             root,
             parts=plan.parts,
+            shard=shard or SHARD,
             on_progress=lambda kind, done, total: progress.update(tasks[kind], completed=done, total=total),
         )
 

@@ -4,12 +4,12 @@ Work goes shard by shard into `<root>/.<fingerprint>.partial`; each shard is wri
 extraction goes on after its last whole shard. The finished store appears under its fingerprint by one rename.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,8 +29,31 @@ from core.fingerprint import FingerprintParts
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being encoded ('images' or 'texts'), how many are done, and of how many."""
 
+SHARD = 1024
 HEALTH_SAMPLE = 20_000
 PREFETCHED_BATCHES = 3
+
+
+Kind = Literal["images", "texts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Pictures or texts that are encoded together: the unit of work."""
+
+    kind: Kind
+    start: int
+    items: tuple[Any, ...]
+    """Paths of pictures, or texts, from row `start` of all of them."""
+
+    @property
+    def file_name(self) -> str:
+        """Tells the rows, so that shards of another size are not mistaken for these."""
+        return f"shard_{self.kind}_{self.start:08d}_{self.start + len(self.items):08d}.safetensors"
+
+
+EncodeShards = Callable[[Sequence[Shard]], Iterable[tuple[Shard, bytes]]]
+"""Gives the content of each shard's file, in any order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +67,11 @@ class SplitIndex:
 
 def extract_features(
     records: Mapping[Split, Sequence[ImageRecord]],
-    backbone: FrozenBackbone,
+    encode: EncodeShards,
     root: Path,
     *,
     parts: FingerprintParts,
-    shard: int = 1024,
+    shard: int = SHARD,
     on_progress: OnProgress = lambda kind, done, total: None,
 ) -> FeatureStore:
     """Encode everything that the store with this fingerprint lacks, and open it.
@@ -56,6 +79,7 @@ def extract_features(
     Only one process extracts a fingerprint at a time; a second one waits and then finds it done.
 
     Args:
+        encode: `encode_here` with a backbone, or a cluster's way of doing the same.
         root: folder of all stores.
         shard: pictures or texts a shard, the unit of work that an interruption can lose.
     Raises:
@@ -70,11 +94,9 @@ def extract_features(
         splits = index_splits(records)
         images = [record.image for split in splits.values() for record in split.records]
         texts = list(dict.fromkeys(text for split in splits.values() for text in split.texts))
-        repaired = _encode_shards(
-            "images", images, lambda rows: encode_pictures(backbone, rows), work, shard, on_progress
-        )
-        _encode_shards("texts", texts, lambda rows: (backbone.encode_texts(rows), 0), work, shard, on_progress)
-        _assemble(splits, texts, work, parts, shard, {"pictures repaired": repaired}, backbone.parameter_count)
+        shards = [*_cut("images", images, shard), *_cut("texts", texts, shard)]
+        _write_missing(shards, encode, work, on_progress)
+        _assemble(splits, texts, work, parts, shards)
         work.rename(root / parts.fingerprint)
     return FeatureStore.open(root, parts.fingerprint)
 
@@ -91,35 +113,49 @@ def index_splits(records: Mapping[Split, Sequence[ImageRecord]]) -> dict[Split, 
     return splits
 
 
-def _encode_shards(
-    kind: str,
-    items: Sequence[Any],
-    encode: Callable[[Sequence[Any]], tuple[Mapping[Any, Tensor], int]],
-    work: Path,
-    shard: int,
-    on_progress: OnProgress,
-) -> int:
-    """Write every shard that is missing or torn; returns how many pictures of those had to be repaired."""
+def _cut(kind: Kind, items: Sequence[Any], size: int) -> list[Shard]:
+    return [Shard(kind, start, tuple(items[start : start + size])) for start in range(0, len(items), size)]
+
+
+def _write_missing(shards: Sequence[Shard], encode: EncodeShards, work: Path, on_progress: OnProgress) -> None:
+    """Write every shard that is missing or torn."""
+    missing = [shard for shard in shards if not _is_whole(work / shard.file_name, shard)]
+    total, done = Counter[Kind](), Counter[Kind]()
+    for shard in shards:
+        total[shard.kind] += len(shard.items)
+        done[shard.kind] += 0 if shard in missing else len(shard.items)
+    for kind in total:
+        on_progress(kind, done[kind], total[kind])
+    for shard, content in encode(missing) if missing else ():
+        write_atomically(work / shard.file_name, content)
+        done[shard.kind] += len(shard.items)
+        on_progress(shard.kind, done[shard.kind], total[shard.kind])
+
+
+def encode_here(backbone: FrozenBackbone) -> EncodeShards:
+    """One shard after the other in this process."""
+    return lambda shards: ((shard, encode_shard(backbone, shard)) for shard in shards)
+
+
+def encode_shard(backbone: FrozenBackbone, shard: Shard) -> bytes:
+    """Safetensors of [N, width] float32 per pooling; how many pictures had to be repaired is in the metadata."""
     repaired = 0
-    for start in range(0, len(items), shard):
-        rows = items[start : start + shard]
-        path = _shard_path(work, kind, start // shard)
-        if not _is_whole(path, len(rows)):
-            pooled, repairs = encode(rows)
-            repaired += repairs
-            write_atomically(path, save({name: features.cpu().contiguous() for name, features in pooled.items()}))
-        on_progress(kind, start + len(rows), len(items))
-    return repaired
+    pooled: Mapping[Any, Tensor]
+    if shard.kind == "images":
+        pooled, repaired = encode_pictures(backbone, shard.items)
+    else:
+        pooled = backbone.encode_texts(shard.items)
+    facts = {"repaired": str(repaired), "backbone_parameters": str(backbone.parameter_count)}
+    tensors = {name: features.cpu().contiguous() for name, features in pooled.items()}
+    content: bytes = save(tensors, metadata=facts)
+    return content
 
 
-def _shard_path(work: Path, kind: str, number: int) -> Path:
-    return work / f"shard_{kind}_{number:06d}.safetensors"
-
-
-def _is_whole(path: Path, rows: int) -> bool:
+def _is_whole(path: Path, shard: Shard) -> bool:
     try:
         with safe_open(path, framework="pt") as content:
-            return all(content.get_slice(name).get_shape()[0] == rows for name in content.keys())  # noqa: SIM118
+            lengths = [content.get_slice(name).get_shape()[0] for name in content.keys()]  # noqa: SIM118
+            return set(lengths) == {len(shard.items)}
     except (OSError, SafetensorError):
         return False
 
@@ -160,9 +196,7 @@ def _assemble(
     texts: Sequence[str],
     work: Path,
     parts: FingerprintParts,
-    shard: int,
-    repaired: Mapping[str, int],
-    backbone_parameters: int,
+    shards: Sequence[Shard],
 ) -> None:
     """Turn the shards into one table per split and pooling, with indices, statistics and health; drop the shards."""
     row_of_text = {text: row for row, text in enumerate(texts)}
@@ -171,35 +205,47 @@ def _assemble(
         folder.mkdir(exist_ok=True)
         image_rows = np.arange(index.first_image, index.first_image + len(index.records))
         text_rows = np.array([row_of_text[text] for text in index.texts], dtype=np.int64)
-        _write_tables(work, "images", image_rows, folder, shard)
-        _write_tables(work, "texts", text_rows, folder, shard)
+        _write_tables(work, [shard for shard in shards if shard.kind == "images"], image_rows, folder)
+        _write_tables(work, [shard for shard in shards if shard.kind == "texts"], text_rows, folder)
         write_atomically(folder / "index.safetensors", save(index_tensors(index, group_numbers(splits))))
+    facts = _facts(work, shards)
     statistics, health, dimensions = _describe(work / "train")
     write_atomically(work / "statistics.safetensors", save(statistics))
     manifest = {
         "fingerprint": parts.fingerprint,
         "parts": asdict(parts),
-        "backbone_parameters": backbone_parameters,
+        "backbone_parameters": max(fact["backbone_parameters"] for fact in facts),
         "dimensions": dimensions,
         "counts": {split: _counts(index) for split, index in splits.items()},
         "health": health,
-        "repaired": dict(repaired),
+        "repaired": {"pictures repaired": sum(fact["repaired"] for fact in facts)},
     }
     write_json(work / "manifest.json", manifest)
     for path in work.glob("shard_*"):
         path.unlink()
 
 
-def _write_tables(work: Path, kind: str, rows: NDArray[np.int64], folder: Path, shard: int) -> None:
+def _facts(work: Path, shards: Sequence[Shard]) -> list[dict[str, int]]:
+    """What each shard tells of itself."""
+    facts = []
+    for shard in shards:
+        with safe_open(work / shard.file_name, framework="pt") as content:
+            facts.append({name: int(value) for name, value in content.metadata().items()})
+    return facts
+
+
+def _write_tables(work: Path, shards: Sequence[Shard], rows: NDArray[np.int64], folder: Path) -> None:
+    """The given rows of everything that the shards of one kind hold, a file per pooling."""
     tables: dict[str, Any] = {}
-    for number in np.unique(rows // shard):
-        content = load_file(_shard_path(work, kind, int(number)))
-        here = np.flatnonzero(rows // shard == number)
-        for pooling, features in content.items():
+    for shard in shards:
+        here = np.flatnonzero((rows >= shard.start) & (rows < shard.start + len(shard.items)))
+        if not len(here):
+            continue
+        for pooling, features in load_file(work / shard.file_name).items():
             if pooling not in tables:
-                path, shape = folder / f"{kind}_{pooling}.npy", (len(rows), features.shape[1])
+                path, shape = folder / f"{shard.kind}_{pooling}.npy", (len(rows), features.shape[1])
                 tables[pooling] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-            tables[pooling][here] = features.numpy()[rows[here] % shard]
+            tables[pooling][here] = features.numpy()[rows[here] - shard.start]
     for table in tables.values():
         table.flush()
 

@@ -9,10 +9,12 @@ from rich.console import Console
 
 import analysis.cli
 import core.cli
-from core.cli import OutputOption, console, open_features, prepare_features, print_epoch, say
+from core.cli import ConfigOption, OutputOption, console, open_features, prepare_features, print_epoch, say
 from core.errors import UserError
 
 if TYPE_CHECKING:
+    from core.config import TrainConfig
+    from core.features import FeatureStore
     from search.campaign import CampaignStatus, FeatureFingerprints
     from search.config import Campaign
 
@@ -25,6 +27,7 @@ app.add_typer(core.cli.app)
 app.add_typer(analysis.cli.app)
 
 LIST_OPTIONS = ("--checkpoints", "--labels")
+AddressOption = Annotated[str | None, typer.Option(help="Join this Ray cluster: auto, host:port or ray://…")]
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]
 
 
@@ -36,7 +39,7 @@ def search(
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Limit instead of the configured one.")] = None,
     hours: Annotated[float | None, typer.Option(min=0.0, help="Limit instead of the configured one.")] = None,
-    address: Annotated[str | None, typer.Option(help="Join this Ray cluster: auto, host:port or ray://…")] = None,
+    address: AddressOption = None,
     no_reuse: Annotated[bool, typer.Option("--no-reuse", help="A fresh worker process for every trial.")] = False,
 ) -> None:
     """Bring a campaign to its limits: start it, continue it after a crash, or extend it."""
@@ -47,7 +50,7 @@ def search(
 
     plan = load_campaign(campaign).with_limits(trials=trials, hours=hours)
     folder = CampaignFolder((output_dir or Path("output") / plan.name).resolve())
-    fingerprints = _prepare_all_features(plan)
+    fingerprints = _prepare_all_features(plan, address)
     say(
         f"campaign {plan.name}: up to {plan.limits.trials} trials of {plan.base.recipe.epochs} epochs, "
         f"{len(plan.space.dimensions)} searched settings, objective {plan.objective}, in {folder.root}"
@@ -62,12 +65,32 @@ def search(
     _print_outcome(status, plan.objective)
 
 
-def _prepare_all_features(campaign: "Campaign") -> "FeatureFingerprints":
+@core.cli.features_app.command()
+def extract(
+    config: ConfigOption,
+    address: AddressOption = None,
+    shard: Annotated[int | None, typer.Option(min=1, help="Inputs that an interruption can lose.")] = None,
+) -> None:
+    """Run the frozen backbone once over every picture and every distinct text, here or on a cluster."""
+    from core.config import load_config
+
+    store = _prepare_features(load_config(config), address, shard)
+    say(f"features {store.fingerprint} in {store.folder}")
+
+
+def _prepare_features(config: "TrainConfig", address: str | None, shard: int | None = None) -> "FeatureStore":
+    if address is None:
+        return prepare_features(config, shard=shard)
+    from search.extraction import encode_on_cluster
+
+    return prepare_features(config, encode=encode_on_cluster(config.features, address), shard=shard)
+
+
+def _prepare_all_features(campaign: "Campaign", address: str | None) -> "FeatureFingerprints":
     from search.campaign import FeatureFingerprints, extraction_variant, extraction_variants
 
-    stores = {
-        extraction_variant(config): prepare_features(config) for config in extraction_variants(campaign, campaign.base)
-    }
+    variants = extraction_variants(campaign, campaign.base)
+    stores = {extraction_variant(config): _prepare_features(config, address) for config in variants}
     return FeatureFingerprints({variant: store.fingerprint for variant, store in stores.items()})
 
 

@@ -9,7 +9,7 @@ from core.backbone import FrozenBackbone, load_backbone
 from core.config import TrainConfig
 from core.data import open_image
 from core.errors import UserError
-from core.extraction import extract_features
+from core.extraction import encode_here, extract_features
 from core.features import FeatureStore
 from core.fingerprint import FeaturePlan, plan_features
 
@@ -37,7 +37,7 @@ class Interrupt:
 
 
 def extract(plan: FeaturePlan, backbone: FrozenBackbone, root: Path, **options: Callable[..., None]) -> FeatureStore:
-    return extract_features(plan.records, backbone, root, parts=plan.parts, shard=8, **options)  # type: ignore[arg-type]
+    return extract_features(plan.records, encode_here(backbone), root, parts=plan.parts, shard=8, **options)  # type: ignore[arg-type]
 
 
 def test_every_row_is_the_backbones_own_vector(plan: FeaturePlan, backbone: FrozenBackbone, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_an_interrupted_extraction_goes_on_after_its_last_whole_shard(
     plan: FeaturePlan, backbone: FrozenBackbone, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        extract(plan, backbone, tmp_path / "a", on_progress=Interrupt(after=3))
+        extract(plan, backbone, tmp_path / "a", on_progress=Interrupt(after=5))
     assert not FeatureStore.exists(tmp_path / "a", plan.parts.fingerprint)
     shards = sorted((tmp_path / "a").glob(".*.partial/shard_*"))
     times = {path: path.stat().st_mtime_ns for path in shards}
