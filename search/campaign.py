@@ -74,11 +74,14 @@ def advance(
     fingerprints: FeatureFingerprints,
     *,
     address: str | None = None,
+    nodes: int = 1,
     reuse_actors: bool = True,
     on_status: OnStatus = lambda status: None,
 ) -> CampaignStatus:
     """Start, continue or extend: bring the campaign to its limits.
 
+    Args:
+        nodes: of the cluster at `address` that must have joined before trials are placed.
     Raises:
         UserError: another driver is at work, something else than the limits was changed, or nothing fits the cluster.
     """
@@ -102,7 +105,7 @@ def advance(
         stopped_by = None
         if ledger.has_work:
             try:
-                with connect(address):
+                with connect(address, nodes=nodes):
                     resources = campaign.resources
                     slots = count_slots(cpu=resources.cpu, gpu=resources.gpu)
                     preflight(campaign, fingerprints.by_variant.values(), storage)

@@ -28,6 +28,7 @@ app.add_typer(analysis.cli.app)
 
 LIST_OPTIONS = ("--checkpoints", "--labels")
 AddressOption = Annotated[str | None, typer.Option(help="Join this Ray cluster: auto, host:port or ray://…")]
+NodesOption = Annotated[int, typer.Option(min=1, help="Wait until the cluster has so many.")]
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]
 
 
@@ -40,6 +41,7 @@ def search(
     trials: Annotated[int | None, typer.Option(min=1, help="Limit instead of the configured one.")] = None,
     hours: Annotated[float | None, typer.Option(min=0.0, help="Limit instead of the configured one.")] = None,
     address: AddressOption = None,
+    nodes: NodesOption = 1,
     no_reuse: Annotated[bool, typer.Option("--no-reuse", help="A fresh worker process for every trial.")] = False,
 ) -> None:
     """Bring a campaign to its limits: start it, continue it after a crash, or extend it."""
@@ -50,14 +52,20 @@ def search(
 
     plan = load_campaign(campaign).with_limits(trials=trials, hours=hours)
     folder = CampaignFolder((output_dir or Path("output") / plan.name).resolve())
-    fingerprints = _prepare_all_features(plan, address)
+    fingerprints = _prepare_all_features(plan, address, nodes)
     say(
         f"campaign {plan.name}: up to {plan.limits.trials} trials of {plan.base.recipe.epochs} epochs, "
         f"{len(plan.space.dimensions)} searched settings, objective {plan.objective}, in {folder.root}"
     )
     with CampaignProgress(console, plan.objective) as progress:
         status = advance(
-            plan, folder, fingerprints, address=address, reuse_actors=not no_reuse, on_status=progress.update
+            plan,
+            folder,
+            fingerprints,
+            address=address,
+            nodes=nodes,
+            reuse_actors=not no_reuse,
+            on_status=progress.update,
         )
     if status.stopped_by:
         say(f"stopped; {status.finished + status.pruned} trials are kept. Continue with the same command.")
@@ -69,28 +77,31 @@ def search(
 def extract(
     config: ConfigOption,
     address: AddressOption = None,
+    nodes: NodesOption = 1,
     shard: Annotated[int | None, typer.Option(min=1, help="Inputs that an interruption can lose.")] = None,
 ) -> None:
     """Run the frozen backbone once over every picture and every distinct text, here or on a cluster."""
     from core.config import load_config
 
-    store = _prepare_features(load_config(config), address, shard)
+    store = _prepare_features(load_config(config), address, nodes, shard)
     say(f"features {store.fingerprint} in {store.folder}")
 
 
-def _prepare_features(config: "TrainConfig", address: str | None, shard: int | None = None) -> "FeatureStore":
+def _prepare_features(
+    config: "TrainConfig", address: str | None, nodes: int, shard: int | None = None
+) -> "FeatureStore":
     if address is None:
         return prepare_features(config, shard=shard)
     from search.extraction import encode_on_cluster
 
-    return prepare_features(config, encode=encode_on_cluster(config.features, address), shard=shard)
+    return prepare_features(config, encode=encode_on_cluster(config.features, address, nodes=nodes), shard=shard)
 
 
-def _prepare_all_features(campaign: "Campaign", address: str | None) -> "FeatureFingerprints":
+def _prepare_all_features(campaign: "Campaign", address: str | None, nodes: int) -> "FeatureFingerprints":
     from search.campaign import FeatureFingerprints, extraction_variant, extraction_variants
 
     variants = extraction_variants(campaign, campaign.base)
-    stores = {extraction_variant(config): _prepare_features(config, address) for config in variants}
+    stores = {extraction_variant(config): _prepare_features(config, address, nodes) for config in variants}
     return FeatureFingerprints({variant: store.fingerprint for variant, store in stores.items()})
 
 
@@ -149,3 +160,7 @@ def _one_flag_a_value(arguments: list[str]) -> list[str]:
         else:
             spread += [flag, argument] if flag else [argument]
     return spread
+
+
+if __name__ == "__main__":  # where only the dependencies are installed: python -m search.cli
+    main()

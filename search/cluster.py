@@ -3,6 +3,7 @@
 import math
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,16 +24,19 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 ANSWER_WITHIN_S = 10
+NODES_JOIN_WITHIN_S = 300
 OBJECT_STORE_BYTES = 128 * 2**20
 """Features are memory-mapped from disk, so little ever travels through Ray's object store."""
 
 
 @contextmanager
-def connect(address: str | None) -> Iterator[None]:
+def connect(address: str | None, *, nodes: int = 1) -> Iterator[None]:
     """Join the cluster at `address`, or start Ray on this machine and stop it afterwards.
 
+    Args:
+        nodes: that must have joined the cluster, the head included.
     Raises:
-        UserError: no cluster answers at the address.
+        UserError: no cluster answers at the address, or the nodes do not come.
     """
     if address is not None:
         _require_answer(address)
@@ -55,6 +59,7 @@ def connect(address: str | None) -> Iterator[None]:
         reason = str(error).splitlines()[0]
         raise UserError(f"no Ray cluster answers at {address} ({reason})", how="check --address") from None
     try:
+        _wait_for_nodes(nodes)
         yield
     finally:
         ray.shutdown()
@@ -75,6 +80,17 @@ def _require_answer(address: str) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"no Ray cluster answers at {address} ({reason})", how="check --address") from None
+
+
+def _wait_for_nodes(number: int) -> None:
+    """A cluster's nodes seldom come up all at once."""
+    deadline = time.monotonic() + NODES_JOIN_WITHIN_S
+    while (alive := sum(node["Alive"] for node in ray.nodes())) < number:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"{alive} of {number} nodes joined within {NODES_JOIN_WITHIN_S} s", how="look at their logs"
+            )
+        time.sleep(1)
 
 
 def count_slots(*, cpu: float, gpu: float) -> int:

@@ -21,14 +21,14 @@ TASK_RETRIES = 3
 """How often one shard may be taken up again after its node or process died."""
 
 
-def encode_on_cluster(config: FeaturesConfig, address: str) -> EncodeShards:
+def encode_on_cluster(config: FeaturesConfig, address: str, *, nodes: int = 1) -> EncodeShards:
     """Encodes shards on the cluster at `address`, each task with a GPU of its own where the cluster has any.
 
     Pictures and a backbone that is a folder must lie where every node sees them under the same path.
     """
 
     def encode(shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
-        with connect(address):
+        with connect(address, nodes=nodes):
             gpus = 1 if config.device != "cpu" and ray.cluster_resources().get("GPU") else 0
             slots = count_slots(cpu=1, gpu=gpus)
             # Ray would end a GPU worker after each task, and the next one would load the backbone again.

@@ -1,6 +1,7 @@
 """Running the command line as a user does: inside this process where that is enough, else as a process of its own."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import pytest
 
 from search.cli import main
 
-COMMAND = [sys.executable, "-c", "from search.cli import main; main()"]
+COMMAND = [sys.executable, "-m", "search.cli"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +67,10 @@ def run(*arguments: object, cwd: Path, extra: Mapping[str, str] | None = None, t
     with start(*arguments, cwd=cwd, extra=extra) as process:
         out, err = process.communicate(timeout=timeout)
         return Outcome(process.returncode, out, err)
+
+
+def free_port() -> int:
+    """Of loopback; free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -14,7 +14,7 @@ import pytest
 
 from analysis.trials import load_trials
 from core.files import CampaignFolder
-from tests.commands import run
+from tests.commands import free_port, run
 from tests.conftest import CAMPAIGN, write_campaign
 
 pytestmark = pytest.mark.slow
@@ -53,12 +53,6 @@ def wait_until_open(port: int) -> None:
 def find_postgres() -> Path | None:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     return found[-1].parent if found else None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
