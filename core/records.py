@@ -17,14 +17,14 @@ RETRIEVAL_KEYS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10")
 class Record:
     """Base of the JSON records: `to_json` and a strict `from_json`."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Raises ValueError when a field is missing, unknown, or not of its type."""
+        """Raises ValueError when a field is missing, unknown, not of its type, or not finite."""
         record: Self = _reader(cls).validate_python(content)  # type: ignore[arg-type]
         return record
 

@@ -5,7 +5,8 @@ not Ray: `search.session` tells it what Ray says.
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +60,7 @@ class SessionBook:
         self._on_change = on_change
         self._running: dict[str, _Running] = {}
         self._stopping_since: float | None = None
+        self._broken: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray snapshots the objects that hold this one; those snapshots are never read."""
@@ -66,9 +68,12 @@ class SessionBook:
 
     def next_trial(self, ray_id: str) -> dict[str, Any] | None:
         """Ask the ledger for a trial; returns the worker's payload, or None at the limits or when stopping."""
-        planned = None if self._stopping_since is not None else self._ledger.ask()
-        if planned is None:
-            return None
+        with self._kept_from_ray():
+            planned = None if self._stopping_since is not None else self._ledger.ask()
+            return None if planned is None else self._begin(ray_id, planned)
+        return None
+
+    def _begin(self, ray_id: str, planned: PlannedTrial) -> dict[str, Any]:
         now = time.monotonic()
         trial = self._running[ray_id] = _Running(planned, now, now)
         config = planned.config
@@ -91,6 +96,11 @@ class SessionBook:
 
     def record(self, ray_id: str, row: dict[str, Any]) -> bool:
         """Write down one report; returns whether the trial should stop now."""
+        with self._kept_from_ray():
+            return self._record(ray_id, row)
+        return True
+
+    def _record(self, ray_id: str, row: dict[str, Any]) -> bool:
         trial = self._running.get(ray_id)
         if trial is None:
             return True
@@ -98,8 +108,12 @@ class SessionBook:
         if failure := row.get("failure"):
             trial.failure = failure
             return False
-        metrics = EpochMetrics.from_json(json.loads(row["metrics"]))
-        trial.receipt = Receipt.from_json(json.loads(row["receipt"]))
+        try:
+            metrics = EpochMetrics.from_json(json.loads(row["metrics"]))
+            trial.receipt = Receipt.from_json(json.loads(row["receipt"]))
+        except ValueError as error:
+            trial.failure = f"its report cannot be read: {error}"
+            return True
         if any(earlier.epoch == metrics.epoch for earlier in trial.history):
             return False  # told again after a recovery
         self._note(trial, metrics)
@@ -115,11 +129,13 @@ class SessionBook:
         Args:
             checkpoint: the last one that arrived whole.
         """
-        trial = self._running.pop(ray_id, None)
-        if trial is None:
-            return
+        with self._kept_from_ray():
+            if trial := self._running.pop(ray_id, None):
+                self._finish(trial, checkpoint, crash)
+
+    def _finish(self, trial: _Running, checkpoint: Checkpoint | None, crash: str | None) -> None:
         number = trial.planned.number
-        if trial.interrupted:
+        if trial.interrupted or self._broken is not None:
             self._ledger.interrupt(number)
             self._tracker.finish(_run_name(number), {"state": "interrupted"}, failed=True)
             self._on_change()
@@ -152,10 +168,25 @@ class SessionBook:
         return hanging
 
     def close(self) -> None:
-        """Tell the ledger of trials that had no time to stop: they are interrupted."""
+        """Tell the ledger of trials that had no time to stop: they are interrupted.
+
+        Raises:
+            Exception: what kept the book from being written during the session; its open trials are retried next time.
+        """
         for name in list(self._running):
             self._running[name].interrupted = True
             self.finish(name, None, crash=None)
+        if self._broken is not None:
+            raise self._broken
+
+    @contextmanager
+    def _kept_from_ray(self) -> Iterator[None]:
+        """Ray would take our error (a full disk, a lost database) for the trial's own, and go on."""
+        try:
+            yield
+        except Exception as error:
+            self._broken = self._broken or error
+            self.stop()
 
     def _take_up(self, trial: _Running, fingerprint: str) -> str | None:
         """Where a trial that died with its driver left off: notes its epochs, and returns its checkpoint."""

@@ -141,12 +141,22 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
 
 
 def main() -> None:
-    """Run a command; what a user got wrong becomes one line and exit code 2."""
+    """Run a command; what a user got wrong, or a full disk, becomes one line and exit code 2."""
     try:
         app(args=_one_flag_a_value(sys.argv[1:]))
     except UserError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
-        sys.exit(2)
+        _refuse(error)
+    except OSError as error:
+        _refuse(
+            UserError(
+                error.strerror or str(error), where=error.filename, how="mend that and run the same command again"
+            )
+        )
+
+
+def _refuse(error: UserError) -> None:
+    Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+    sys.exit(2)
 
 
 def _one_flag_a_value(arguments: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Ray itself: starting or joining a cluster, and counting how many trials fit on it at once."""
 
+import logging
 import math
 import os
 import socket
@@ -41,12 +42,14 @@ def connect(address: str | None, *, nodes: int = 1) -> Iterator[None]:
     if address is not None:
         _require_answer(address)
     os.environ.update(QUIET)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the ledger tells why a trial failed, in one line
     runtime_env: dict[str, Any] = {"env_vars": QUIET}
     if address is not None:
         runtime_env["py_modules"] = [str(folder) for folder in _our_packages()]  # nodes hold dependencies only
     try:
         if address is None:
             ray.init(
+                "local",  # not whatever cluster may have been started on this machine
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="error",

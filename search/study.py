@@ -102,9 +102,11 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._study.set_user_attr("hours", self.hours)
-        self._folder.driver.unlink(missing_ok=True)
-        self._lock.release()
+        try:
+            self._study.set_user_attr("hours", self.hours)
+        finally:
+            self._folder.driver.unlink(missing_ok=True)
+            self._lock.release()
 
     @property
     def session(self) -> int:

@@ -125,8 +125,21 @@ def test_a_value_that_is_no_number_is_a_failure(session: Session) -> None:
     result = session.train()
     row = {"metrics": json.dumps(result.history[0].to_json()), "receipt": json.dumps(result.receipt.to_json())}
     content = json.loads(row["metrics"]) | {"recall_mean": math.inf}
-    with pytest.raises(ValueError):  # noqa: PT011
-        session.book.record("a", row | {"metrics": json.dumps(content)})
+    assert session.book.record("a", row | {"metrics": json.dumps(content)}) is True
+    session.book.finish("a", None, crash=None)
+    (reason,) = reasons(session)
+    assert "its report cannot be read" in reason
+    assert "recall_mean" in reason
+
+
+def test_a_book_that_cannot_be_written_stops_the_session_and_is_told_at_its_end(session: Session) -> None:
+    session.folder.trial(0).metrics.mkdir(parents=True)  # nothing can be appended to a folder
+    assert session.tell(session.train())[0] is True
+    assert session.book.next_trial("b") is None
+    session.book.finish("a", None, crash=None)
+    with pytest.raises(IsADirectoryError):
+        session.book.close()
+    assert session.ledger.counts().ended == 0
 
 
 def test_at_the_limits_there_is_no_next_trial(session: Session) -> None:
