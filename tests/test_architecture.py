@@ -80,6 +80,32 @@ def test_a_module_is_a_concept_of_readable_size_with_a_docstring(path: Path) -> 
     assert ast.get_docstring(ast.parse(source))
 
 
+RUNS_WHAT_IT_READS = {
+    "pickle",
+    "cloudpickle",
+    "dill",
+    "joblib",
+    "shelve",
+    "marshal",
+    "Unpickler",
+    "unsafe_load",
+    "eval",
+}
+
+
+@pytest.mark.parametrize("path", NAMED, ids=str)
+def test_nothing_that_was_read_is_run(path: Path) -> None:
+    """Tensors are loaded with weights_only=True or as safetensors, arrays without objects, YAML as plain data."""
+    tree = ast.parse((ROOT / path).read_text())
+    assert not packages(path) & RUNS_WHAT_IT_READS
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name, options = ast.unparse(call.func), {option.arg: ast.unparse(option.value) for option in call.keywords}
+        assert name not in RUNS_WHAT_IT_READS
+        assert not name.endswith("torch.load") or options.get("weights_only") == "True"
+        assert options.get("allow_pickle", "False") == "False"
+        assert name != "yaml.load" or options["Loader"] == "_Loader"  # a yaml.SafeLoader
+
+
 @pytest.mark.parametrize("path", NAMED, ids=str)
 def test_a_module_has_its_tests_and_imports(path: Path) -> None:
     assert (ROOT / "tests" / path.parent / f"test_{path.name}").exists()
