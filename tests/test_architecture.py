@@ -80,17 +80,7 @@ def test_a_module_is_a_concept_of_readable_size_with_a_docstring(path: Path) -> 
     assert ast.get_docstring(ast.parse(source))
 
 
-RUNS_WHAT_IT_READS = {
-    "pickle",
-    "cloudpickle",
-    "dill",
-    "joblib",
-    "shelve",
-    "marshal",
-    "Unpickler",
-    "unsafe_load",
-    "eval",
-}
+RUNS_WHAT_IT_READS = {"cloudpickle", "dill", "joblib", "shelve", "marshal", "eval", "exec"}
 
 
 @pytest.mark.parametrize("path", NAMED, ids=str)
@@ -101,6 +91,7 @@ def test_nothing_that_was_read_is_run(path: Path) -> None:
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name, options = ast.unparse(call.func), {option.arg: ast.unparse(option.value) for option in call.keywords}
         assert name not in RUNS_WHAT_IT_READS
+        assert not name.startswith("pickle.")  # its exception is what torch raises
         assert not name.endswith("torch.load") or options.get("weights_only") == "True"
         assert options.get("allow_pickle", "False") == "False"
         assert name != "yaml.load" or options["Loader"] == "_Loader"  # a yaml.SafeLoader
