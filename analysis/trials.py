@@ -72,7 +72,7 @@ def open_database(variable: str) -> RDBStorage:
     if not url:
         raise UserError(f"the environment variable {variable} is not set", where="study.url_variable", how="set it")
     try:
-        return RDBStorage(url)
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # a database may restart between two trials
     except (SQLAlchemyError, ImportError, ValueError) as error:
         reason = type(error).__name__
         raise UserError(

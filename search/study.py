@@ -17,6 +17,7 @@ from typing import Literal, Self
 
 import optuna
 from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
@@ -81,7 +82,7 @@ class Ledger:
         self._open_trials: dict[int, Trial] = {}
 
     def __enter__(self) -> Self:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._folder.root.mkdir(parents=True, exist_ok=True)
         self._acquire()
         self._study = optuna.create_study(
@@ -104,9 +105,17 @@ class Ledger:
     ) -> None:
         try:
             self._study.set_user_attr("hours", self.hours)
+        except StorageInternalError as lost:
+            error = lost
         finally:
             self._folder.driver.unlink(missing_ok=True)
             self._lock.release()
+        if isinstance(error, StorageInternalError):
+            raise UserError(
+                "the database of the study no longer answers",
+                where="study.url_variable",
+                how="nothing that ended is lost; once it is back, run the same command again",
+            ) from None
 
     @property
     def session(self) -> int:

@@ -3,18 +3,21 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from analysis.trials import load_trials
 from core.files import CampaignFolder
-from tests.commands import free_port, run
+from tests.commands import free_port, run, start
 from tests.conftest import CAMPAIGN, write_campaign
 
 pytestmark = pytest.mark.slow
@@ -55,33 +58,44 @@ def find_postgres() -> Path | None:
     return found[-1].parent if found else None
 
 
-@pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+class Postgres:
     """A real server on loopback, run by an ordinary user, since PostgreSQL refuses root."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self._programs, self._folder, self._port = programs, folder, free_port()
+        self._user: dict[str, Any] = {}
+        (folder / "password").write_text(PASSWORD)
+        if os.geteuid() == 0:
+            entry = pwd.getpwnam("nobody")
+            for path in (folder, folder / "password"):
+                os.chown(path, entry.pw_uid, entry.pw_gid)
+            self._user = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+        options = ["-U", "tester", "-A", "scram-sha-256", f"--pwfile={folder}/password"]
+        setup = [programs / "initdb", "-D", folder / "data", *options]
+        subprocess.run(setup, check=True, capture_output=True, cwd=folder, **self._user)
+        self.url = {"CROSSMODAL_STUDY_URL": f"postgresql://tester:{PASSWORD}@127.0.0.1:{self._port}/postgres"}
+
+    def start(self) -> None:
+        listen = ["-h", "127.0.0.1", "-p", str(self._port), "-k", self._folder]
+        command = [self._programs / "postgres", "-D", self._folder / "data", *listen]
+        self._server = subprocess.Popen(command, cwd=self._folder, stderr=subprocess.DEVNULL, **self._user)
+        wait_until_open(self._port)
+
+    def stop(self) -> None:
+        self._server.send_signal(signal.SIGINT)  # its fast shutdown: open connections are cut
+        self._server.wait(timeout=60)
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
     programs = find_postgres()
     if programs is None:
         pytest.skip("PostgreSQL is not installed")
-    folder = Path("/tmp") / f"crossmodal-postgres-{os.getpid()}"
-    folder.mkdir()
-    (folder / "password").write_text(PASSWORD)
-    user: dict[str, object] = {}
-    if os.geteuid() == 0:
-        entry = pwd.getpwnam("nobody")
-        for path in (folder, folder / "password"):
-            os.chown(path, entry.pw_uid, entry.pw_gid)
-        user = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-    port = free_port()
-    data = folder / "data"
-    setup = [programs / "initdb", "-D", data, "-U", "tester", "-A", "scram-sha-256", f"--pwfile={folder}/password"]
-    subprocess.run(setup, check=True, capture_output=True, cwd=folder, **user)  # type: ignore[call-overload]
-    listen = ["-h", "127.0.0.1", "-p", str(port), "-k", folder]
-    server = subprocess.Popen(
-        [programs / "postgres", "-D", data, *listen], cwd=folder, stderr=subprocess.DEVNULL, **user
-    )  # type: ignore[call-overload]
-    wait_until_open(port)
-    yield f"postgresql://tester:{PASSWORD}@127.0.0.1:{port}/postgres"
-    server.terminate()
-    server.wait()
+    folder = Path(tempfile.mkdtemp(prefix="crossmodal-postgres-"))  # the path of a socket must be short
+    server = Postgres(programs, folder)
+    server.start()
+    yield server
+    server.stop()
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -95,12 +109,14 @@ def test_checkpoints_travel_through_an_object_store(demo: Path, tmp_path: Path, 
     assert not folder.sessions.exists()
 
 
-def test_the_study_lives_in_postgresql_and_its_password_in_no_file(demo: Path, tmp_path: Path, postgres: str) -> None:
+def test_the_study_lives_in_postgresql_and_its_password_in_no_file(
+    demo: Path, tmp_path: Path, postgres: Postgres
+) -> None:
     content = CAMPAIGN.replace("trials: 5", "trials: 2") + "study: {url_variable: CROSSMODAL_STUDY_URL}\n"
     campaign = write_campaign(tmp_path, demo, content)
     folder = CampaignFolder(tmp_path / "c")
     command = ("search", campaign, "--output-dir", folder.root)
-    url = {"CROSSMODAL_STUDY_URL": postgres}
+    url = postgres.url
     assert run(*command, cwd=tmp_path, extra=url).code == 0
     extended = run(*command, "--trials", 3, cwd=tmp_path, extra=url)
     assert extended.code == 0, extended.err
@@ -114,11 +130,33 @@ def test_the_study_lives_in_postgresql_and_its_password_in_no_file(demo: Path, t
     unset = run("status", folder.root, cwd=tmp_path)
     assert unset.code == 2
     assert "CROSSMODAL_STUDY_URL is not set" in unset.err
-    gone = run(
-        "status", folder.root, cwd=tmp_path, extra={"CROSSMODAL_STUDY_URL": postgres.replace("postgres", "gone", 1)}
-    )
+    elsewhere = {name: value.replace("@127.0.0.1:", "@127.0.0.1:1") for name, value in url.items()}
+    gone = run("status", folder.root, cwd=tmp_path, extra=elsewhere)
     assert gone.code == 2
     assert PASSWORD not in gone.err
+
+
+def test_a_database_that_goes_away_stops_the_campaign_in_one_line(
+    demo: Path, tmp_path: Path, postgres: Postgres
+) -> None:
+    content = CAMPAIGN.replace("trials: 5", "trials: 8") + "study: {url_variable: CROSSMODAL_STUDY_URL}\n"
+    folder = CampaignFolder(tmp_path / "c")
+    command = ("search", write_campaign(tmp_path, demo, content, epochs=25), "--output-dir", folder.root)
+    process = start(*command, cwd=tmp_path, extra=postgres.url)
+    deadline = time.monotonic() + 120
+    while not folder.trial(0).best_checkpoint.exists():
+        assert time.monotonic() < deadline, "no trial ended"
+        time.sleep(0.1)
+    postgres.stop()
+    out, err = process.communicate(timeout=120)
+    postgres.start()
+    assert process.returncode == 2, out + err
+    assert "no longer answers" in err
+    assert len(err.strip().splitlines()) == 1
+    assert PASSWORD not in out + err
+    again = run(*command, cwd=tmp_path, extra=postgres.url)
+    assert again.code == 0, again.err
+    assert "8 trials complete" in again.out
 
 
 def test_reading_a_journal_campaign_needs_no_database(finished_campaign: CampaignFolder) -> None:
