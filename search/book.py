@@ -5,10 +5,9 @@ not Ray: `search.session` tells it what Ray says.
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from core.checkpoints import Checkpoint, save_checkpoint
 from core.config import TrainConfig, config_hash, dump_yaml
@@ -21,6 +20,7 @@ from search.study import Ledger, PlannedTrial, TrialOutcome
 
 FingerprintOf = Callable[[TrainConfig], str]
 OnChange = Callable[[], None]
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
@@ -68,10 +68,11 @@ class SessionBook:
 
     def next_trial(self, ray_id: str) -> dict[str, Any] | None:
         """Ask the ledger for a trial; returns the worker's payload, or None at the limits or when stopping."""
-        with self._kept_from_ray():
-            planned = None if self._stopping_since is not None else self._ledger.ask()
-            return None if planned is None else self._begin(ray_id, planned)
-        return None
+        return self._unless_broken(lambda: self._next_trial(ray_id), None)
+
+    def _next_trial(self, ray_id: str) -> dict[str, Any] | None:
+        planned = None if self._stopping_since is not None else self._ledger.ask()
+        return None if planned is None else self._begin(ray_id, planned)
 
     def _begin(self, ray_id: str, planned: PlannedTrial) -> dict[str, Any]:
         now = time.monotonic()
@@ -96,9 +97,7 @@ class SessionBook:
 
     def record(self, ray_id: str, row: dict[str, Any]) -> bool:
         """Write down one report; returns whether the trial should stop now."""
-        with self._kept_from_ray():
-            return self._record(ray_id, row)
-        return True
+        return self._unless_broken(lambda: self._record(ray_id, row), True)
 
     def _record(self, ray_id: str, row: dict[str, Any]) -> bool:
         trial = self._running.get(ray_id)
@@ -129,13 +128,14 @@ class SessionBook:
         Args:
             checkpoint: the last one that arrived whole.
         """
-        with self._kept_from_ray():
-            if trial := self._running.pop(ray_id, None):
-                self._finish(trial, checkpoint, crash)
+        self._unless_broken(lambda: self._finish(ray_id, checkpoint, crash), None)
 
-    def _finish(self, trial: _Running, checkpoint: Checkpoint | None, crash: str | None) -> None:
+    def _finish(self, ray_id: str, checkpoint: Checkpoint | None, crash: str | None) -> None:
+        trial = self._running.pop(ray_id, None)
+        if trial is None:
+            return
         number = trial.planned.number
-        if trial.interrupted or self._broken is not None:
+        if trial.interrupted:
             self._ledger.interrupt(number)
             self._tracker.finish(_run_name(number), {"state": "interrupted"}, failed=True)
             self._on_change()
@@ -179,14 +179,18 @@ class SessionBook:
         if self._broken is not None:
             raise self._broken
 
-    @contextmanager
-    def _kept_from_ray(self) -> Iterator[None]:
-        """Ray would take our error (a full disk, a lost database) for the trial's own, and go on."""
+    def _unless_broken(self, act: Callable[[], Result], otherwise: Result) -> Result:
+        """Ray would take our error (a full disk, a lost database) for the trial's own, and go on. Instead it ends the
+        session, and nothing more is written: a second line after a torn one would spoil the journal.
+        """
+        if self._broken is not None:
+            return otherwise
         try:
-            yield
+            return act()
         except Exception as error:
-            self._broken = self._broken or error
+            self._broken = error
             self.stop()
+            return otherwise
 
     def _take_up(self, trial: _Running, fingerprint: str) -> str | None:
         """Where a trial that died with its driver left off: notes its epochs, and returns its checkpoint."""

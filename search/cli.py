@@ -1,5 +1,6 @@
 """The root command: search campaigns, and everything of `core.cli` and `analysis.cli` beside them."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -142,6 +143,7 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
 
 def main() -> None:
     """Run a command; what a user got wrong, or a full disk, becomes one line and exit code 2."""
+    logging.raiseExceptions = False  # a library's log that cannot be written (a full disk) must not fill the screen
     try:
         app(args=_one_flag_a_value(sys.argv[1:]))
     except UserError as error:

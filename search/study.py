@@ -104,7 +104,8 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._study.set_user_attr("hours", self.hours)
+            if error is None:
+                self._study.set_user_attr("hours", self.hours)
         except StorageInternalError as lost:
             error = lost
         finally:
@@ -198,6 +199,7 @@ class Ledger:
             reason=reason,
             seconds=outcome.seconds,
         )
+        self._study.set_user_attr("hours", self.hours)
         if reason is not None:
             self._study.tell(trial, state=TrialState.FAIL)
         elif outcome.state == "pruned":

@@ -1,0 +1,233 @@
+"""Sixteen trials of eight epochs on the demo data, the same sixteen configurations, in four ways.
+
+    python -m benchmarks.campaign [--rounds 3] [--trials 16] [--live-trials 1]
+
+ours        `crossmodal search`: an Ask-and-tell study, warm Ray workers, cached features, offline W&B runs
+in the loop the methodology's way: the frozen backbone in every trial's training loop, one trial after the other
+plain Tune  Ray Tune with OptunaSearch, default actors, WandbLoggerCallback (offline) and our cached features
+bare loop   one process, one Optuna study, our cached features, nothing else: the leanest thing anyone would write
+
+Each runs in a process of its own. Start-up (imports, Ray, its first workers) ends where the first trial begins to
+train, and is shown beside. The way with the backbone in the loop takes so long that only `--live-trials` of the trials
+are run, and their mean is taken for the others.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from benchmarks.demo import ROOT, demo_campaign, demo_store
+from benchmarks.results import Row, median, options, say, write
+from core.config import Scalar, TrainConfig
+from core.features import Features
+from core.files import CampaignFolder, read_json_lines
+from core.records import EpochMetrics
+from core.training import train
+from search.config import Campaign, Limits, Pruner, Tracking
+
+Parameters = dict[str, Scalar]
+
+
+def draw(campaign: Campaign, trials: int) -> list[Parameters]:
+    """The parameters of the trials that all four ways run."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [study.ask() for _ in range(trials)]
+    for trial in drawn:
+        campaign.space.suggest(trial, campaign.base)
+    return [trial.params for trial in drawn]
+
+
+def configure(campaign: Campaign, trial: Any) -> TrainConfig:
+    """The configuration of an Optuna trial, open or fixed."""
+    return campaign.base.with_overrides(campaign.space.suggest(trial, campaign.base))
+
+
+def open_features(config: TrainConfig) -> Features:
+    wanted = config.features
+    return demo_store(config).features(image_pooling=wanted.image_pooling, text_pooling=wanted.text_pooling)
+
+
+def run_ours(campaign: Campaign, parameters: list[Parameters]) -> Row:
+    from search.campaign import FeatureFingerprints, advance, extraction_variant
+
+    fingerprint = demo_store(campaign.base).fingerprint
+    with tempfile.TemporaryDirectory() as place:
+        folder = CampaignFolder(Path(place) / campaign.name)
+        folder.root.mkdir()
+        study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(folder.journal))),
+            study_name=campaign.name,
+            direction="maximize",
+        )
+        for chosen in parameters:
+            study.enqueue_trial(chosen)
+        began: list[float] = []
+        threading.Thread(target=_watch_first_epoch, args=(folder.trial(0).metrics, began), daemon=True).start()
+        ended = []
+        fingerprints = FeatureFingerprints({extraction_variant(campaign.base): fingerprint})
+        status = advance(campaign, folder, fingerprints, on_status=lambda status: ended.append(time.time()))
+        assert status.finished == len(parameters), status
+        rows = [row for number in range(len(parameters)) for row in read_json_lines(folder.trial(number).metrics)]
+    return _row(began[0], ended[-1], rows)
+
+
+def _watch_first_epoch(metrics: Path, began: list[float]) -> None:
+    """When training began: the time of the first report, less what its epoch took."""
+    while not (rows := read_json_lines(metrics)):
+        time.sleep(0.01)
+    began.append(time.time() - _seconds(rows[0]))
+
+
+def _seconds(row: Row) -> float:
+    return float(row["train_seconds"] + row["evaluation_seconds"])
+
+
+def _row(began: float, ended: float, epochs: list[Row]) -> Row:
+    return {"began": began, "seconds": ended - began, "training_seconds": sum(map(_seconds, epochs))}
+
+
+def run_in_the_loop(campaign: Campaign, parameters: list[Parameters], trials: int) -> Row:
+    from core.cli import open_features as open_live
+
+    epochs: list[Row] = []
+    began = time.time()
+    for chosen in parameters[:trials]:
+        config = configure(campaign, optuna.trial.FixedTrial(chosen)).with_overrides({"features.source": "live"})
+        train(config, open_live(config), lambda metrics, _: epochs.append(metrics.to_json()))
+    share = trials / len(parameters)
+    return {
+        "began": began,
+        "seconds": (time.time() - began) / share,
+        "training_seconds": sum(map(_seconds, epochs)) / share,
+    }
+
+
+def run_plain_tune(campaign: Campaign, parameters: list[Parameters]) -> Row:
+    import ray
+    from ray import tune
+    from ray.air.integrations.wandb import WandbLoggerCallback
+    from ray.tune.search.optuna import OptunaSearch
+
+    epochs: list[Row] = []
+    began: list[float] = []
+
+    class Watch(tune.Callback):  # type: ignore[misc]
+        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Row, **info: Any) -> None:
+            began.append(time.time() - _seconds(result))
+            epochs.append(result)
+
+    def trainable(chosen: Parameters) -> None:
+        config = configure(campaign, optuna.trial.FixedTrial(chosen))
+        train(config, open_features(config), lambda metrics, _: tune.report(metrics.to_json()))
+
+    def space(trial: optuna.Trial) -> None:
+        campaign.space.suggest(trial, campaign.base)
+
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)
+        ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="error")
+        search = OptunaSearch(space, metric="recall_mean", mode="max", points_to_evaluate=parameters)
+        tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1}),
+            tune_config=tune.TuneConfig(search_alg=search, num_samples=len(parameters)),
+            run_config=tune.RunConfig(
+                storage_path=place, verbose=0, callbacks=[WandbLoggerCallback(project="benchmark"), Watch()]
+            ),
+        ).fit()
+        ended = time.time()
+        ray.shutdown()
+    assert len(epochs) == len(parameters) * campaign.base.recipe.epochs
+    return _row(began[0], ended, epochs)
+
+
+def run_bare_loop(campaign: Campaign, parameters: list[Parameters]) -> Row:
+    epochs: list[Row] = []
+    opened: dict[tuple[str, str], Features] = {}
+
+    def objective(trial: optuna.Trial) -> float:
+        config = configure(campaign, trial)
+        wanted = (config.features.image_pooling, config.features.text_pooling)
+        if wanted not in opened:
+            opened[wanted] = open_features(config)
+        history: list[EpochMetrics] = train(config, opened[wanted]).history
+        epochs.extend(metrics.to_json() for metrics in history)
+        return max(metrics.recall_mean for metrics in history)
+
+    study = optuna.create_study(direction="maximize")
+    for chosen in parameters:
+        study.enqueue_trial(chosen)
+    began = time.time()
+    study.optimize(objective, n_trials=len(parameters))
+    return _row(began, time.time(), epochs)
+
+
+def run_variant(name: str, trials: int, live_trials: int) -> Row:
+    """One way, in this process."""
+    started = time.time()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    campaign = demo_campaign(
+        limits=Limits(trials=trials), pruner=Pruner(kind="none"), wandb=Tracking(mode="offline"), max_failed_trials=1
+    )
+    parameters = draw(campaign, trials)
+    ways: dict[str, Callable[[], Row]] = {
+        "ours": lambda: run_ours(campaign, parameters),
+        "in the loop": lambda: run_in_the_loop(campaign, parameters, min(trials, live_trials)),
+        "plain Tune": lambda: run_plain_tune(campaign, parameters),
+        "bare loop": lambda: run_bare_loop(campaign, parameters),
+    }
+    row = ways[name]()
+    return {"startup_seconds": row.pop("began") - started, **row}
+
+
+WAYS = ("ours", "in the loop", "plain Tune", "bare loop")
+
+
+def measure(name: str, asked: argparse.Namespace) -> Row:
+    """One way, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.campaign", "--way", name]
+    command += ["--trials", str(asked.trials), "--live-trials", str(asked.live_trials)]
+    environment = os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    found: Row = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    parser = options(__doc__ or "", "campaign")
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--live-trials", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.way:
+        sys.stdout.write(json.dumps(run_variant(asked.way, asked.trials, asked.live_trials)) + "\n")
+        return
+    demo_store(demo_campaign().base)
+    found: dict[str, list[Row]] = {name: [] for name in WAYS}
+    for round_number in range(asked.rounds):
+        for name in WAYS:
+            if name != "in the loop" or round_number == 0:  # it takes minutes, and its ratio leaves no doubt
+                found[name].append(measure(name, asked))
+    medians = {name: {key: median([row[key] for row in rows]) for key in rows[0]} for name, rows in found.items()}
+    base = medians["ours"]["seconds"]
+    rows = [{"way": name, **row, "times ours": row["seconds"] / base} for name, row in medians.items()]
+    say(f"{asked.trials} trials of 8 epochs, medians of {asked.rounds} rounds", rows)
+    write(asked.output, {"trials": asked.trials, "rounds": found, "medians": rows})
+
+
+if __name__ == "__main__":
+    main()
