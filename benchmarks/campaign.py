@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from optuna.storages.journal import JournalFileBackend
 from benchmarks.demo import ROOT, demo_campaign, demo_store
 from benchmarks.results import Row, median, options, say, write
 from core.config import Scalar, TrainConfig
-from core.features import Features
+from core.features import Features, FeatureStore
 from core.files import CampaignFolder, read_json_lines
 from core.records import EpochMetrics
 from core.training import train
@@ -49,20 +50,25 @@ def draw(campaign: Campaign, trials: int) -> list[Parameters]:
     return [trial.params for trial in drawn]
 
 
+def draw_all(campaign: Campaign, trial: optuna.Trial) -> None:
+    """The space as OptunaSearch wants it; it pickles its space."""
+    campaign.space.suggest(trial, campaign.base)
+
+
 def configure(campaign: Campaign, trial: Any) -> TrainConfig:
     """The configuration of an Optuna trial, open or fixed."""
     return campaign.base.with_overrides(campaign.space.suggest(trial, campaign.base))
 
 
-def open_features(config: TrainConfig) -> Features:
+def open_features(config: TrainConfig, fingerprint: str) -> Features:
     wanted = config.features
-    return demo_store(config).features(image_pooling=wanted.image_pooling, text_pooling=wanted.text_pooling)
+    store = FeatureStore.open(wanted.store, fingerprint)
+    return store.features(image_pooling=wanted.image_pooling, text_pooling=wanted.text_pooling)
 
 
-def run_ours(campaign: Campaign, parameters: list[Parameters]) -> Row:
+def run_ours(campaign: Campaign, parameters: list[Parameters], fingerprint: str) -> Row:
     from search.campaign import FeatureFingerprints, advance, extraction_variant
 
-    fingerprint = demo_store(campaign.base).fingerprint
     with tempfile.TemporaryDirectory() as place:
         folder = CampaignFolder(Path(place) / campaign.name)
         folder.root.mkdir()
@@ -114,7 +120,7 @@ def run_in_the_loop(campaign: Campaign, parameters: list[Parameters], trials: in
     }
 
 
-def run_plain_tune(campaign: Campaign, parameters: list[Parameters]) -> Row:
+def run_plain_tune(campaign: Campaign, parameters: list[Parameters], fingerprint: str) -> Row:
     import ray
     from ray import tune
     from ray.air.integrations.wandb import WandbLoggerCallback
@@ -130,14 +136,12 @@ def run_plain_tune(campaign: Campaign, parameters: list[Parameters]) -> Row:
 
     def trainable(chosen: Parameters) -> None:
         config = configure(campaign, optuna.trial.FixedTrial(chosen))
-        train(config, open_features(config), lambda metrics, _: tune.report(metrics.to_json()))
-
-    def space(trial: optuna.Trial) -> None:
-        campaign.space.suggest(trial, campaign.base)
+        train(config, open_features(config, fingerprint), lambda metrics, _: tune.report(metrics.to_json()))
 
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="error")
+        space = partial(draw_all, campaign)
         search = OptunaSearch(space, metric="recall_mean", mode="max", points_to_evaluate=parameters)
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1}),
@@ -152,7 +156,7 @@ def run_plain_tune(campaign: Campaign, parameters: list[Parameters]) -> Row:
     return _row(began[0], ended, epochs)
 
 
-def run_bare_loop(campaign: Campaign, parameters: list[Parameters]) -> Row:
+def run_bare_loop(campaign: Campaign, parameters: list[Parameters], fingerprint: str) -> Row:
     epochs: list[Row] = []
     opened: dict[tuple[str, str], Features] = {}
 
@@ -160,7 +164,7 @@ def run_bare_loop(campaign: Campaign, parameters: list[Parameters]) -> Row:
         config = configure(campaign, trial)
         wanted = (config.features.image_pooling, config.features.text_pooling)
         if wanted not in opened:
-            opened[wanted] = open_features(config)
+            opened[wanted] = open_features(config, fingerprint)
         history: list[EpochMetrics] = train(config, opened[wanted]).history
         epochs.extend(metrics.to_json() for metrics in history)
         return max(metrics.recall_mean for metrics in history)
@@ -180,12 +184,12 @@ def run_variant(name: str, trials: int, live_trials: int) -> Row:
     campaign = demo_campaign(
         limits=Limits(trials=trials), pruner=Pruner(kind="none"), wandb=Tracking(mode="offline"), max_failed_trials=1
     )
-    parameters = draw(campaign, trials)
+    parameters, fingerprint = draw(campaign, trials), demo_store(campaign.base).fingerprint
     ways: dict[str, Callable[[], Row]] = {
-        "ours": lambda: run_ours(campaign, parameters),
+        "ours": lambda: run_ours(campaign, parameters, fingerprint),
         "in the loop": lambda: run_in_the_loop(campaign, parameters, min(trials, live_trials)),
-        "plain Tune": lambda: run_plain_tune(campaign, parameters),
-        "bare loop": lambda: run_bare_loop(campaign, parameters),
+        "plain Tune": lambda: run_plain_tune(campaign, parameters, fingerprint),
+        "bare loop": lambda: run_bare_loop(campaign, parameters, fingerprint),
     }
     row = ways[name]()
     return {"startup_seconds": row.pop("began") - started, **row}

@@ -6,6 +6,8 @@ log, from which runs can be rebuilt.
 
 import logging
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -43,7 +45,10 @@ class NoTracker:
 
 
 class WandbTracker:
-    """Several W&B runs open in one process; offline ones lie in `folder`/wandb."""
+    """Several W&B runs open in one process; offline ones lie in `folder`/wandb.
+
+    A thread of its own talks to W&B, in the order of the calls: opening a run takes 0.1 s, and a worker would wait.
+    """
 
     def __init__(self, *, project: str, group: str, mode: Mode, folder: Path) -> None:
         self._project = project
@@ -51,56 +56,61 @@ class WandbTracker:
         self._mode = resolve_mode(mode)
         self._folder = folder
         self._runs: dict[str, Any] = {}
+        self._thread = ThreadPoolExecutor(max_workers=1)
         self.problems = 0
         """Calls to W&B that failed and were passed over."""
 
     def start(self, name: str, config: dict[str, Any]) -> None:
         """Open a run."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._runs[name] = wandb.init(
-                project=self._project,
-                group=self._group,
-                name=name,
-                id=f"{self._group}-{name}",
-                config=config,
-                mode=self._mode,
-                dir=str(self._folder),
-                reinit="create_new",
-                resume="allow",
-                settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True),
-            )
-        except (wandb.Error, OSError) as error:
-            self._pass_over(error)
+        self._thread.submit(self._try, self._open, name, config)
 
     def epoch(self, name: str, metrics: EpochMetrics) -> None:
         """Log one epoch."""
-        if run := self._runs.get(name):
-            try:
-                run.log(metrics.to_json(), step=metrics.epoch)
-            except (wandb.Error, OSError) as error:
-                self._pass_over(error)
+        self._thread.submit(self._try, self._log, name, metrics)
 
     def finish(self, name: str, summary: dict[str, Any], *, failed: bool) -> None:
         """Write the summary and close the run."""
-        if run := self._runs.pop(name, None):
-            try:
-                run.summary.update(summary)
-                run.finish(exit_code=int(failed))
-            except (wandb.Error, OSError) as error:
-                self._pass_over(error)
+        self._thread.submit(self._try, self._finish, name, summary, failed)
 
     def close(self) -> None:
-        """Close the runs that are still open, e.g. after an interruption."""
+        """Wait until all is told, and close the runs that are still open, e.g. after an interruption."""
+        self._thread.shutdown()
         for name in list(self._runs):
-            self.finish(name, {"state": "interrupted"}, failed=True)
+            self._try(self._finish, name, {"state": "interrupted"}, True)
         if self.problems:
             logger.warning("%d calls to Weights & Biases failed; the JSON lines on disk hold everything", self.problems)
 
-    def _pass_over(self, error: Exception) -> None:
-        self.problems += 1
-        if self.problems == 1:
-            logger.warning("Weights & Biases: %s", str(error).splitlines()[0])
+    def _try(self, call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except Exception as error:
+            self.problems += 1
+            if self.problems == 1:
+                logger.warning("Weights & Biases: %s", (str(error).splitlines() or [type(error).__name__])[0])
+
+    def _open(self, name: str, config: dict[str, Any]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._runs[name] = wandb.init(
+            project=self._project,
+            group=self._group,
+            name=name,
+            id=f"{self._group}-{name}",
+            config=config,
+            mode=self._mode,
+            dir=str(self._folder),
+            reinit="create_new",
+            resume="allow",
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True),
+        )
+
+    def _log(self, name: str, metrics: EpochMetrics) -> None:
+        if run := self._runs.get(name):
+            run.log(metrics.to_json(), step=metrics.epoch)
+
+    def _finish(self, name: str, summary: dict[str, Any], failed: bool) -> None:
+        if run := self._runs.pop(name, None):
+            run.summary.update(summary)
+            run.finish(exit_code=int(failed))
 
 
 def resolve_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
