@@ -85,7 +85,7 @@ def _read_study(folder: CampaignFolder) -> list[FrozenTrial]:
     if not folder.campaign.exists():
         raise UserError("holds no campaign", where=folder.root, how="name the folder that crossmodal search wrote")
     content = load_yaml(folder.campaign)
-    name, variable = str(content["name"]), content["study"]["url_variable"]
+    name, variable = str(content["name"]), content.get("study", {}).get("url_variable")
     if variable is None:
         return _read_journal(folder, name)
     try:

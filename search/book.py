@@ -136,7 +136,7 @@ class SessionBook:
             return
         number = trial.planned.number
         if trial.interrupted:
-            self._ledger.interrupt(number)
+            self._ledger.interrupt(number, seconds=time.monotonic() - trial.started)
             self._tracker.finish(_run_name(number), {"state": "interrupted"}, failed=True)
             self._on_change()
             return

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from core.features import FeatureStore
     from search.campaign import CampaignStatus, FeatureFingerprints
     from search.config import Campaign
+    from search.plan import Estimate
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -116,6 +118,48 @@ def _print_outcome(status: "CampaignStatus", objective: str) -> None:
         f"{status.finished} trials complete, {status.pruned} pruned, {status.failed} failed; "
         f"best is trial {status.best_number}: {objective} {status.best_value:.4f}{gain}"
     )
+
+
+@app.command()
+def plan(
+    campaign: Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="The campaign.")],
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "--output_dir", help="Its folder, whose history is used if any.")
+    ] = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="Trials at once; default: what fits this machine.")] = None,
+) -> None:
+    """Measure a short calibration, tell what the campaign will cost, and stop."""
+    from core.files import CampaignFolder
+    from search.config import load_campaign
+    from search.plan import estimate
+
+    planned = load_campaign(campaign)
+    folder = CampaignFolder((output_dir or Path("output") / planned.name).resolve())
+    say(f"measuring for campaign {planned.name}; nothing is started")
+    _print_estimate(estimate(planned, folder, slots=slots), planned)
+
+
+def _print_estimate(found: "Estimate", campaign: "Campaign") -> None:
+    for store in found.extraction:
+        state = f"about {store.seconds:,.0f} s of one process here" if store.seconds else "there already"
+        say(
+            f"features {store.fingerprint}: {store.images:,} images, {store.texts:,} texts, "
+            f"{store.gigabytes:,.3g} GB on disk, {state}"
+        )
+    training = found.training
+    say(
+        f"an epoch: {training.seconds_per_epoch:.2f} s ({training.basis}); "
+        f"a trial: {training.epochs_per_trial:.1f} of {campaign.base.recipe.epochs} epochs with pruning"
+    )
+    per_gpu = "unknown, no GPU here" if found.trials_per_gpu is None else str(found.trials_per_gpu)
+    say(f"trials that fit the memory of a GPU: {per_gpu}")
+    say(
+        f"{found.trials_left} trials, {found.slots} at once: about {timedelta(seconds=round(found.wall_hours * 3600))} of training, "
+        f"{found.gpu_hours:.2g} GPU-hours"
+    )
+    limit = campaign.limits.gpu_hours
+    if limit is not None and found.gpu_hours > limit:
+        say(f"limits.gpu_hours of {limit:g} will end it earlier", style="yellow")
 
 
 @app.command()

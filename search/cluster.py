@@ -102,7 +102,7 @@ def count_slots(*, cpu: float, gpu: float) -> int:
     Raises:
         UserError: not one fits.
     """
-    slots = sum(_slots_of(node["Resources"], cpu, gpu) for node in ray.nodes() if node["Alive"])
+    slots = sum(slots_of(node["Resources"], cpu, gpu) for node in ray.nodes() if node["Alive"])
     if slots == 0:
         raise UserError(
             f"no node has {cpu:g} CPUs and {gpu:g} GPUs for a trial", how="change resources in the campaign"
@@ -110,7 +110,8 @@ def count_slots(*, cpu: float, gpu: float) -> int:
     return slots
 
 
-def _slots_of(node: dict[str, float], cpu: float, gpu: float) -> int:
+def slots_of(node: dict[str, float], cpu: float, gpu: float) -> int:
+    """How many trials of this size fit a node with these resources (CPU, GPU)."""
     by_cpu = node.get("CPU", 0) / cpu if cpu else math.inf
     # A fraction of a GPU cannot straddle two of them.
     by_gpu = _fractions_of(node.get("GPU", 0), gpu) if gpu else math.inf

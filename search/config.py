@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from core.config import FilePath, Integer, Number, Section, TrainConfig, load_config, load_yaml, parse
 from core.errors import UserError
@@ -21,6 +21,9 @@ class Limits(Section):
     """Trials that ended: complete, pruned or failed."""
     hours: Number | None = Field(default=None, gt=0)
     """Wall time of all sessions together; None for no limit."""
+    gpu_hours: Number | None = Field(default=None, gt=0)
+    """Time of all trials together × their share of a GPU. No trial starts that, lasting as long as the others did,
+    would go beyond."""
 
 
 class Sampler(Section):
@@ -112,6 +115,12 @@ class Campaign(Section):
     """A trial that reports nothing for so long hangs: its worker is killed and it fails."""
     max_failed_trials: Integer = Field(default=5, ge=1)
     """So many failures in a row stop the campaign."""
+
+    @model_validator(mode="after")
+    def _gpu_hours_need_a_gpu(self) -> Self:
+        if self.limits.gpu_hours is not None and not self.resources.gpu:
+            raise ValueError("limits.gpu_hours limits nothing, since resources.gpu is 0")
+        return self
 
     @field_validator("objective")
     @classmethod

@@ -133,7 +133,27 @@ class Ledger:
         """Whether `ask` would give another trial."""
         if self.stop_reason or self.counts().ended + self.counts().running >= self._campaign.limits.trials:
             return False
-        return self._campaign.limits.hours is None or self.hours < self._campaign.limits.hours
+        limits = self._campaign.limits
+        return (limits.hours is None or self.hours < limits.hours) and (
+            limits.gpu_hours is None or self._gpu_hours_with_another() <= limits.gpu_hours
+        )
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of the trials that ended or were interrupted. The last epochs of a trial that was killed with its driver are
+        known to nobody.
+        """
+        return sum(self._trial_hours()) * self._campaign.resources.gpu
+
+    def _trial_hours(self) -> list[float]:
+        trials = self._study.get_trials(deepcopy=False)
+        return [trial.user_attrs["seconds"] / 3600 for trial in trials if "seconds" in trial.user_attrs]
+
+    def _gpu_hours_with_another(self) -> float:
+        """At the end of those that run and of one more, if each takes as long as the others did on average."""
+        hours = self._trial_hours()
+        expected = sum(hours) / len(hours) if hours else 0.0
+        return self.gpu_hours + (self.counts().running + 1) * expected * self._campaign.resources.gpu
 
     @property
     def stop_reason(self) -> str | None:
@@ -154,9 +174,10 @@ class Ledger:
             self._retry(trial)
         return [trial.number for trial in stale]
 
-    def interrupt(self, number: int) -> None:
+    def interrupt(self, number: int, *, seconds: float) -> None:
         """Put a trial back in the queue that had no time to end."""
-        self._open_trials.pop(number)
+        trial = self._open_trials.pop(number)
+        self._set_attributes(trial._trial_id, seconds=seconds)
         self._retry(self._study.trials[number])
 
     def _retry(self, trial: FrozenTrial) -> None:

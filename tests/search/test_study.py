@@ -67,6 +67,37 @@ def test_hours_are_a_limit_over_all_sessions(campaign_of: CampaignOf, folder: Ca
         assert ledger.ask() is not None
 
 
+def test_gpu_hours_are_kept_by_starting_nothing_that_would_go_beyond(
+    campaign_of: CampaignOf, folder: CampaignFolder
+) -> None:
+    def spend_an_hour(ledger: Ledger) -> None:
+        planned = ledger.ask()
+        assert planned is not None
+        ledger.tell(planned.number, TrialOutcome("complete", 0.1, 1, None, 3600.0))
+
+    limited = campaign_of(limits={"trials": 9, "gpu_hours": 1.6}, resources={"gpu": 0.5})
+    with Ledger(limited, folder) as ledger:
+        spend_an_hour(ledger)
+        spend_an_hour(ledger)
+        assert ledger.gpu_hours == 1.0
+        assert ledger.ask() is not None  # 1.5 when it ends
+        assert ledger.ask() is None  # 2.0 with another one beside it
+    more = campaign_of(limits={"trials": 9, "gpu_hours": 2.1}, resources={"gpu": 0.5})
+    with Ledger(more, folder) as ledger:
+        ledger.reconcile()
+        spend_an_hour(ledger)
+        assert ledger.ask() is not None
+
+
+def test_the_time_of_an_interrupted_trial_counts(campaign_of: CampaignOf, folder: CampaignFolder) -> None:
+    with Ledger(campaign_of(limits={"trials": 9, "gpu_hours": 9.0}, resources={"gpu": 1}), folder) as ledger:
+        planned = ledger.ask()
+        assert planned is not None
+        ledger.interrupt(planned.number, seconds=1800.0)
+        assert ledger.gpu_hours == 0.5
+        assert ledger.counts().ended == 0
+
+
 def test_a_new_session_does_not_repeat_the_first_draws(campaign_of: CampaignOf, folder: CampaignFolder) -> None:
     with Ledger(campaign_of(), folder) as ledger:
         first = run_all(ledger)

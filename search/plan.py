@@ -1,0 +1,217 @@
+"""What a campaign will cost, measured on this machine before anything is started.
+
+Training is timed on random features of the data set's shape, with configurations drawn from the campaign's own space;
+a campaign that has run before is judged by its own epochs. Extraction is timed on a sample of the real inputs.
+"""
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TypeVar, get_args
+
+import optuna
+import torch
+
+from analysis.trials import load_history, load_trials
+from core.backbone import load_backbone
+from core.config import ImagePooling, TextPooling, TrainConfig
+from core.data import ImageRecord, Split
+from core.device import choose_device, peak_memory_mb
+from core.extraction import SplitIndex, encode_pictures, index_splits
+from core.features import FeatureStore
+from core.files import CampaignFolder
+from core.fingerprint import FeaturePlan, plan_features
+from core.stand_in import SplitShape, stand_in_features
+from core.training import train
+from search.campaign import extraction_variants
+from search.cluster import slots_of
+from search.config import Campaign, Pruner
+
+SAMPLE_IMAGES, SAMPLE_TEXTS = 64, 256
+SAMPLE_CONFIGS = 4
+USABLE_GPU_MEMORY = 0.9
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionEstimate:
+    """One feature store."""
+
+    fingerprint: str
+    images: int
+    texts: int
+    """Distinct ones."""
+    gigabytes: float
+    seconds: float
+    """Of one process on this machine; 0 if the store is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCost:
+    """What one epoch takes."""
+
+    seconds_per_epoch: float
+    peak_memory_mb: float | None
+    """Largest among the timed configurations; None from a campaign's own history."""
+    basis: str
+    """What was timed."""
+    epochs_per_trial: float
+    """With pruning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What `crossmodal plan` prints."""
+
+    extraction: list[ExtractionEstimate]
+    training: TrainingCost
+    trials_left: int
+    slots: int
+    trials_per_gpu: int | None
+    """That fit its memory; None without a GPU."""
+    wall_hours: float
+    """Of training, without extraction and start-up."""
+    gpu_hours: float
+
+
+def estimate(campaign: Campaign, folder: CampaignFolder, *, slots: int | None = None) -> Estimate:
+    """Measure, and reckon the rest of a campaign; starts and writes nothing.
+
+    Args:
+        folder: of the campaign, which need not exist.
+        slots: trials at once; by default what fits this machine.
+    Raises:
+        UserError: the data or the backbone cannot be read.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    plans = [(config, plan_features(config)) for config in extraction_variants(campaign, campaign.base)]
+    extraction, dimensions = [], (0, 0)
+    for config, plan in plans:
+        planned, dimensions = _estimate_extraction(config, plan)
+        extraction.append(planned)
+    done, training = _from_history(campaign, folder)
+    if training is None:
+        training = _calibrate(campaign, plans[0][1], dimensions)
+    resources = campaign.resources
+    machine = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    at_once = slots or max(1, slots_of(machine, resources.cpu, resources.gpu))
+    trials_left = max(0, campaign.limits.trials - done)
+    trial_hours = training.epochs_per_trial * training.seconds_per_epoch / 3600
+    return Estimate(
+        extraction=extraction,
+        training=training,
+        trials_left=trials_left,
+        slots=at_once,
+        trials_per_gpu=_trials_per_gpu(training.peak_memory_mb),
+        wall_hours=math.ceil(trials_left / at_once) * trial_hours,
+        gpu_hours=trials_left * trial_hours * resources.gpu,
+    )
+
+
+def expected_epochs(pruner: Pruner, *, epochs: int, trials: int) -> float:
+    """Mean epochs of a trial, were its values in random order: at each rung the first `bootstrap` trials go on, and one
+    in `reduction_factor` of the others.
+    """
+    if pruner.kind == "none" or trials == 0:
+        return float(epochs)
+    total, alive, before, rung = 0.0, float(trials), 0, pruner.min_epochs
+    while rung < epochs:
+        total += alive * (rung - before)
+        alive = min(alive, pruner.bootstrap) + max(0.0, alive - pruner.bootstrap) / pruner.reduction_factor
+        before, rung = rung, rung * pruner.reduction_factor
+    return (total + alive * (epochs - before)) / trials
+
+
+def _estimate_extraction(config: TrainConfig, plan: FeaturePlan) -> tuple[ExtractionEstimate, tuple[int, int]]:
+    """Of one store, and the widths of its features."""
+    splits = index_splits(plan.records)
+    images = sum(len(split.records) for split in splits.values())
+    texts = list(dict.fromkeys(text for split in splits.values() for text in split.texts))
+    root, fingerprint = config.features.store, plan.parts.fingerprint
+    if FeatureStore.exists(root, fingerprint):
+        widths = FeatureStore.open(root, fingerprint).manifest["dimensions"]
+        dimensions, seconds = (widths["images"], widths["texts"]), 0.0
+    else:
+        dimensions, seconds = _time_backbone(config, splits, texts, images)
+    image_floats = len(get_args(ImagePooling)) * images * dimensions[0]
+    floats = image_floats + len(get_args(TextPooling)) * len(texts) * dimensions[1]
+    return ExtractionEstimate(fingerprint, images, len(texts), 4 * floats / 1e9, seconds), dimensions
+
+
+def _time_backbone(
+    config: TrainConfig, splits: Mapping[Split, SplitIndex], texts: Sequence[str], images: int
+) -> tuple[tuple[int, int], float]:
+    """Widths of the features, and seconds for all inputs, from a sample spread evenly over them."""
+    backbone = load_backbone(config.features)
+    paths = [record.image for split in splits.values() for record in split.records]
+    some_paths, some_texts = _spread(paths, SAMPLE_IMAGES), _spread(texts, SAMPLE_TEXTS)
+    encode_pictures(backbone, some_paths[:2])  # the first pass is slow
+    started = time.monotonic()
+    encode_pictures(backbone, some_paths)
+    between = time.monotonic()
+    backbone.encode_texts(some_texts)
+    ended = time.monotonic()
+    seconds = (between - started) * images / len(some_paths) + (ended - between) * len(texts) / len(some_texts)
+    return (backbone.vision_dim, backbone.text_dim), seconds
+
+
+def _spread(items: Sequence[Item], count: int) -> list[Item]:
+    step = max(1, len(items) // count)
+    return list(items[::step][:count])
+
+
+def _from_history(campaign: Campaign, folder: CampaignFolder) -> tuple[int, TrainingCost | None]:
+    """Trials that ended, and what they took; None where no trial ended."""
+    if not folder.campaign.exists():
+        return 0, None
+    trials = load_trials(folder)
+    ended = trials[trials["state"].isin(["complete", "pruned"])]
+    if ended.empty:
+        return 0, None
+    epochs = load_history(folder)
+    seconds = (epochs["train_seconds"] + epochs["evaluation_seconds"]).mean()
+    failed = trials[(trials["state"] == "failed") & (trials["reason"] != "stale")]
+    basis = f"{len(epochs)} epochs of this campaign"
+    return len(ended) + len(failed), TrainingCost(float(seconds), None, basis, float(ended["epochs"].mean()))
+
+
+def _calibrate(campaign: Campaign, plan: FeaturePlan, dimensions: tuple[int, int]) -> TrainingCost:
+    """One epoch each of the baseline and of a few draws from the space, after one to warm up."""
+    shapes = [_shape(plan.records[split]) for split in ("train", "validation")]
+    features = stand_in_features(*shapes, vision_dim=dimensions[0], text_dim=dimensions[1])
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=campaign.sampler.seed))
+    drawn = [campaign.space.suggest(study.ask(), campaign.base) for _ in range(SAMPLE_CONFIGS - 1)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(campaign.resources.cpu)))
+    seconds, peaks = [], []
+    for overrides in ({}, *drawn):
+        joint = {"recipe.epochs": 2, "recipe.stage1_epochs": 0}  # both stages cost about the same; joint costs more
+        config = campaign.base.with_overrides({**overrides, **joint})
+        history = train(config, features).history
+        seconds.append(history[-1].train_seconds + history[-1].evaluation_seconds)
+        peaks.append(peak_memory_mb(choose_device(config.features.device)))
+    torch.set_num_threads(threads)
+    epochs = expected_epochs(campaign.pruner, epochs=campaign.base.recipe.epochs, trials=campaign.limits.trials)
+    basis = f"an epoch of the baseline and of {len(drawn)} draws from the space"
+    return TrainingCost(fmean(seconds), max(peaks), basis, epochs)
+
+
+def _shape(records: Sequence[ImageRecord]) -> SplitShape:
+    texts = {text for record in records for text in (*record.captions, *(region.sentence for region in record.regions))}
+    return SplitShape(
+        images=len(records),
+        groups=len({record.group for record in records}),
+        captions=sum(len(record.captions) for record in records),
+        texts=len(texts),
+        regions=sum(len(record.regions) for record in records),
+    )
+
+
+def _trials_per_gpu(peak_mb: float | None) -> int | None:
+    if peak_mb is None or not torch.cuda.is_available():
+        return None
+    _, total = torch.cuda.mem_get_info()
+    return max(1, int(USABLE_GPU_MEMORY * total / (peak_mb * 2**20)))

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.files import CampaignFolder
+from search.config import Pruner, load_campaign
+from search.plan import estimate, expected_epochs
+from tests.commands import CommandLine
+from tests.conftest import write_campaign
+
+
+def test_epochs_with_pruning_by_hand() -> None:
+    pruner = Pruner(min_epochs=1, reduction_factor=2, bootstrap=0)
+    # 8 trials: 8 run epoch 1, 4 epoch 2, 2 epochs 3 and 4
+    assert expected_epochs(pruner, epochs=4, trials=8) == (8 * 1 + 4 * 1 + 2 * 2) / 8
+    assert expected_epochs(Pruner(kind="none"), epochs=4, trials=8) == 4
+
+
+@given(
+    st.builds(
+        Pruner,
+        min_epochs=st.integers(1, 9),
+        reduction_factor=st.integers(2, 5),
+        bootstrap=st.integers(0, 20),
+    ),
+    st.integers(1, 50),
+    st.integers(1, 300),
+)
+def test_a_trial_runs_between_its_first_rung_and_all_epochs(pruner: Pruner, epochs: int, trials: int) -> None:
+    mean = expected_epochs(pruner, epochs=epochs, trials=trials)
+    assert min(pruner.min_epochs, epochs) - 1e-9 <= mean <= epochs + 1e-9
+
+
+def test_a_fresh_campaign_is_measured_and_nothing_is_written(demo: Path, tmp_path: Path) -> None:
+    path = write_campaign(tmp_path, demo)
+    store = tmp_path / "store"
+    path.write_text(path.read_text() + "resources: {cpu: 1}\n")
+    train = tmp_path / "train.yaml"
+    train.write_text(train.read_text().replace(str(demo / "features"), str(store)))
+    found = estimate(load_campaign(path), CampaignFolder(tmp_path / "c"), slots=2)
+    (extraction,) = found.extraction
+    assert extraction.images == 66
+    assert extraction.seconds > 0
+    assert found.trials_left == 5
+    assert found.training.epochs_per_trial == 3  # its pruner is off
+    assert found.training.seconds_per_epoch > 0
+    assert found.wall_hours == pytest.approx(3 * 3 * found.training.seconds_per_epoch / 3600)
+    assert not list(store.glob("*/manifest.json"))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_campaign_that_ran_is_judged_by_its_own_epochs(
+    finished_campaign: CampaignFolder, crossmodal: CommandLine
+) -> None:
+    outcome = crossmodal("plan", finished_campaign.campaign, "--output-dir", finished_campaign.root, "--slots", "3")
+    assert outcome.code == 0, outcome.err
+    assert "15 epochs of this campaign" in outcome.out
+    assert "0 trials, 3 at once" in outcome.out
+    assert "there already" in outcome.out
