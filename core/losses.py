@@ -39,10 +39,26 @@ def itc_loss(image: Tensor, text: Tensor, groups: Tensor, temperature: Tensor) -
         temperature: positive scalar that divides similarities.
     Source: CLIP (2103.00020) §2.3; soft targets over positives as in SupCon (2004.11362) §3.2, L_out.
     """
-    logits = image @ text.T / temperature  # [B, B]
-    positive = (groups[:, None] == groups[None, :]).to(logits.dtype)
-    targets = positive / positive.sum(dim=1, keepdim=True)
-    return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2
+    scaled = image / temperature
+    logits = scaled @ text.T  # [B, B]
+    own = torch.arange(len(groups), device=groups.device)
+    only_own = (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+    # With soft targets over all positives the pair's own logit is replaced by the mean over the positives' logits,
+    # which are dot products with the mean of the group: no dense [B, B] targets.
+    means = _group_means(torch.cat([scaled, text], dim=1), groups).split([scaled.shape[1], text.shape[1]], dim=1)
+    others = (means[0] * text + scaled * means[1]).sum(dim=1) / 2
+    return only_own + ((scaled * text).sum(dim=1) - others).mean()
+
+
+def _group_means(rows: Tensor, groups: Tensor) -> Tensor:
+    """[B, D] → [B, D], each row replaced by the mean of its group; never waits for the device."""
+    ordered, order = groups.sort(stable=True)
+    number = torch.zeros_like(groups)
+    number[1:] = (ordered[1:] != ordered[:-1]).cumsum(0)
+    number = torch.zeros_like(groups).scatter(0, order, number)  # which group, from 0
+    sums = torch.zeros_like(rows).index_add(0, number, rows)
+    counts = torch.zeros_like(rows[:, 0]).index_add(0, number, torch.ones_like(rows[:, 0]))
+    return functional.embedding(number, sums / counts.clamp(min=1)[:, None])
 
 
 def hard_negatives(similarity: Tensor, groups: Tensor, generator: torch.Generator) -> Tensor:
@@ -58,7 +74,7 @@ def hard_negatives(similarity: Tensor, groups: Tensor, generator: torch.Generato
     uniform = torch.rand(similarity.shape, generator=generator, device=similarity.device)
     gumbel = uniform.log_().neg_().log_().neg_()  # a fifth of the time of exponential_
     same = groups[:, None] == groups[None, :]
-    drawn = (similarity + gumbel).masked_fill(same, -math.inf).argmax(dim=1)
+    drawn = gumbel.add_(similarity).masked_fill_(same, -math.inf).argmax(dim=1)
     return torch.where(same.all(dim=1), -1, drawn)
 
 
@@ -80,9 +96,9 @@ def itm_loss(
         Two-class cross-entropy over the 3 B pairs.
     Source: ALBEF (2107.07651) §3.2.
     """
-    similarity = (image @ text.T / temperature).detach()
+    similarity = (image.detach() / temperature.detach()) @ text.detach().T
     texts = hard_negatives(similarity, groups, generator)  # [B]
-    images = hard_negatives(similarity.T, groups, generator)
+    images = hard_negatives(similarity.T.contiguous(), groups, generator)
     logits = match(torch.cat([image, image, _rows(image, images)]), torch.cat([text, _rows(text, texts), text]))
     matched = torch.ones_like(groups)
     target = torch.cat([matched * MATCH, matched * (1 - MATCH), matched * (1 - MATCH)])

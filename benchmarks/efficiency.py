@@ -1,0 +1,103 @@
+"""What a campaign costs beside the training itself: idle workers, the driver's work, its memory over many trials.
+
+    python -m benchmarks.efficiency [--trials 24] [--many 500]
+
+Trials of about four seconds and of about one, all alike (only the learning rate is searched), tracking on and offline.
+Efficiency is Σ training seconds ÷ (wall seconds × trials at once), from the moment the first trial ended, so that the
+start-up of Ray and its workers is left out. Then many trials of a fraction of a second, for the driver's memory and
+the pace of early and late trials.
+"""
+
+import resource
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.demo import demo_campaign, demo_store
+from benchmarks.results import Row, options, say, write
+from core.files import CampaignFolder, read_json_lines
+from search.campaign import CampaignStatus, FeatureFingerprints, advance, extraction_variant
+from search.config import Limits, Pruner, Tracking
+from search.space import Space
+
+SPACE = Space.model_validate({"optimizer.learning_rate": {"log": [1e-4, 1e-2]}})
+PAGE_KB = resource.getpagesize() / 1024
+
+
+@dataclass
+class Watch:
+    """The driver at the end of every trial."""
+
+    ends: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    memory_mb: list[float] = field(default_factory=list)
+
+    def __call__(self, status: CampaignStatus) -> None:
+        if status.finished > len(self.ends):
+            self.ends.append(time.monotonic())
+            self.cpu.append(time.process_time())
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.memory_mb.append(pages * PAGE_KB / 1024)
+
+
+def run(trials: int, overrides: dict[str, float], slots: int = 2) -> tuple[Watch, list[float]]:
+    """A campaign; returns what was watched, and the seconds that each trial trained."""
+    campaign = demo_campaign(
+        limits=Limits(trials=trials), pruner=Pruner(kind="none"), wandb=Tracking(mode="offline"), space=SPACE
+    )
+    base = campaign.base.with_overrides({"recipe.stage1_epochs": 0, **overrides})
+    campaign = campaign.model_copy(update={"train": base})
+    fingerprints = FeatureFingerprints({extraction_variant(base): demo_store(base).fingerprint})
+    watch = Watch()
+    with tempfile.TemporaryDirectory() as place:
+        folder = CampaignFolder(Path(place) / "campaign")
+        advance(campaign, folder, fingerprints, on_status=watch)
+        rows = [read_json_lines(folder.trial(number).metrics) for number in range(trials)]
+    return watch, [sum(row["train_seconds"] + row["evaluation_seconds"] for row in epochs) for epochs in rows]
+
+
+def measure_efficiency(name: str, trials: int, overrides: dict[str, float], slots: int = 2) -> Row:
+    watch, trained = run(trials, overrides)
+    wall = watch.ends[-1] - watch.ends[0]
+    counted = trained[slots:]  # the first ones begin before the clock does
+    return {
+        "trials": name,
+        "count": trials,
+        "seconds a trial": sum(counted) / len(counted),
+        "efficiency": sum(counted) / (wall * slots),
+        "driver CPU s a trial": (watch.cpu[-1] - watch.cpu[0]) / (trials - 1),
+        "idle slot s a trial": (wall * slots - sum(counted)) / len(counted),
+    }
+
+
+def measure_many(trials: int) -> Row:
+    watch, _ = run(trials, {"recipe.epochs": 1, "optimizer.batch_size": 1024})
+    tenth = trials // 10
+    return {
+        "trials": trials,
+        "driver MB at a tenth": watch.memory_mb[tenth],
+        "driver MB at the end": watch.memory_mb[-1],
+        "grown MB": watch.memory_mb[-1] - watch.memory_mb[tenth],
+        "s a trial, early": (watch.ends[3 * tenth] - watch.ends[tenth]) / (2 * tenth),
+        "s a trial, late": (watch.ends[-1] - watch.ends[-1 - 2 * tenth]) / (2 * tenth),
+    }
+
+
+def main() -> None:
+    parser = options(__doc__ or "", "efficiency")
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--many", type=int, default=500)
+    asked = parser.parse_args()
+    rows = [
+        measure_efficiency("of four seconds", asked.trials, {"recipe.epochs": 13}),
+        measure_efficiency("of one second", 2 * asked.trials, {"recipe.epochs": 3}),
+    ]
+    say("campaign efficiency, two workers", rows)
+    many = measure_many(asked.many)
+    say("the driver over many short trials", [many])
+    write(asked.output, {"efficiency": rows, "many": many})
+
+
+if __name__ == "__main__":
+    main()

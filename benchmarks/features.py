@@ -1,0 +1,155 @@
+"""Extraction against the bare forward pass; opening a large store; memory of several workers on one store.
+
+    python -m benchmarks.features [--images 256] [--texts 2048] [--gigabytes 2]
+
+The backbone is the demo's tiny InternVL at several picture sizes: the larger the picture, the closer the share of
+decoding comes to that of a real backbone. The bare pass gets pictures that are decoded and normalised already.
+"""
+
+import multiprocessing
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.demo import demo_campaign
+from benchmarks.results import Row, median, options, say, write
+from core.backbone import load_backbone
+from core.cli import prepare_features
+from core.data import open_image
+from core.extraction import encode_pictures
+from core.features import FeatureStore
+from core.files import write_json
+from core.fingerprint import plan_features
+
+ROUNDS = 3
+
+
+def measure_extraction(size: int, images: int, texts: int) -> list[Row]:
+    config = demo_campaign().base.with_overrides({"features.image_size": size})
+    backbone = load_backbone(config.features)
+    records = [record for split in plan_features(config).records.values() for record in split]
+    paths = [record.image for record in records][:images]
+    sentences = list(dict.fromkeys(text for record in records for text in record.captions))[:texts]
+    pixels = backbone.preprocess([open_image(path)[0] for path in paths])
+    backbone.encode_pixels(pixels[:8])
+    whole, bare = [], []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        encode_pictures(backbone, paths)
+        between = time.perf_counter()
+        backbone.encode_pixels(pixels)
+        whole.append(between - started)
+        bare.append(time.perf_counter() - between)
+    started = time.perf_counter()
+    backbone.encode_texts(sentences)
+    text_seconds = time.perf_counter() - started
+    return [
+        {
+            "pictures of": f"{size} px",
+            "extraction a second": len(paths) / median(whole),
+            "bare pass a second": len(paths) / median(bare),
+            "of the bare pass": median(bare) / median(whole),
+            "texts a second": len(sentences) / text_seconds,
+        }
+    ]
+
+
+def make_store(root: Path, gigabytes: float) -> str:
+    """A store of random features with tables of so many bytes; everything else as small as can be."""
+    folder, width = root / "0123456789abcdef", 1024
+    rows = int(gigabytes * 1e9 / 2 / 4 / width)
+    index = {"groups": torch.zeros(1, dtype=torch.int64)}
+    names = ("caption_text", "caption_image", "sentence_text", "sentence_image", "relations")
+    index |= {name: torch.zeros(1, dtype=torch.int64) for name in names} | {"boxes": torch.zeros(1, 4)}
+    from safetensors.torch import save_file
+
+    for split in ("train", "validation"):
+        (folder / split).mkdir(parents=True)
+        save_file(index, folder / split / "index.safetensors")
+        for table in ("images_cls", "texts_last"):
+            shape = (rows if split == "train" else 1, width)
+            made = np.lib.format.open_memmap(folder / split / f"{table}.npy", mode="w+", dtype=np.float32, shape=shape)
+            made[:] = 0.5
+            made.flush()
+    statistics = {
+        f"{kind}.{figure}": torch.ones(width) for kind in ("images.cls", "texts.last") for figure in ("mean", "std")
+    }
+    save_file(statistics, folder / "statistics.safetensors")
+    health = {"images": {"cls": {"distinct": 1.0}}, "texts": {"last": {"distinct": 1.0}}}
+    manifest = {"fingerprint": folder.name, "health": health, "counts": {}, "backbone_parameters": 0}
+    write_json(folder / "manifest.json", manifest)
+    return folder.name
+
+
+def open_and_read(root: Path, fingerprint: str, answers: Any, barrier: Any) -> None:
+    """As a worker does; answers with seconds of opening, and what reading all of it added to its memory."""
+    before = held_gib()
+    started = time.perf_counter()
+    features = FeatureStore.open(root, fingerprint).features(image_pooling="cls", text_pooling="last")
+    opened = time.perf_counter() - started
+    float(features.train.images[:].sum()), float(features.train.texts[:].sum())
+    barrier.wait()  # all have read all of it
+    after = held_gib()
+    answers.put((opened, after[0] - before[0], after[1] - before[1]))
+    barrier.wait()
+
+
+def held_gib() -> tuple[float, float]:
+    """Resident memory of this process, and its proportional share of it (pages of n processes count 1/n)."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
+    return kilobytes["Rss"] / 2**20, kilobytes["Pss"] / 2**20
+
+
+def measure_opening(gigabytes: float, workers: int) -> Row:
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as place:
+        fingerprint = make_store(Path(place), gigabytes)
+        answers, barrier = context.Queue(), context.Barrier(workers)
+        arguments = (Path(place), fingerprint, answers, barrier)
+        processes = [context.Process(target=open_and_read, args=arguments) for _ in range(workers)]
+        for process in processes:
+            process.start()
+        found = [answers.get() for _ in processes]
+        for process in processes:
+            process.join()
+    return {
+        "store GB": gigabytes,
+        "workers": workers,
+        "opening s": max(opened for opened, _, _ in found),
+        "resident, summed GiB": sum(resident for _, resident, _ in found),
+        "held in truth GiB": sum(share for _, _, share in found),
+    }
+
+
+def measure_second_time() -> Row:
+    config = demo_campaign().base
+    prepare_features(config)
+    started = time.perf_counter()
+    prepare_features(config)
+    return {"extraction again": "nothing is encoded", "seconds": time.perf_counter() - started}
+
+
+def main() -> None:
+    parser = options(__doc__ or "", "features")
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--texts", type=int, default=2048)
+    parser.add_argument("--gigabytes", type=float, default=2.0)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[112, 224, 448])
+    parser.add_argument("--workers", type=int, default=4)
+    asked = parser.parse_args()
+    extraction = [row for size in asked.sizes for row in measure_extraction(size, asked.images, asked.texts)]
+    say("extraction against the bare forward pass", extraction)
+    opening = measure_opening(asked.gigabytes, asked.workers)
+    say("one store, several workers, each reading all of it", [opening])
+    again = measure_second_time()
+    say("the same features a second time", [again])
+    write(asked.output, {"extraction": extraction, "opening": opening, "again": again})
+
+
+if __name__ == "__main__":
+    main()
