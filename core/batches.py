@@ -45,9 +45,9 @@ def pair_batches(
     split: FeatureSplit, *, batch_size: int, positives: Positives, generator: torch.Generator
 ) -> Iterator[PairBatch]:
     """Every caption at most once, in random order; the remainder under one batch is left to the next epoch's draw."""
-    order = torch.randperm(len(split.caption_text), generator=generator)
+    order = torch.randperm(len(split.caption_text), generator=generator).to(split.groups.device)  # a GPU waits but once
     for step in range(steps_per_epoch(split, batch_size)):
-        rows = order[step * batch_size : (step + 1) * batch_size].to(split.groups.device)
+        rows = order[step * batch_size : (step + 1) * batch_size]
         images = split.caption_image[rows]
         keys = images if positives == "image" else split.groups[images]
         yield PairBatch(split.images[images], split.texts[split.caption_text[rows]], keys)
@@ -55,10 +55,10 @@ def pair_batches(
 
 def region_batches(split: FeatureSplit, *, steps: int, generator: torch.Generator) -> Iterator[RegionBatch]:
     """The regions in random order, dealt out evenly over the steps of an epoch."""
-    order = torch.randperm(len(split.boxes), generator=generator)
+    order = torch.randperm(len(split.boxes), generator=generator).to(split.groups.device)
     size = -(-len(order) // steps)
     for step in range(steps):
-        rows = order[step * size : (step + 1) * size].to(split.groups.device)
+        rows = order[step * size : (step + 1) * size]
         yield RegionBatch(
             split.images[split.sentence_image[rows]],
             split.texts[split.sentence_text[rows]],
