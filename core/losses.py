@@ -9,9 +9,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from core.geometry import paired_giou
+from core.metrics import query_blocks
 
 MATCH = 1
 """Class of a matched pair in the matching head's two logits."""
+BELOW_ONE = 1 - 1e-6
+"""Keeps a drawn point below the end of a cumulative sum whatever the rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +44,12 @@ def itc_loss(image: Tensor, text: Tensor, groups: Tensor, temperature: Tensor) -
     """
     scaled = image / temperature
     logits = scaled @ text.T  # [B, B]
-    own = torch.arange(len(groups), device=groups.device)
-    only_own = (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+    to_texts, to_images = (functional.log_softmax(logits, dim).diagonal() for dim in (1, 0))
+    only_own = -(to_texts + to_images).mean() / 2
     # With soft targets over all positives the pair's own logit is replaced by the mean over the positives' logits,
     # which are dot products with the mean of the group: no dense [B, B] targets.
-    means = _group_means(torch.cat([scaled, text], dim=1), groups).split([scaled.shape[1], text.shape[1]], dim=1)
-    others = (means[0] * text + scaled * means[1]).sum(dim=1) / 2
+    mean_image, mean_text = _group_means(torch.cat([scaled, text], dim=1), groups).chunk(2, dim=1)
+    others = (mean_image * text + scaled * mean_text).sum(dim=1) / 2
     return only_own + ((scaled * text).sum(dim=1) - others).mean()
 
 
@@ -58,7 +61,7 @@ def _group_means(rows: Tensor, groups: Tensor) -> Tensor:
     number = torch.zeros_like(groups).scatter(0, order, number)  # which group, from 0
     sums = torch.zeros_like(rows).index_add(0, number, rows)
     counts = torch.zeros_like(rows[:, 0]).index_add(0, number, torch.ones_like(rows[:, 0]))
-    return functional.embedding(number, sums / counts.clamp(min=1)[:, None])
+    return _rows(sums / counts.clamp(min=1)[:, None], number)
 
 
 def hard_negatives(similarity: Tensor, groups: Tensor, generator: torch.Generator) -> Tensor:
@@ -69,13 +72,21 @@ def hard_negatives(similarity: Tensor, groups: Tensor, generator: torch.Generato
         groups: [B] int64 of rows and columns alike.
     Returns:
         [B] int64 in -1..B-1.
-    Source: ALBEF (2107.07651) §3.2; drawn by the Gumbel-max trick, so that no probability underflows.
+    Source: ALBEF (2107.07651) §3.2; drawn by inverting the cumulative sum, with one random number a row.
     """
-    uniform = torch.rand(similarity.shape, generator=generator, device=similarity.device)
-    gumbel = uniform.log_().neg_().log_().neg_()  # a fifth of the time of exponential_
-    same = groups[:, None] == groups[None, :]
-    drawn = gumbel.add_(similarity).masked_fill_(same, -math.inf).argmax(dim=1)
-    return torch.where(same.all(dim=1), -1, drawn)
+    points = torch.rand(len(groups), 1, generator=generator, device=groups.device) * BELOW_ONE
+    drawn = [
+        _draw(similarity[block], groups[block, None] == groups[None, :], points[block])
+        for block in query_blocks(len(groups), len(groups))  # as much as a processor caches
+    ]
+    return torch.cat(drawn)
+
+
+def _draw(similarity: Tensor, excluded: Tensor, points: Tensor) -> Tensor:
+    cumulative = similarity.masked_fill(excluded, -math.inf).softmax(dim=1).cumsum(dim=1)
+    total = cumulative[:, -1:]  # about 1; not a number where all are excluded
+    drawn = torch.searchsorted(cumulative, points * total, right=True)  # where it grows, so never an excluded column
+    return torch.where(total > 0, drawn, -1).squeeze(1)
 
 
 def itm_loss(

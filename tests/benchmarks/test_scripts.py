@@ -1,0 +1,45 @@
+"""The benchmark scripts run and write what they promise; how fast anything is, is never tested."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.training import operations_per_step
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_script(name: str, output: Path, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--output", str(output), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    content: dict[str, Any] = json.loads(output.read_text())
+    assert content["machine"]["cores"] >= 1
+    return content
+
+
+@pytest.mark.slow
+def test_training_is_compared_with_its_floor(tmp_path: Path) -> None:
+    sizes = ("--widths", "64", "--batches", "64", "128", "--threads", "1")
+    rows = run_script("training", tmp_path / "training.json", *sizes)["training"]
+    assert [(row["width"], row["batch"]) for row in rows] == [(64, 64), (64, 128)]
+    assert all(row["of the floor"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_scaling_measures_every_size(tmp_path: Path) -> None:
+    rows = run_script("scaling", tmp_path / "scaling.json", "--pairs", "2000", "4000")["scaling"]
+    assert [row["pairs"] for row in rows] == [2000, 4000]
+
+
+def test_the_arithmetic_of_a_step_counts_every_product_once() -> None:
+    batch, width = 1000, 256
+    adapters = 2 * 1900 * 256 * (1024 + 896) * 2
+    projectors = 2 * 1900 * 256 * 256 * 6
+    contrastive = 2 * 1000 * 1000 * 256 * 4
+    heads = 2 * (3000 * 2 + 900 * 10) * 512 * 3
+    assert operations_per_step(batch, width) == adapters + projectors + contrastive + heads
