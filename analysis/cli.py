@@ -29,15 +29,19 @@ def leaderboard(
     by: Annotated[str, typer.Option(help="Metric to rank by.")] = "recall_mean",
     top: Annotated[int, typer.Option(min=1, help="Rows to show in the terminal.")] = 15,
     format: Annotated[
-        Literal["csv", "md", "latex", "json"] | None, typer.Option(help="Print this format alone, all rows.")
+        Literal["csv", "md", "latex", "json", "geotext"] | None,
+        typer.Option(help="Print this format alone, all rows; geotext: the final model's official entry."),
     ] = None,
 ) -> None:
     """Rank the trials; prints a table and writes leaderboard.csv and leaderboard.md into the campaign's folder."""
-    from analysis.leaderboard import caption, rank, to_csv, to_json, to_latex, to_markdown
+    from analysis.leaderboard import caption, official_entry, rank, to_csv, to_json, to_latex, to_markdown
     from analysis.trials import load_trials
     from core.files import CampaignFolder, write_atomically
 
     campaign = CampaignFolder(folder)
+    if format == "geotext":
+        typer.echo(official_entry(campaign), nl=False)
+        return
     table = rank(load_trials(campaign), by)
     match format:
         case "csv":

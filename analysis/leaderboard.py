@@ -3,12 +3,16 @@
 import difflib
 import json
 from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from core.config import load_yaml
 from core.errors import UserError
-from core.records import RETRIEVAL_KEYS, Evaluation
+from core.files import CampaignFolder, read_json
+from core.records import RETRIEVAL_KEYS, Evaluation, Scorecard
 
 SHOWN = ("rank", "number", "state", "recall_mean", "gain_over_baseline", *RETRIEVAL_KEYS, "best_epoch", "seconds")
 OFFICIAL_DIRECTIONS = {"txt": "t2i", "img": "i2t"}
@@ -78,6 +82,27 @@ def to_latex(table: pd.DataFrame) -> str:
     columns = "r" * len(SHOWN)
     lines = [rf"% {caption(table)}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", heading, r"\midrule"]
     return "\n".join([*lines, *body, r"\bottomrule", r"\end{tabular}"]).replace("–", "--") + "\n"
+
+
+def official_entry(folder: CampaignFolder) -> str:
+    """`to_geotext` of the final model that `crossmodal retrain DIR --output-dir DIR/final` left in a campaign's folder.
+
+    Raises:
+        UserError: there is none, or it was not measured on a test split.
+    """
+    if not folder.final_metrics.exists():
+        raise UserError(
+            "there is no final model",
+            where=folder.final_metrics,
+            how="run crossmodal retrain DIR --output-dir DIR/final",
+        )
+    content = read_json(folder.final_metrics)
+    content.pop("trial")
+    measured = Scorecard.from_json(content).find("geotext-official", reranked=False)
+    backbone = Path(load_yaml(folder.campaign)["train"]["features"]["backbone"]).name
+    date = datetime.fromtimestamp(folder.final_metrics.stat().st_mtime).date().isoformat()
+    name = folder.root.resolve().name
+    return to_geotext(measured, identifier=name, method="crossmodal-search", backbone=backbone, date=date)
 
 
 def to_geotext(evaluation: Evaluation, *, identifier: str, method: str, backbone: str, date: str) -> str:

@@ -171,6 +171,11 @@ class CampaignFolder:
         return self.root / "driver.lock"
 
     @property
+    def final_metrics(self) -> Path:
+        """Scorecard of the final model, where it is retrained into the campaign's folder."""
+        return self.root / "final" / "metrics.json"
+
+    @property
     def driver(self) -> Path:
         """Process and host of the driver at work; left behind by one that was killed."""
         return self.root / "driver.json"

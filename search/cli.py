@@ -153,10 +153,8 @@ def _print_estimate(found: "Estimate", campaign: "Campaign") -> None:
     )
     per_gpu = "unknown, no GPU here" if found.trials_per_gpu is None else str(found.trials_per_gpu)
     say(f"trials that fit the memory of a GPU: {per_gpu}")
-    say(
-        f"{found.trials_left} trials, {found.slots} at once: about {timedelta(seconds=round(found.wall_hours * 3600))} of training, "
-        f"{found.gpu_hours:.2g} GPU-hours"
-    )
+    wall = timedelta(seconds=round(found.wall_hours * 3600))
+    say(f"{found.trials_left} trials, {found.slots} at once: about {wall} of training, {found.gpu_hours:.2g} GPU-hours")
     limit = campaign.limits.gpu_hours
     if limit is not None and found.gpu_hours > limit:
         say(f"limits.gpu_hours of {limit:g} will end it earlier", style="yellow")

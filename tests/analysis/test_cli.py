@@ -17,6 +17,20 @@ def campaign(finished_campaign: CampaignFolder, tmp_path: Path) -> CampaignFolde
     return CampaignFolder(tmp_path / "c")
 
 
+def test_the_official_entry_is_that_of_the_final_model(crossmodal: CommandLine, campaign: CampaignFolder) -> None:
+    missing = crossmodal("leaderboard", campaign.root, "--format", "geotext")
+    assert missing.code == 2
+    assert "there is no final model" in missing.err
+    assert crossmodal("retrain", campaign.root, "--output-dir", campaign.root / "final").code == 0
+    outcome = crossmodal("leaderboard", campaign.root, "--format", "geotext")
+    assert outcome.code == 0, outcome.err
+    entry = json.loads(outcome.out)
+    measured = json.loads(campaign.final_metrics.read_text())["evaluations"]
+    (official,) = [found for found in measured if found["protocol"] == "geotext-official" and not found["rerank"]]
+    assert entry["metrics"]["txt_r1"] == round(100 * official["metrics"]["t2i_r1"], 2)
+    assert entry["backbone"] == "tiny-internvl"
+
+
 def test_the_leaderboard_is_printed_and_written(crossmodal: CommandLine, campaign: CampaignFolder) -> None:
     outcome = crossmodal("leaderboard", campaign.root)
     assert outcome.code == 0, outcome.err
