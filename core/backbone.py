@@ -105,15 +105,27 @@ class FrozenBackbone:
         return torch.device(next(self._model.parameters()).device)
 
     def preprocess(self, images: Sequence[Image]) -> Tensor:
-        """Squash to a square, normalise: RGB pictures → [N, 3, S, S] float32 on the CPU."""
+        """Squash to a square: RGB pictures → [N, 3, S, S] uint8 on the CPU.
+
+        `encode_pixels` normalises, in a fraction of the time that the image processor takes for it.
+        """
         size = {"height": self._image_size, "width": self._image_size}
-        batch = self._image_processor(list(images), size=size, crop_to_patches=False, return_tensors="pt")
-        pixels: Tensor = batch["pixel_values"]
+        as_they_are = {"do_rescale": False, "do_normalize": False, "crop_to_patches": False}
+        pixels: Tensor = self._image_processor(list(images), size=size, **as_they_are, return_tensors="pt")[
+            "pixel_values"
+        ]
         return pixels
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        """[N, 3, S, S] uint8 → float32 on the backbone's device, as the checkpoint's image processor says."""
+        processor, device = self._image_processor, self.device
+        mean = torch.tensor(processor.image_mean, device=device)[:, None, None] / processor.rescale_factor
+        std = torch.tensor(processor.image_std, device=device)[:, None, None] / processor.rescale_factor
+        return pixels.to(device, non_blocking=True).to(torch.float32).sub_(mean).div_(std)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Tensor) -> dict[ImagePooling, Tensor]:
-        """Preprocessed pictures [N, 3, S, S] → [N, vision_dim] float32 per pooling, on the backbone's device."""
+        """Squashed pictures [N, 3, S, S] uint8 → [N, vision_dim] float32 per pooling, on the backbone's device."""
         return self._in_micro_batches(self._encode_pixels, pixels)
 
     def encode_images(self, images: Sequence[Image]) -> dict[ImagePooling, Tensor]:
@@ -136,7 +148,7 @@ class FrozenBackbone:
         return {pooling: features[order] for pooling, features in pooled.items()}
 
     def _encode_pixels(self, pixels: Tensor) -> dict[ImagePooling, Tensor]:
-        pixels = pixels.to(self.device, self._model.dtype, non_blocking=True)
+        pixels = self._normalise(pixels).to(self._model.dtype)
         return pool_images(self._model.vision_tower(pixel_values=pixels).last_hidden_state)
 
     def _encode_tokens(self, tokens: Sequence[list[int]]) -> dict[TextPooling, Tensor]:

@@ -20,7 +20,7 @@ from core.data import ImageRecord, Split, read_annotations, split_by_group
 from core.errors import UserError
 from core.files import write_atomically
 
-EXTRACTION_VERSION = 2
+EXTRACTION_VERSION = 3
 """Raise when extraction itself changes, so that old stores are not mistaken for new ones."""
 CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 

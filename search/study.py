@@ -131,7 +131,8 @@ class Ledger:
     @property
     def has_work(self) -> bool:
         """Whether `ask` would give another trial."""
-        if self.stop_reason or self.counts().ended + self.counts().running >= self._campaign.limits.trials:
+        counts = self.counts()
+        if self.stop_reason or counts.ended + counts.running >= self._campaign.limits.trials:
             return False
         limits = self._campaign.limits
         return (limits.hours is None or self.hours < limits.hours) and (
@@ -230,10 +231,10 @@ class Ledger:
 
     def counts(self) -> Counts:
         """Trials by state."""
-        ended = Counter(trial.state for trial in self._ended())
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        trials = self._study.get_trials(deepcopy=False)
+        states = Counter(trial.state for trial in trials if trial.user_attrs.get("reason") != STALE)
         return Counts(
-            ended[TrialState.COMPLETE], ended[TrialState.PRUNED], ended[TrialState.FAIL], running=len(running)
+            states[TrialState.COMPLETE], states[TrialState.PRUNED], states[TrialState.FAIL], states[TrialState.RUNNING]
         )
 
     def best(self) -> tuple[int, float] | None:

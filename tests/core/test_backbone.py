@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import InternVLConfig, InternVLModel, InternVLVisionConfig, Qwen2Config
+from transformers import AutoImageProcessor, InternVLConfig, InternVLModel, InternVLVisionConfig, Qwen2Config
 
 from core.backbone import FrozenBackbone, build_tiny_checkpoint, load_backbone, pool_images, pool_texts
 from core.config import FeaturesConfig
@@ -69,6 +69,15 @@ def test_micro_batches_are_halved_when_memory_runs_out(
     encoded = small.encode_images(pictures(5))
     assert small.micro_batch == 2
     torch.testing.assert_close(encoded["mean"], backbone.encode_images(pictures(5))["mean"], atol=1e-5, rtol=1e-4)
+
+
+def test_pictures_are_normalised_as_the_checkpoints_own_processor_does(
+    checkpoint: Path, backbone: FrozenBackbone
+) -> None:
+    processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil", local_files_only=True)
+    size = {"height": 112, "width": 112}
+    theirs = processor(pictures(3), size=size, crop_to_patches=False, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(backbone._normalise(backbone.preprocess(pictures(3))), theirs, atol=1e-6, rtol=1e-6)
 
 
 def test_under_causal_attention_the_first_token_tells_captions_with_one_opening_nothing_apart(
