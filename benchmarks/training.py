@@ -78,9 +78,9 @@ def measure(batch: int, width: int, threads: int) -> Row:
 
 def train_for_a_while(barrier: object, seconds: object) -> None:
     torch.set_num_threads(1)
-    features = stand_in_features(shape(8192), shape(300), vision_dim=VISION_DIM, text_dim=TEXT_DIM)
+    features = stand_in_features(shape(4096), shape(300), vision_dim=VISION_DIM, text_dim=TEXT_DIM)
     barrier.wait()  # type: ignore[attr-defined]
-    history = train(configuration(512, 256, 8), features).history
+    history = train(configuration(512, 256, 6), features).history
     seconds.put(sum(epoch.train_seconds for epoch in history[1:]))  # type: ignore[attr-defined]
 
 

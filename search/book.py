@@ -111,7 +111,7 @@ class SessionBook:
             metrics = EpochMetrics.from_json(json.loads(row["metrics"]))
             trial.receipt = Receipt.from_json(json.loads(row["receipt"]))
         except ValueError as error:
-            trial.failure = f"its report cannot be read: {error}"
+            trial.failure = f"its report cannot be read: {' '.join(str(error).split())}"
             return True
         if any(earlier.epoch == metrics.epoch for earlier in trial.history):
             return False  # told again after a recovery
