@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from benchmarks.demo import demo_campaign
 from benchmarks.results import Row, median, options, say, write
@@ -29,7 +30,7 @@ from core.fingerprint import plan_features
 ROUNDS = 3
 
 
-def measure_extraction(size: int, images: int, texts: int) -> list[Row]:
+def measure_extraction(size: int, images: int, texts: int) -> Row:
     config = demo_campaign().base.with_overrides({"features.image_size": size})
     backbone = load_backbone(config.features)
     records = [record for split in plan_features(config).records.values() for record in split]
@@ -49,15 +50,13 @@ def measure_extraction(size: int, images: int, texts: int) -> list[Row]:
     started = time.perf_counter()
     backbone.encode_texts(sentences)
     text_seconds = time.perf_counter() - started
-    return [
-        {
-            "pictures of": f"{size} px",
-            "extraction a second": len(paths) / median(whole),
-            "bare pass a second": len(paths) / median(bare),
-            "of the bare pass": median(bare) / median(whole),
-            "texts a second": len(sentences) / text_seconds,
-        }
-    ]
+    return {
+        "pictures of": f"{size} px",
+        "extraction a second": len(paths) / median(whole),
+        "bare pass a second": len(paths) / median(bare),
+        "of the bare pass": median(bare) / median(whole),
+        "texts a second": len(sentences) / text_seconds,
+    }
 
 
 @torch.no_grad()
@@ -73,8 +72,6 @@ def make_store(root: Path, gigabytes: float) -> str:
     index = {"groups": torch.zeros(1, dtype=torch.int64)}
     names = ("caption_text", "caption_image", "sentence_text", "sentence_image", "relations")
     index |= {name: torch.zeros(1, dtype=torch.int64) for name in names} | {"boxes": torch.zeros(1, 4)}
-    from safetensors.torch import save_file
-
     for split in ("train", "validation"):
         (folder / split).mkdir(parents=True)
         save_file(index, folder / split / "index.safetensors")
@@ -150,7 +147,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[112, 224, 448])
     parser.add_argument("--workers", type=int, default=4)
     asked = parser.parse_args()
-    extraction = [row for size in asked.sizes for row in measure_extraction(size, asked.images, asked.texts)]
+    extraction = [measure_extraction(size, asked.images, asked.texts) for size in asked.sizes]
     say("extraction against the bare forward pass", extraction)
     opening = measure_opening(asked.gigabytes, asked.workers)
     say("one store, several workers, each reading all of it", [opening])

@@ -80,6 +80,8 @@ class FrozenBackbone:
         self._image_processor = image_processor
         self._image_size = image_size
         self._max_tokens = max_tokens
+        per_channel = torch.tensor([image_processor.image_mean, image_processor.image_std], device=self.device)
+        self._mean, self._std = per_channel[:, :, None, None] / image_processor.rescale_factor
         self.micro_batch = micro_batch
         """Halved for good when memory runs out."""
 
@@ -118,10 +120,7 @@ class FrozenBackbone:
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         """[N, 3, S, S] uint8 → float32 on the backbone's device, as the checkpoint's image processor says."""
-        processor, device = self._image_processor, self.device
-        mean = torch.tensor(processor.image_mean, device=device)[:, None, None] / processor.rescale_factor
-        std = torch.tensor(processor.image_std, device=device)[:, None, None] / processor.rescale_factor
-        return pixels.to(device, non_blocking=True).to(torch.float32).sub_(mean).div_(std)
+        return pixels.to(self.device, non_blocking=True).to(torch.float32).sub_(self._mean).div_(self._std)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Tensor) -> dict[ImagePooling, Tensor]:

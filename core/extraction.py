@@ -92,8 +92,7 @@ def extract_features(
         work = root / f".{parts.fingerprint}.partial"
         work.mkdir(exist_ok=True)
         splits = index_splits(records)
-        images = [record.image for split in splits.values() for record in split.records]
-        texts = list(dict.fromkeys(text for split in splits.values() for text in split.texts))
+        images, texts = distinct_inputs(splits)
         shards = [*_cut("images", images, shard), *_cut("texts", texts, shard)]
         _write_missing(shards, encode, work, on_progress)
         _assemble(splits, texts, work, parts, shards)
@@ -111,6 +110,12 @@ def index_splits(records: Mapping[Split, Sequence[ImageRecord]]) -> dict[Split, 
         splits[split] = SplitIndex(members, first_image, list(texts))
         first_image += len(members)
     return splits
+
+
+def distinct_inputs(splits: Mapping[Split, SplitIndex]) -> tuple[list[Path], list[str]]:
+    """Pictures and distinct texts of all splits: what the backbone has to see."""
+    images = [record.image for split in splits.values() for record in split.records]
+    return images, list(dict.fromkeys(text for split in splits.values() for text in split.texts))
 
 
 def _cut(kind: Kind, items: Sequence[Any], size: int) -> list[Shard]:
@@ -216,7 +221,7 @@ def _assemble(
         "parts": asdict(parts),
         "backbone_parameters": max(fact["backbone_parameters"] for fact in facts),
         "dimensions": dimensions,
-        "counts": {split: _counts(index) for split, index in splits.items()},
+        "counts": {split: split_counts(index) for split, index in splits.items()},
         "health": health,
         "repaired": {"pictures repaired": sum(fact["repaired"] for fact in facts)},
     }
@@ -273,7 +278,8 @@ def index_tensors(index: SplitIndex, groups: Mapping[str, int]) -> dict[str, Ten
     }
 
 
-def _counts(index: SplitIndex) -> dict[str, int]:
+def split_counts(index: SplitIndex) -> dict[str, int]:
+    """How much of everything a split holds; texts are distinct ones."""
     return {
         "images": len(index.records),
         "groups": len({record.group for record in index.records}),

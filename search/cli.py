@@ -32,15 +32,17 @@ app.add_typer(analysis.cli.app)
 LIST_OPTIONS = ("--checkpoints", "--labels")
 AddressOption = Annotated[str | None, typer.Option(help="Join this Ray cluster: auto, host:port or ray://…")]
 NodesOption = Annotated[int, typer.Option(min=1, help="Wait until the cluster has so many.")]
+CampaignArgument = Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="The campaign.")]
+CampaignFolderOption = Annotated[
+    Path | None, typer.Option("--output-dir", "--output_dir", help="Its folder; default: output/<campaign name>.")
+]
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]
 
 
 @app.command()
 def search(
-    campaign: Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="The campaign.")],
-    output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", "--output_dir", help="Default: output/<campaign name>.")
-    ] = None,
+    campaign: CampaignArgument,
+    output_dir: CampaignFolderOption = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Limit instead of the configured one.")] = None,
     hours: Annotated[float | None, typer.Option(min=0.0, help="Limit instead of the configured one.")] = None,
     address: AddressOption = None,
@@ -122,13 +124,11 @@ def _print_outcome(status: "CampaignStatus", objective: str) -> None:
 
 @app.command()
 def plan(
-    campaign: Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="The campaign.")],
-    output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", "--output_dir", help="Its folder, whose history is used if any.")
-    ] = None,
+    campaign: CampaignArgument,
+    output_dir: CampaignFolderOption = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Trials at once; default: what fits this machine.")] = None,
 ) -> None:
-    """Measure a short calibration, tell what the campaign will cost, and stop."""
+    """Measure a short calibration, or use the campaign's own history; tell what it will cost, and stop."""
     from core.files import CampaignFolder
     from search.config import load_campaign
     from search.plan import estimate

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import TypeVar, get_args
 
@@ -18,12 +19,12 @@ import torch
 from analysis.trials import load_history, load_trials
 from core.backbone import load_backbone
 from core.config import ImagePooling, TextPooling, TrainConfig
-from core.data import ImageRecord, Split
+from core.data import Split
 from core.device import choose_device, peak_memory_mb
-from core.extraction import SplitIndex, encode_pictures, index_splits
+from core.extraction import SplitIndex, distinct_inputs, encode_pictures, index_splits, split_counts
 from core.features import FeatureStore
 from core.files import CampaignFolder
-from core.fingerprint import FeaturePlan, plan_features
+from core.fingerprint import plan_features
 from core.stand_in import SplitShape, stand_in_features
 from core.training import train
 from search.campaign import extraction_variants
@@ -32,6 +33,7 @@ from search.config import Campaign, Pruner
 
 SAMPLE_IMAGES, SAMPLE_TEXTS = 64, 256
 SAMPLE_CONFIGS = 4
+TIMED_SPLITS: tuple[Split, Split] = ("train", "validation")
 USABLE_GPU_MEMORY = 0.9
 Item = TypeVar("Item")
 
@@ -87,14 +89,15 @@ def estimate(campaign: Campaign, folder: CampaignFolder, *, slots: int | None = 
         UserError: the data or the backbone cannot be read.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    plans = [(config, plan_features(config)) for config in extraction_variants(campaign, campaign.base)]
-    extraction, dimensions = [], (0, 0)
-    for config, plan in plans:
-        planned, dimensions = _estimate_extraction(config, plan)
+    extraction = []
+    for config in extraction_variants(campaign, campaign.base):
+        plan = plan_features(config)
+        splits = index_splits(plan.records)
+        planned, dimensions = _estimate_extraction(config, plan.parts.fingerprint, splits)
         extraction.append(planned)
     done, training = _from_history(campaign, folder)
     if training is None:
-        training = _calibrate(campaign, plans[0][1], dimensions)
+        training = _calibrate(campaign, splits, dimensions)
     resources = campaign.resources
     machine = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     at_once = slots or max(1, slots_of(machine, resources.cpu, resources.gpu))
@@ -125,36 +128,33 @@ def expected_epochs(pruner: Pruner, *, epochs: int, trials: int) -> float:
     return (total + alive * (epochs - before)) / trials
 
 
-def _estimate_extraction(config: TrainConfig, plan: FeaturePlan) -> tuple[ExtractionEstimate, tuple[int, int]]:
+def _estimate_extraction(
+    config: TrainConfig, fingerprint: str, splits: Mapping[Split, SplitIndex]
+) -> tuple[ExtractionEstimate, tuple[int, int]]:
     """Of one store, and the widths of its features."""
-    splits = index_splits(plan.records)
-    images = sum(len(split.records) for split in splits.values())
-    texts = list(dict.fromkeys(text for split in splits.values() for text in split.texts))
-    root, fingerprint = config.features.store, plan.parts.fingerprint
+    images, texts = distinct_inputs(splits)
+    root = config.features.store
     if FeatureStore.exists(root, fingerprint):
         widths = FeatureStore.open(root, fingerprint).manifest["dimensions"]
         dimensions, seconds = (widths["images"], widths["texts"]), 0.0
     else:
-        dimensions, seconds = _time_backbone(config, splits, texts, images)
-    image_floats = len(get_args(ImagePooling)) * images * dimensions[0]
+        dimensions, seconds = _time_backbone(config, images, texts)
+    image_floats = len(get_args(ImagePooling)) * len(images) * dimensions[0]
     floats = image_floats + len(get_args(TextPooling)) * len(texts) * dimensions[1]
-    return ExtractionEstimate(fingerprint, images, len(texts), 4 * floats / 1e9, seconds), dimensions
+    return ExtractionEstimate(fingerprint, len(images), len(texts), 4 * floats / 1e9, seconds), dimensions
 
 
-def _time_backbone(
-    config: TrainConfig, splits: Mapping[Split, SplitIndex], texts: Sequence[str], images: int
-) -> tuple[tuple[int, int], float]:
+def _time_backbone(config: TrainConfig, images: Sequence[Path], texts: Sequence[str]) -> tuple[tuple[int, int], float]:
     """Widths of the features, and seconds for all inputs, from a sample spread evenly over them."""
     backbone = load_backbone(config.features)
-    paths = [record.image for split in splits.values() for record in split.records]
-    some_paths, some_texts = _spread(paths, SAMPLE_IMAGES), _spread(texts, SAMPLE_TEXTS)
-    encode_pictures(backbone, some_paths[:2])  # the first pass is slow
+    some_images, some_texts = _spread(images, SAMPLE_IMAGES), _spread(texts, SAMPLE_TEXTS)
+    encode_pictures(backbone, some_images[:2])  # the first pass is slow
     started = time.monotonic()
-    encode_pictures(backbone, some_paths)
+    encode_pictures(backbone, some_images)
     between = time.monotonic()
     backbone.encode_texts(some_texts)
     ended = time.monotonic()
-    seconds = (between - started) * images / len(some_paths) + (ended - between) * len(texts) / len(some_texts)
+    seconds = (between - started) * len(images) / len(some_images) + (ended - between) * len(texts) / len(some_texts)
     return (backbone.vision_dim, backbone.text_dim), seconds
 
 
@@ -178,9 +178,9 @@ def _from_history(campaign: Campaign, folder: CampaignFolder) -> tuple[int, Trai
     return len(ended) + len(failed), TrainingCost(float(seconds), None, basis, float(ended["epochs"].mean()))
 
 
-def _calibrate(campaign: Campaign, plan: FeaturePlan, dimensions: tuple[int, int]) -> TrainingCost:
+def _calibrate(campaign: Campaign, splits: Mapping[Split, SplitIndex], dimensions: tuple[int, int]) -> TrainingCost:
     """One epoch each of the baseline and of a few draws from the space, after one to warm up."""
-    shapes = [_shape(plan.records[split]) for split in ("train", "validation")]
+    shapes = [SplitShape(**split_counts(splits[split])) for split in TIMED_SPLITS]
     features = stand_in_features(*shapes, vision_dim=dimensions[0], text_dim=dimensions[1])
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=campaign.sampler.seed))
     drawn = [campaign.space.suggest(study.ask(), campaign.base) for _ in range(SAMPLE_CONFIGS - 1)]
@@ -197,17 +197,6 @@ def _calibrate(campaign: Campaign, plan: FeaturePlan, dimensions: tuple[int, int
     epochs = expected_epochs(campaign.pruner, epochs=campaign.base.recipe.epochs, trials=campaign.limits.trials)
     basis = f"an epoch of the baseline and of {len(drawn)} draws from the space"
     return TrainingCost(fmean(seconds), max(peaks), basis, epochs)
-
-
-def _shape(records: Sequence[ImageRecord]) -> SplitShape:
-    texts = {text for record in records for text in (*record.captions, *(region.sentence for region in record.regions))}
-    return SplitShape(
-        images=len(records),
-        groups=len({record.group for record in records}),
-        captions=sum(len(record.captions) for record in records),
-        texts=len(texts),
-        regions=sum(len(record.regions) for record in records),
-    )
 
 
 def _trials_per_gpu(peak_mb: float | None) -> int | None:

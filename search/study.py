@@ -154,7 +154,7 @@ class Ledger:
         """At the end of those that run and of one more, if each takes as long as the others did on average."""
         hours = self._trial_hours()
         expected = sum(hours) / len(hours) if hours else 0.0
-        return self.gpu_hours + (self.counts().running + 1) * expected * self._campaign.resources.gpu
+        return (sum(hours) + (self.counts().running + 1) * expected) * self._campaign.resources.gpu
 
     @property
     def stop_reason(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from core.config import TrainConfig, dump_yaml, parse
 from core.features import Features, FeatureSplit, Statistics
 from core.files import CampaignFolder
 from tests.commands import CommandLine, run
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 settings.register_profile("patient", deadline=None)  # time is never asserted
 settings.load_profile("patient")
@@ -153,3 +157,16 @@ def finished_campaign(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> C
     outcome = run("search", write_campaign(work, demo), "--output-dir", work / "small", cwd=work)
     assert outcome.code == 0, outcome.err
     return CampaignFolder(work / "small")
+
+
+@pytest.fixture
+def cluster() -> "Iterator[Cluster]":
+    """A head without CPUs and two nodes with a fake GPU each."""
+    from ray.cluster_utils import Cluster  # Ray is slow to import, and few tests need it
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(2):
+        made.add_node(num_cpus=1, num_gpus=1)
+    made.wait_for_nodes()
+    yield made
+    made.shutdown()

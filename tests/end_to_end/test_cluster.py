@@ -25,17 +25,6 @@ ONE_LONG_TRIAL = (
 )
 
 
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """A head without CPUs and two nodes with a fake GPU each."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    for _ in range(2):
-        made.add_node(num_cpus=1, num_gpus=1)
-    made.wait_for_nodes()
-    yield made
-    made.shutdown()
-
-
 def wait_for_epochs(folder: CampaignFolder, epochs: int, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 180
     while not all(len(read_json_lines(folder.trial(number).metrics)) >= epochs for number in (0, 1)):

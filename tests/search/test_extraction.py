@@ -21,16 +21,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    for _ in range(2):
-        made.add_node(num_cpus=1, num_gpus=1)
-    made.wait_for_nodes()
-    yield made
-    made.shutdown()
-
-
-@pytest.fixture
 def gpu_config(demo_config: TrainConfig) -> TrainConfig:
     """Asks for the GPUs that the nodes say they have."""
     return demo_config.with_overrides({"features.device": "auto"})
