@@ -1,7 +1,7 @@
-"""Batches of an epoch: shuffled pairs, and beside them shuffled regions. Two gathers a batch, no Python per sample."""
+"""Batches of an epoch: shuffled pairs, and dealt out beside them shuffled regions. No Python per sample."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -11,29 +11,39 @@ from core.features import FeatureSplit
 
 
 @dataclass(frozen=True, slots=True)
-class PairBatch:
-    """Matching images and captions."""
+class Batch:
+    """Pairs of an image and its caption, and below them regions: an image and its sentence, box and relation.
+
+    Both lie in the same two tables, since all go through the same adapters: one pass for everything.
+    """
 
     images: Tensor
-    """[B, vision_dim]"""
-    captions: Tensor
-    """[B, text_dim]"""
+    """[B + R, vision_dim]"""
+    texts: Tensor
+    """[B + R, text_dim]"""
     keys: Tensor
-    """[B] int64; rows with equal keys match each other"""
-
-
-@dataclass(frozen=True, slots=True)
-class RegionBatch:
-    """Regions: a sentence, its image, its box, its relation. May be empty."""
-
-    images: Tensor
-    """[R, vision_dim]"""
-    sentences: Tensor
-    """[R, text_dim]"""
+    """[B] int64; pairs with equal keys match each other"""
     boxes: Tensor
     """[R, 4]"""
     relations: Tensor
     """[R] int64, -1 where there is none"""
+
+    @property
+    def pairs(self) -> int:
+        return len(self.keys)
+
+    @property
+    def regions(self) -> int:
+        return len(self.boxes)
+
+    def clone(self) -> "Batch":
+        """The same in memory of its own."""
+        return Batch(*(getattr(self, field.name).clone() for field in fields(self)))
+
+    def copy_(self, other: "Batch") -> None:
+        """Take over another batch of the same size, in the memory held already."""
+        for field in fields(self):
+            getattr(self, field.name).copy_(getattr(other, field.name))
 
 
 def steps_per_epoch(split: FeatureSplit, batch_size: int) -> int:
@@ -41,27 +51,24 @@ def steps_per_epoch(split: FeatureSplit, batch_size: int) -> int:
     return max(1, len(split.caption_text) // batch_size)
 
 
-def pair_batches(
-    split: FeatureSplit, *, batch_size: int, positives: Positives, generator: torch.Generator
-) -> Iterator[PairBatch]:
-    """Every caption at most once, in random order; the remainder under one batch is left to the next epoch's draw."""
-    order = torch.randperm(len(split.caption_text), generator=generator).to(split.groups.device)  # a GPU waits but once
-    for step in range(steps_per_epoch(split, batch_size)):
-        rows = order[step * batch_size : (step + 1) * batch_size]
-        images = split.caption_image[rows]
-        keys = images if positives == "image" else split.groups[images]
-        yield PairBatch(split.images[images], split.texts[split.caption_text[rows]], keys)
+def epoch_batches(
+    split: FeatureSplit, *, batch_size: int, positives: Positives, with_regions: bool, generator: torch.Generator
+) -> Iterator[Batch]:
+    """An epoch in random order.
 
-
-def region_batches(split: FeatureSplit, *, steps: int, generator: torch.Generator) -> Iterator[RegionBatch]:
-    """The regions in random order, dealt out evenly over the steps of an epoch."""
-    order = torch.randperm(len(split.boxes), generator=generator).to(split.groups.device)
-    size = -(-len(order) // steps)
-    for step in range(steps):
-        rows = order[step * size : (step + 1) * size]
-        yield RegionBatch(
-            split.images[split.sentence_image[rows]],
-            split.texts[split.sentence_text[rows]],
-            split.boxes[rows],
-            split.relations[rows],
+    Every caption at most once: the remainder under one batch is left to the next epoch's draw. Every region exactly
+    once, the numbers of two steps differing by at most one.
+    """
+    steps, device = steps_per_epoch(split, batch_size), split.groups.device
+    pairs = torch.randperm(len(split.caption_text), generator=generator)[: steps * batch_size]
+    regions = torch.randperm(len(split.boxes) if with_regions else 0, generator=generator)
+    dealt = (rows.to(device).tensor_split(steps) for rows in (pairs, regions))  # a GPU waits but once
+    for of_pairs, of_regions in zip(*dealt, strict=True):
+        shown = split.caption_image[of_pairs]
+        yield Batch(
+            images=split.images[torch.cat([shown, split.sentence_image[of_regions]])],
+            texts=split.texts[torch.cat([split.caption_text[of_pairs], split.sentence_text[of_regions]])],
+            keys=shown if positives == "image" else split.groups[shown],
+            boxes=split.boxes[of_regions],
+            relations=split.relations[of_regions],
         )

@@ -117,6 +117,8 @@ class OptimizerConfig(Section):
     """Share of a stage's steps in which the rate rises linearly from 0."""
     batch_size: Integer = Field(default=512, ge=2)
     """Image-caption pairs a step; also the number of contrastive candidates."""
+    cuda_graph: bool = True
+    """On a GPU record the step once and replay it; false runs it operation by operation."""
 
 
 class RecipeConfig(Section):

@@ -1,5 +1,6 @@
 """Which processor a run uses, and what it took of it."""
 
+import math
 import resource
 
 import torch
@@ -23,6 +24,15 @@ def choose_device(device: str) -> torch.device:
 def device_name(device: torch.device) -> str:
     """`cpu`, or the GPU's name as its driver tells it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that this process may still take there; a CPU's tables are mapped, so there it is without limit."""
+    if device.type != "cuda":
+        return math.inf
+    free, total = torch.cuda.mem_get_info(device)
+    share = total * torch.cuda.get_per_process_memory_fraction(device) - torch.cuda.memory_reserved(device)
+    return min(free, share)
 
 
 def peak_memory_mb(device: torch.device) -> float:

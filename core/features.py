@@ -16,11 +16,14 @@ from torch import Tensor
 
 from core.config import ImagePooling, TextPooling
 from core.data import Split
+from core.device import free_memory
 from core.errors import UserError
 from core.files import read_json
 
 MIN_DISTINCT = 0.5
 """Least share of different inputs that must have different vectors."""
+TABLE_SHARE = 0.5
+"""Of a GPU's free memory that one table may take; the rest is for the others and for training."""
 
 
 class Table(Protocol):
@@ -34,6 +37,32 @@ class Table(Protocol):
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor: ...
 
     def to(self, device: torch.device, /) -> "Table": ...
+
+
+class HostTable:
+    """A table that a GPU has no room for: the processor gathers the rows that are read, and sends them."""
+
+    def __init__(self, rows: Tensor, device: torch.device) -> None:
+        self._rows = rows
+        self._device = device
+        self.shape = rows.shape
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
+        wanted = rows if isinstance(rows, slice) else rows.to(self._rows.device)
+        return self._rows[wanted].to(self._device)
+
+    def to(self, device: torch.device, /) -> "Table":
+        return move_table(self._rows, device)
+
+
+def move_table(table: Table, device: torch.device) -> Table:
+    """On the CPU the memory map itself; on a GPU a copy, unless it would take more than its share of free memory."""
+    if isinstance(table, Tensor) and table.nbytes > TABLE_SHARE * free_memory(device):
+        return HostTable(table, device)
+    return table.to(device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +89,10 @@ class FeatureSplit:
     """[R] int64 in 0..5, -1 where there is none"""
 
     def to(self, device: torch.device) -> "FeatureSplit":
-        """On a GPU a copy of everything, which fits; on the CPU the memory map itself."""
-        return FeatureSplit(*(getattr(self, field.name).to(device) for field in fields(self)))
+        """For work on a device: the features as far as it has room, everything else anyway."""
+        images, texts = move_table(self.images, device), move_table(self.texts, device)
+        rest = [field.name for field in fields(self) if field.name not in ("images", "texts")]
+        return FeatureSplit(images=images, texts=texts, **{name: getattr(self, name).to(device) for name in rest})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from core.config import Fusion, ModelConfig, Normalization
 from core.features import Features, Statistics
 from core.geometry import RELATIONS
+from core.layers import Dropout, FeatureNorm, unit_norm
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 1.0
 
@@ -57,12 +57,12 @@ class CrossModalModel(nn.Module):
     def embed_images(self, features: Tensor) -> Tensor:
         """[B, vision_dim] → [B, embed_dim], unit norm."""
         embedded: Tensor = self.vision_projector(self.vision_adapter(self.vision_norm(features)))
-        return functional.normalize(embedded, dim=-1)
+        return unit_norm(embedded)
 
     def embed_texts(self, features: Tensor) -> Tensor:
         """[B, text_dim] → [B, embed_dim], unit norm."""
         embedded: Tensor = self.text_projector(self.text_adapter(self.text_norm(features)))
-        return functional.normalize(embedded, dim=-1)
+        return unit_norm(embedded)
 
     def match(self, image: Tensor, text: Tensor) -> Tensor:
         """Embedded pairs [B, D], [B, D] → [B, 2] logits: no match, match."""
@@ -89,39 +89,8 @@ class CrossModalModel(nn.Module):
         return torch.cat([image, text, image * text, (image - text).abs()], dim=1)
 
 
-class FeatureNorm(nn.Module):
-    """What happens to pooled features before the adapters; has no parameters."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, width: int, kind: Normalization) -> None:
-        super().__init__()
-        self.kind = kind
-        if kind == "standardize":
-            self.register_buffer("mean", torch.zeros(width))
-            self.register_buffer("std", torch.ones(width))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, width] → [B, width]."""
-        match self.kind:
-            case "none":
-                return features
-            case "standardize":
-                return (features - self.mean) / self.std
-            case "layernorm":
-                return functional.layer_norm(features, features.shape[-1:])
-
-    def use_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Standardise by the training split; a dimension that never varies is only centred."""
-        if self.kind == "standardize":
-            floor = 1e-4 * float(std.max())
-            self.mean.copy_(mean)
-            self.std.copy_(torch.where(std > floor, std, torch.ones_like(std)))
-
-
 def _adapter(width_in: int, width_out: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width_in, width_out), nn.ReLU(), nn.Dropout(dropout))
+    return nn.Sequential(nn.Linear(width_in, width_out), nn.ReLU(), Dropout(dropout))
 
 
 def build_model(config: ModelConfig, features: Features, *, normalization: Normalization, seed: int) -> CrossModalModel:

@@ -15,20 +15,21 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from core.batches import PairBatch, RegionBatch, pair_batches, region_batches, steps_per_epoch
+from core.batches import epoch_batches, steps_per_epoch
 from core.checkpoints import Checkpoint
-from core.config import LossConfig, TrainConfig, config_hash
+from core.config import TrainConfig, config_hash
 from core.device import choose_device, device_name, peak_memory_mb
 from core.errors import UserError
 from core.evaluation import validate
 from core.features import Features, FeatureSplit
-from core.losses import Losses, box_loss, itc_loss, itm_loss, relation_loss
 from core.model import CrossModalModel, build_model, parameter_counts
 from core.records import EpochMetrics, Receipt
+from core.step import ReplayedStep, TrainStep, own_stream, record_cuda_graph
 
 Report = Callable[[EpochMetrics, Checkpoint], None]
 """Called after each epoch; may raise SystemExit to stop the run."""
@@ -87,8 +88,20 @@ def train(
         DivergedError: the loss is no longer finite.
         UserError: a checkpoint does not fit the configuration or the features.
     """
-    started = time.monotonic()
     device = choose_device(config.features.device)
+    with own_stream(device):
+        return _train(config, features, report, resume_from, start_from, device)
+
+
+def _train(
+    config: TrainConfig,
+    features: Features,
+    report: Report,
+    resume_from: Checkpoint | None,
+    start_from: Checkpoint | None,
+    device: torch.device,
+) -> TrainResult:
+    started = time.monotonic()
     model = build_model(config.model, features, normalization=config.features.normalization, seed=config.seed)
     if initial := resume_from or start_from:
         _load_weights(model, initial, features)
@@ -99,9 +112,10 @@ def train(
         optimizer = build_optimizer(model, stage.learning_rate, config.optimizer.weight_decay)
         first = stage.first_epoch if last is None else max(stage.first_epoch, last.epoch + 1)
         if last is not None and last.optimizer is not None and stage.first_epoch <= last.epoch:
-            optimizer.load_state_dict(last.optimizer)
+            _restore_optimizer(optimizer, last.optimizer)
+        step = build_step(model, optimizer, config)
         for epoch in range(first, stage.first_epoch + stage.epochs):
-            metrics = _run_epoch(model, optimizer, train_split, validation, config, stage, epoch)
+            metrics = _run_epoch(model, optimizer, step, train_split, validation, config, stage, epoch)
             receipt = make_receipt(config, features, model, optimizer, stage, last)
             seconds = time.monotonic() - started + (resume_from.receipt.seconds if resume_from else 0.0)
             last = _checkpoint(config, model, optimizer, metrics, last, replace(receipt, seconds=seconds))
@@ -138,10 +152,25 @@ def build_optimizer(model: CrossModalModel, learning_rate: float, weight_decay: 
     matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    rate = torch.tensor(learning_rate, device=matrices[0].device)  # a tensor, so that a recorded step sees it change
+    optimizer = torch.optim.AdamW(groups, lr=rate, fused=True)
     for group in optimizer.param_groups:
         group["initial_lr"] = learning_rate  # the schedule overwrites `lr`; the receipt tells this one
     return optimizer
+
+
+def _restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> None:
+    rate = optimizer.param_groups[0]["lr"]
+    optimizer.load_state_dict(state)
+    for group in optimizer.param_groups:
+        group["lr"], group["capturable"] = rate, False  # of this device and process, not of the checkpoint's
+
+
+def build_step(model: CrossModalModel, optimizer: torch.optim.AdamW, config: TrainConfig) -> TrainStep:
+    """On a GPU one that is recorded and replayed, unless the configuration forbids it."""
+    if next(model.parameters()).is_cuda and config.optimizer.cuda_graph:
+        return ReplayedStep(model, optimizer, config.loss, record_cuda_graph)
+    return TrainStep(model, optimizer, config.loss)
 
 
 def scheduled_rate(peak: float, step: int, steps: int, warmup_ratio: float) -> float:
@@ -150,30 +179,6 @@ def scheduled_rate(peak: float, step: int, steps: int, warmup_ratio: float) -> f
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * (steps - step) / max(1, steps - warmup)
-
-
-def compute_losses(
-    model: CrossModalModel,
-    pairs: PairBatch,
-    regions: RegionBatch | None,
-    weights: LossConfig,
-    generator: torch.Generator,
-) -> Losses:
-    """The four unweighted losses of a step; one whose weight is 0, or that has nothing to learn from, is 0.
-
-    Args:
-        regions: None in the alignment stage.
-    """
-    images, captions = model.embed_images(pairs.images), model.embed_texts(pairs.captions)
-    zero = images.new_zeros(())
-    itc = itc_loss(images, captions, pairs.keys, model.temperature) if weights.itc else zero
-    itm = itm_loss(model.match, images, captions, pairs.keys, model.temperature, generator) if weights.itm else zero
-    if regions is None or len(regions.boxes) == 0 or not (weights.box or weights.spatial):
-        return Losses(itc=itc, itm=itm, box=zero, spatial=zero)
-    where, what = model.embed_images(regions.images), model.embed_texts(regions.sentences)
-    box = box_loss(model.locate(where, what), regions.boxes, giou=weights.giou) if weights.box else zero
-    spatial = relation_loss(model.relate(where, what), regions.relations) if weights.spatial else zero
-    return Losses(itc=itc, itm=itm, box=box, spatial=spatial)
 
 
 def make_receipt(
@@ -210,6 +215,7 @@ def make_receipt(
 def _run_epoch(
     model: CrossModalModel,
     optimizer: torch.optim.Optimizer,
+    step: TrainStep,
     split: FeatureSplit,
     validation: FeatureSplit,
     config: TrainConfig,
@@ -218,7 +224,7 @@ def _run_epoch(
 ) -> EpochMetrics:
     started = time.monotonic()
     seed = _epoch_seed(config.seed, stage.number, epoch - stage.first_epoch)
-    totals, steps_without_regions, rate = _train_epoch(model, optimizer, split, config, stage, epoch, seed)
+    totals, steps_without_regions, rate = _train_epoch(model, optimizer, step, split, config, stage, epoch, seed)
     trained = time.monotonic()
     if not all(map(torch.isfinite, totals)):
         raise DivergedError(f"the loss is not finite in epoch {epoch}")
@@ -246,44 +252,33 @@ def _run_epoch(
 def _train_epoch(
     model: CrossModalModel,
     optimizer: torch.optim.Optimizer,
+    step: TrainStep,
     split: FeatureSplit,
     config: TrainConfig,
     stage: Stage,
     epoch: int,
     seed: int,
 ) -> tuple[Tensor, int, float]:
-    """Mean unweighted losses [4], steps that had no region, and the last learning rate."""
-    weights, device = config.loss, next(model.parameters()).device
+    """Mean unweighted losses [4], steps that should have had regions and had none, and the last learning rate."""
     steps = steps_per_epoch(split, config.optimizer.batch_size)
-    order = torch.Generator().manual_seed(seed)
-    negatives = torch.Generator(device).manual_seed(seed)
-    totals, without_regions, rate = torch.zeros(4, device=device), 0, 0.0
-    model.train()
-    with _dropout_seeded(seed, device):
-        batches = _stage_batches(split, config, stage, steps, order)
-        for step, (pairs, regions) in enumerate(batches, start=(epoch - stage.first_epoch) * steps):
-            rate = scheduled_rate(stage.learning_rate, step, stage.epochs * steps, config.optimizer.warmup_ratio)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            losses = compute_losses(model, pairs, regions, weights, negatives)
-            total = losses.total(itc=weights.itc, itm=weights.itm, box=weights.box, spatial=weights.spatial)
-            optimizer.zero_grad()
-            total.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            totals += torch.stack([losses.itc, losses.itm, losses.box, losses.spatial]).detach()
-            without_regions += regions is not None and len(regions.boxes) == 0
-    return (totals / steps).cpu(), without_regions, rate
-
-
-def _stage_batches(
-    split: FeatureSplit, config: TrainConfig, stage: Stage, steps: int, generator: torch.Generator
-) -> Iterator[tuple[PairBatch, RegionBatch | None]]:
-    pairs = pair_batches(
-        split, batch_size=config.optimizer.batch_size, positives=config.loss.positives, generator=generator
+    with_regions = stage.number == JOINT and (config.loss.box > 0 or config.loss.spatial > 0)
+    batches = epoch_batches(
+        split,
+        batch_size=config.optimizer.batch_size,
+        positives=config.loss.positives,
+        with_regions=with_regions,
+        generator=torch.Generator().manual_seed(seed),
     )
-    if stage.number == ALIGN:
-        return ((batch, None) for batch in pairs)
-    return zip(pairs, region_batches(split, steps=steps, generator=generator), strict=True)
+    model.train()
+    step.begin_epoch(seed)
+    without_regions, rate = 0, 0.0
+    with _dropout_seeded(seed, step.totals.device):
+        for number, batch in enumerate(batches, start=(epoch - stage.first_epoch) * steps):
+            rate = scheduled_rate(stage.learning_rate, number, stage.epochs * steps, config.optimizer.warmup_ratio)
+            optimizer.param_groups[0]["lr"].fill_(rate)  # one tensor for all groups
+            step(batch)
+            without_regions += with_regions and batch.regions == 0
+    return (step.totals / steps).cpu(), without_regions, rate
 
 
 def _epoch_seed(seed: int, stage: int, epoch_of_stage: int) -> int:

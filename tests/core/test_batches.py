@@ -5,13 +5,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.batches import pair_batches, region_batches, steps_per_epoch
+from core.batches import Batch, epoch_batches, steps_per_epoch
 from core.config import Positives
+from core.features import FeatureSplit
 from tests.conftest import planted_split
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def epoch(
+    split: FeatureSplit, batch_size: int, *, positives: Positives = "image", with_regions: bool = True, seed: int = 0
+) -> list[Batch]:
+    generator = torch.Generator().manual_seed(seed)
+    return list(
+        epoch_batches(split, batch_size=batch_size, positives=positives, with_regions=with_regions, generator=generator)
+    )
 
 
 @given(st.integers(2, 12), st.integers(2, 50), st.integers(0, 5))
@@ -19,25 +25,42 @@ def test_a_caption_is_seen_at_most_once_an_epoch_and_the_rest_is_less_than_a_bat
     groups: int, batch_size: int, seed: int
 ) -> None:
     split = planted_split(groups, seed=0)
-    batches = list(pair_batches(split, batch_size=batch_size, positives="image", generator=seeded(seed)))
+    batches = epoch(split, batch_size, seed=seed)
     seen = torch.cat([batch.keys for batch in batches])  # image = caption in the planted split
     assert len(seen.unique()) == len(seen)
     assert len(split.caption_text) - len(seen) < batch_size
     assert len(batches) == steps_per_epoch(split, batch_size)
 
 
-@given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 5))
-def test_every_region_is_dealt_exactly_once(groups: int, steps: int, seed: int) -> None:
+@given(st.integers(1, 12), st.integers(2, 50), st.integers(0, 5))
+def test_every_region_is_dealt_exactly_once_and_evenly(groups: int, batch_size: int, seed: int) -> None:
     split = planted_split(groups, seed=0)
-    batches = list(region_batches(split, steps=steps, generator=seeded(seed)))
-    assert len(batches) == steps
+    batches = epoch(split, batch_size, seed=seed)
     dealt = torch.cat([batch.boxes for batch in batches])
     assert sorted(dealt.tolist()) == sorted(split.boxes.tolist())
+    sizes = {batch.regions for batch in batches}
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_region_keeps_its_image_sentence_box_and_relation() -> None:
+    split = planted_split(6, seed=0)
+    rows_of = {tuple(box): row for row, box in enumerate(split.boxes.tolist())}
+    for batch in epoch(split, 5):
+        rows = torch.tensor([rows_of[tuple(box)] for box in batch.boxes.tolist()])
+        assert torch.equal(batch.images[batch.pairs :], split.images[split.sentence_image[rows]])
+        assert torch.equal(batch.texts[batch.pairs :], split.texts[split.sentence_text[rows]])
+        assert torch.equal(batch.relations, split.relations[rows])
+
+
+def test_the_alignment_stage_sees_no_region() -> None:
+    for batch in epoch(planted_split(6, seed=0), 5, with_regions=False):
+        assert batch.regions == 0
+        assert len(batch.images) == len(batch.texts) == batch.pairs
 
 
 @pytest.mark.parametrize(("positives", "distinct"), [("image", 18), ("building", 6)])
 def test_positives_decide_which_rows_match(positives: Positives, distinct: int) -> None:
-    (batch,) = pair_batches(planted_split(6, seed=0), batch_size=18, positives=positives, generator=seeded(0))
+    (batch,) = epoch(planted_split(6, seed=0), 18, positives=positives)
     assert len(batch.keys.unique()) == distinct
 
 
@@ -46,11 +69,11 @@ def test_images_and_captions_of_a_batch_belong_together() -> None:
     captioned_twice = dataclasses.replace(
         split, caption_text=torch.cat([split.caption_text] * 2), caption_image=torch.cat([split.caption_image] * 2)
     )
-    for batch in pair_batches(captioned_twice, batch_size=9, positives="image", generator=seeded(0)):
-        assert torch.equal(batch.images, split.images[batch.keys])
-        assert torch.equal(batch.captions, split.texts[batch.keys])
+    for batch in epoch(captioned_twice, 9):
+        assert torch.equal(batch.images[: batch.pairs], split.images[batch.keys])
+        assert torch.equal(batch.texts[: batch.pairs], split.texts[batch.keys])
 
 
 def test_a_split_smaller_than_a_batch_makes_one_step() -> None:
-    (batch,) = pair_batches(planted_split(2, seed=0), batch_size=512, positives="image", generator=seeded(0))
-    assert len(batch.images) == 6
+    (batch,) = epoch(planted_split(2, seed=0), 512)
+    assert batch.pairs == 6

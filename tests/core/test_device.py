@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from core.device import choose_device, device_name, peak_memory_mb
+from core.device import choose_device, device_name, free_memory, peak_memory_mb
 from core.errors import UserError
 
 
@@ -21,3 +21,14 @@ def test_the_processor_is_named_and_its_memory_measured() -> None:
     before = peak_memory_mb(cpu)
     block = torch.ones(64 * 2**18)  # 64 MiB
     assert peak_memory_mb(cpu) >= max(before, block.numel() * 4 / 2**20)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, 30), (0.25, 20)])
+def test_room_on_a_gpu_is_what_is_free_within_the_share_of_this_process(
+    monkeypatch: pytest.MonkeyPatch, share: float, expected: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30, 100))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: share)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5)
+    assert free_memory(torch.device("cuda")) == expected
+    assert free_memory(torch.device("cpu")) == float("inf")

@@ -6,7 +6,8 @@ import torch
 from core.cli import prepare_features
 from core.config import TrainConfig
 from core.errors import UserError
-from core.features import FeatureStore
+from core.features import Features, FeatureStore, HostTable
+from core.training import train
 
 
 @pytest.fixture
@@ -59,3 +60,18 @@ def test_a_torn_file_is_named(store: FeatureStore, name: str) -> None:
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(UserError, match=f"{name.split('/')[-1]}: cannot be read as features"):
         store.features(image_pooling="mean", text_pooling="last")
+
+
+@pytest.mark.parametrize("room", [0, 10_000])  # for no table, for the validation split's alone
+def test_features_that_a_gpu_has_no_room_for_train_alike_from_the_host(
+    planted_features: Features, small_config: TrainConfig, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    expected = train(small_config, planted_features).last.weights
+    monkeypatch.setattr("core.features.free_memory", lambda device: room)
+    on_host = [
+        isinstance(split.to(torch.device("cpu")).images, HostTable)
+        for split in (planted_features.train, planted_features.validation)
+    ]
+    assert on_host == [True, room == 0]
+    found = train(small_config, planted_features).last.weights
+    assert all(torch.equal(found[name], weights) for name, weights in expected.items())
