@@ -1,15 +1,16 @@
-"""Sixteen trials of eight epochs on the demo data, the same sixteen configurations, in four ways.
+"""Sixteen trials of eight epochs on the demo data, the same sixteen configurations, side by side.
 
     python -m benchmarks.campaign [--rounds 3] [--trials 16] [--live-trials 1]
 
-ours        `crossmodal search`: an Ask-and-tell study, warm Ray workers, cached features, offline W&B runs
-in the loop the methodology's way: the frozen backbone in every trial's training loop, one trial after the other
-plain Tune  Ray Tune with OptunaSearch, default actors, WandbLoggerCallback (offline) and our cached features
-bare loop   one process, one Optuna study, our cached features, nothing else: the leanest thing anyone would write
+ours            `crossmodal search`: an Ask-and-tell study, warm Ray workers, cached features, offline W&B runs
+in the loop     the methodology's way: the frozen backbone in every trial's training loop, one trial after the other
+plain Tune      Ray Tune with OptunaSearch, default actors and WandbLoggerCallback (offline), on cached features
+bare loop       one process, one Optuna study, cached features, nothing else: the leanest thing anyone would write
 
-Each runs in a process of its own. Start-up (imports, Ray, its first workers) ends where the first trial begins to
-train, and is shown beside. The way with the backbone in the loop takes so long that only `--live-trials` of the trials
-are run, and their mean is taken for the others.
+The last two are run twice: with straight PyTorch as one writes it (`benchmarks.plain`), and round our own train
+function, which shows what the campaign itself is worth. Each way runs in a process of its own. Start-up (imports, Ray,
+its first workers) ends where the first trial begins to train, and is shown beside. The way with the backbone in the
+loop takes so long that only `--live-trials` of the trials are run, and their mean is taken for the others.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,15 +32,26 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from benchmarks.demo import ROOT, demo_campaign, demo_store
+from benchmarks.plain import train_plainly
 from benchmarks.results import Row, median, options, say, write
 from core.config import Scalar, TrainConfig
 from core.features import Features, FeatureStore
 from core.files import CampaignFolder, read_json_lines
-from core.records import EpochMetrics
 from core.training import train
 from search.config import Campaign, Limits, Pruner, Tracking
 
 Parameters = dict[str, Scalar]
+Training = Callable[[TrainConfig, Features, Callable[[Row], None]], None]
+"""Trains, and tells the figures of each epoch."""
+
+
+def train_ours(config: TrainConfig, features: Features, tell: Callable[[Row], None]) -> None:
+    train(config, features, lambda metrics, checkpoint: tell(metrics.to_json()))
+
+
+def train_straight(config: TrainConfig, features: Features, tell: Callable[[Row], None]) -> None:
+    for row in train_plainly(config, features):
+        tell(row)
 
 
 def draw(campaign: Campaign, trials: int) -> list[Parameters]:
@@ -85,8 +98,8 @@ def run_ours(campaign: Campaign, parameters: list[Parameters], fingerprint: str)
         fingerprints = FeatureFingerprints({extraction_variant(campaign.base): fingerprint})
         status = advance(campaign, folder, fingerprints, on_status=lambda status: ended.append(time.time()))
         assert status.finished == len(parameters), status
-        rows = [row for number in range(len(parameters)) for row in read_json_lines(folder.trial(number).metrics)]
-    return _row(began[0], ended[-1], rows)
+        trials = [read_json_lines(folder.trial(number).metrics) for number in range(len(parameters))]
+    return _row(began[0], ended[-1], trials)
 
 
 def _watch_first_epoch(metrics: Path, began: list[float]) -> None:
@@ -100,43 +113,45 @@ def _seconds(row: Row) -> float:
     return float(row["train_seconds"] + row["evaluation_seconds"])
 
 
-def _row(began: float, ended: float, epochs: list[Row]) -> Row:
-    return {"began": began, "seconds": ended - began, "training_seconds": sum(map(_seconds, epochs))}
+def _row(began: float, ended: float, trials: list[list[Row]], share: float = 1) -> Row:
+    """The figures of a way of which a share of the trials was run."""
+    return {
+        "began": began,
+        "seconds": (ended - began) / share,
+        "training_seconds": sum(_seconds(epoch) for epochs in trials for epoch in epochs) / share,
+        "mean best recall": sum(max(epoch["recall_mean"] for epoch in epochs) for epochs in trials) / len(trials),
+    }
 
 
 def run_in_the_loop(campaign: Campaign, parameters: list[Parameters], trials: int) -> Row:
     from core.cli import open_features as open_live
 
-    epochs: list[Row] = []
+    told: list[list[Row]] = []
     began = time.time()
     for chosen in parameters[:trials]:
         config = configure(campaign, optuna.trial.FixedTrial(chosen)).with_overrides({"features.source": "live"})
-        train(config, open_live(config), lambda metrics, _: epochs.append(metrics.to_json()))
-    share = trials / len(parameters)
-    return {
-        "began": began,
-        "seconds": (time.time() - began) / share,
-        "training_seconds": sum(map(_seconds, epochs)) / share,
-    }
+        told.append([])
+        train_ours(config, open_live(config), told[-1].append)
+    return _row(began, time.time(), told, share=trials / len(parameters))
 
 
-def run_plain_tune(campaign: Campaign, parameters: list[Parameters], fingerprint: str) -> Row:
+def run_plain_tune(campaign: Campaign, parameters: list[Parameters], fingerprint: str, training: Training) -> Row:
     import ray
     from ray import tune
     from ray.air.integrations.wandb import WandbLoggerCallback
     from ray.tune.search.optuna import OptunaSearch
 
-    epochs: list[Row] = []
+    told: dict[str, list[Row]] = defaultdict(list)
     began: list[float] = []
 
     class Watch(tune.Callback):  # type: ignore[misc]
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Row, **info: Any) -> None:
             began.append(time.time() - _seconds(result))
-            epochs.append(result)
+            told[trial.trial_id].append(result)
 
     def trainable(chosen: Parameters) -> None:
         config = configure(campaign, optuna.trial.FixedTrial(chosen))
-        train(config, open_features(config, fingerprint), lambda metrics, _: tune.report(metrics.to_json()))
+        training(config, open_features(config, fingerprint), tune.report)
 
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
@@ -152,12 +167,12 @@ def run_plain_tune(campaign: Campaign, parameters: list[Parameters], fingerprint
         ).fit()
         ended = time.time()
         ray.shutdown()
-    assert len(epochs) == len(parameters) * campaign.base.recipe.epochs
-    return _row(began[0], ended, epochs)
+    assert [len(rows) for rows in told.values()] == [campaign.base.recipe.epochs] * len(parameters)
+    return _row(began[0], ended, list(told.values()))
 
 
-def run_bare_loop(campaign: Campaign, parameters: list[Parameters], fingerprint: str) -> Row:
-    epochs: list[Row] = []
+def run_bare_loop(campaign: Campaign, parameters: list[Parameters], fingerprint: str, training: Training) -> Row:
+    told: list[list[Row]] = []
     opened: dict[tuple[str, str], Features] = {}
 
     def objective(trial: optuna.Trial) -> float:
@@ -165,16 +180,16 @@ def run_bare_loop(campaign: Campaign, parameters: list[Parameters], fingerprint:
         wanted = (config.features.image_pooling, config.features.text_pooling)
         if wanted not in opened:
             opened[wanted] = open_features(config, fingerprint)
-        history: list[EpochMetrics] = train(config, opened[wanted]).history
-        epochs.extend(metrics.to_json() for metrics in history)
-        return max(metrics.recall_mean for metrics in history)
+        told.append([])
+        training(config, opened[wanted], told[-1].append)
+        return float(max(epoch["recall_mean"] for epoch in told[-1]))
 
     study = optuna.create_study(direction="maximize")
     for chosen in parameters:
         study.enqueue_trial(chosen)
     began = time.time()
     study.optimize(objective, n_trials=len(parameters))
-    return _row(began, time.time(), epochs)
+    return _row(began, time.time(), told)
 
 
 def run_variant(name: str, trials: int, live_trials: int) -> Row:
@@ -188,14 +203,23 @@ def run_variant(name: str, trials: int, live_trials: int) -> Row:
     ways: dict[str, Callable[[], Row]] = {
         "ours": lambda: run_ours(campaign, parameters, fingerprint),
         "in the loop": lambda: run_in_the_loop(campaign, parameters, min(trials, live_trials)),
-        "plain Tune": lambda: run_plain_tune(campaign, parameters, fingerprint),
-        "bare loop": lambda: run_bare_loop(campaign, parameters, fingerprint),
+        "plain Tune": lambda: run_plain_tune(campaign, parameters, fingerprint, train_straight),
+        "plain Tune round our train": lambda: run_plain_tune(campaign, parameters, fingerprint, train_ours),
+        "bare loop": lambda: run_bare_loop(campaign, parameters, fingerprint, train_straight),
+        "bare loop round our train": lambda: run_bare_loop(campaign, parameters, fingerprint, train_ours),
     }
     row = ways[name]()
     return {"startup_seconds": row.pop("began") - started, **row}
 
 
-WAYS = ("ours", "in the loop", "plain Tune", "bare loop")
+WAYS = (
+    "ours",
+    "in the loop",
+    "plain Tune",
+    "plain Tune round our train",
+    "bare loop",
+    "bare loop round our train",
+)
 
 
 def measure(name: str, asked: argparse.Namespace) -> Row:

@@ -90,7 +90,7 @@ class _UnitNorm(torch.autograd.Function):
         return normed
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         normed, scale = ctx.saved_tensors
         along = torch.linalg.vecdot(gradient, normed).unsqueeze(-1)
         return torch.addcmul(gradient, normed, along, value=-1).mul_(scale)
