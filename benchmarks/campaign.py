@@ -227,6 +227,7 @@ def measure(name: str, asked: argparse.Namespace) -> Row:
     command = [sys.executable, "-m", "benchmarks.campaign", "--way", name]
     command += ["--trials", str(asked.trials), "--live-trials", str(asked.live_trials)]
     environment = os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["PYTHONPATH"] = str(ROOT)  # Ray's workers must find benchmarks.plain
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)

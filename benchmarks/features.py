@@ -1,9 +1,10 @@
 """Extraction against the bare forward pass; opening a large store; memory of several workers on one store.
 
-    python -m benchmarks.features [--images 256] [--texts 2048] [--gigabytes 2]
+    python -m benchmarks.features [--images 256] [--texts 2048] [--full-size-images 4] [--gigabytes 2]
 
-The backbone is the demo's tiny InternVL at several picture sizes: the larger the picture, the closer the share of
-decoding comes to that of a real backbone. The bare pass gets pictures that are decoded and normalised already.
+The backbone is the demo's tiny InternVL at several picture sizes, and then one with InternVL3-1B's architecture and
+random weights. On a machine without a GPU decoding and the model share the cores, so that decoding weighs as much as
+the backbone is small. The bare pass gets pictures that are decoded and normalised already.
 """
 
 import multiprocessing
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.demo import demo_campaign
+from benchmarks.full_size import full_size_backbone
 from benchmarks.results import Row, median, options, say, write
 from core.backbone import FrozenBackbone, load_backbone
 from core.cli import prepare_features
@@ -30,10 +32,19 @@ from core.fingerprint import plan_features
 ROUNDS = 3
 
 
-def measure_extraction(size: int, images: int, texts: int) -> Row:
+def measure_tiny(size: int, images: int, texts: int) -> Row:
     config = demo_campaign().base.with_overrides({"features.image_size": size})
-    backbone = load_backbone(config.features)
-    records = [record for split in plan_features(config).records.values() for record in split]
+    return measure_extraction("tiny", size, load_backbone(config.features), images, texts)
+
+
+def measure_full_size(images: int) -> Row:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    backbone = full_size_backbone(device, torch.float32, micro_batch=min(images, 32))
+    return measure_extraction("full size", 448, backbone, images, 2 * images)
+
+
+def measure_extraction(name: str, size: int, backbone: FrozenBackbone, images: int, texts: int) -> Row:
+    records = [record for split in plan_features(demo_campaign().base).records.values() for record in split]
     paths = [record.image for record in records][:images]
     sentences = list(dict.fromkeys(text for record in records for text in record.captions))[:texts]
     pixels = backbone._normalise(backbone.preprocess([open_image(path)[0] for path in paths]))
@@ -51,6 +62,7 @@ def measure_extraction(size: int, images: int, texts: int) -> Row:
     backbone.encode_texts(sentences)
     text_seconds = time.perf_counter() - started
     return {
+        "backbone": name,
         "pictures of": f"{size} px",
         "extraction a second": len(paths) / median(whole),
         "bare pass a second": len(paths) / median(bare),
@@ -143,11 +155,14 @@ def main() -> None:
     parser = options(__doc__ or "", "features")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--texts", type=int, default=2048)
+    parser.add_argument("--full-size-images", type=int, default=4, help="0 leaves it out")
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--sizes", type=int, nargs="+", default=[112, 224, 448])
     parser.add_argument("--workers", type=int, default=4)
     asked = parser.parse_args()
-    extraction = [measure_extraction(size, asked.images, asked.texts) for size in asked.sizes]
+    extraction = [measure_tiny(size, asked.images, asked.texts) for size in asked.sizes]
+    if asked.full_size_images:
+        extraction.append(measure_full_size(asked.full_size_images))
     say("extraction against the bare forward pass", extraction)
     opening = measure_opening(asked.gigabytes, asked.workers)
     say("one store, several workers, each reading all of it", [opening])

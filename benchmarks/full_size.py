@@ -1,0 +1,35 @@
+"""A backbone of the architecture of InternVL3-1B with random weights: as slow as the real one, without its download."""
+
+import torch
+from transformers import InternVLConfig, InternVLModel, InternVLVisionConfig, Qwen2Config
+
+from benchmarks.demo import demo_campaign
+from core.backbone import FrozenBackbone, load_backbone
+
+VISION_DIM, TEXT_DIM = 1024, 896
+
+
+def full_size_backbone(device: str, dtype: torch.dtype, *, layers: int = 24, micro_batch: int) -> FrozenBackbone:
+    """InternVL3-1B's architecture with random weights; the tokenizer is the demo's."""
+    vision = InternVLVisionConfig(
+        hidden_size=VISION_DIM,
+        num_hidden_layers=layers,
+        num_attention_heads=16,
+        intermediate_size=4096,
+        image_size=448,
+        patch_size=14,
+        attention_bias=True,
+    )
+    text = Qwen2Config(
+        vocab_size=151_674,
+        hidden_size=TEXT_DIM,
+        num_hidden_layers=layers,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        intermediate_size=4864,
+    )
+    with torch.device(device):
+        model = InternVLModel(InternVLConfig(vision_config=vision, text_config=text)).to(dtype)
+    tiny = load_backbone(demo_campaign().base.features)
+    tokenizer, processor = tiny._tokenizer, tiny._image_processor
+    return FrozenBackbone(model, tokenizer, processor, image_size=448, max_tokens=128, micro_batch=micro_batch)
