@@ -19,6 +19,15 @@ logger = logging.getLogger(__name__)
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 
+LEAN = wandb.Settings(
+    silent=True,
+    console="off",
+    disable_git=True,  # the receipt tells the commit and the versions; W&B would look for them again in each run
+    x_save_requirements=False,  # parsing every installed package's metadata takes six times as long as all the rest
+    x_disable_stats=True,
+    x_disable_meta=True,
+)
+
 
 class Tracker(Protocol):
     """What is told of runs as they go; a run is named within its group."""
@@ -47,7 +56,7 @@ class NoTracker:
 class WandbTracker:
     """Several W&B runs open in one process; offline ones lie in `folder`/wandb.
 
-    A thread of its own talks to W&B, in the order of the calls: opening a run takes 0.1 s, and a worker would wait.
+    A thread of its own talks to W&B, in the order of the calls: a worker would wait for a slow disk or network.
     """
 
     def __init__(self, *, project: str, group: str, mode: Mode, folder: Path) -> None:
@@ -100,7 +109,7 @@ class WandbTracker:
             dir=str(self._folder),
             reinit="create_new",
             resume="allow",
-            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True),
+            settings=LEAN,
         )
 
     def _log(self, name: str, metrics: EpochMetrics) -> None:
