@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.config import Positives
-from core.features import FeatureSplit
+from core.features import FeatureSplit, gather
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,13 @@ def epoch_batches(
     regions = torch.randperm(len(split.boxes) if with_regions else 0, generator=generator)
     dealt = (rows.to(device).tensor_split(steps) for rows in (pairs, regions))  # a GPU waits but once
     for of_pairs, of_regions in zip(*dealt, strict=True):
-        shown = split.caption_image[of_pairs]
+        shown = gather(split.caption_image, of_pairs)
+        pictures = torch.cat([shown, gather(split.sentence_image, of_regions)])
+        texts = torch.cat([gather(split.caption_text, of_pairs), gather(split.sentence_text, of_regions)])
         yield Batch(
-            images=split.images[torch.cat([shown, split.sentence_image[of_regions]])],
-            texts=split.texts[torch.cat([split.caption_text[of_pairs], split.sentence_text[of_regions]])],
-            keys=shown if positives == "image" else split.groups[shown],
-            boxes=split.boxes[of_regions],
-            relations=split.relations[of_regions],
+            images=gather(split.images, pictures),
+            texts=gather(split.texts, texts),
+            keys=shown if positives == "image" else gather(split.groups, shown),
+            boxes=gather(split.boxes, of_regions),
+            relations=gather(split.relations, of_regions),
         )

@@ -1,5 +1,6 @@
 """What the model is made of beside plain linear layers, each with the cheapest pass over memory that does it."""
 
+import math
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ class FeatureNorm(nn.Module):
             case "none":
                 return features
             case "standardize":
-                return (features - self.mean) / self.std
+                return (features - self.mean).div_(self.std)
             case "layernorm":
                 return functional.layer_norm(features, features.shape[-1:])
 
@@ -94,3 +95,37 @@ class _UnitNorm(torch.autograd.Function):
         normed, scale = ctx.saved_tensors
         along = torch.linalg.vecdot(gradient, normed).unsqueeze(-1)
         return torch.addcmul(gradient, normed, along, value=-1).mul_(scale)
+
+
+def interaction(image: Tensor, text: Tensor) -> Tensor:
+    """Unit vectors [B, D], [B, D] → [B, 4 D]: v, t, v⊙t and |v − t|, of vectors stretched to a norm of √D.
+
+    Unit vectors have entries of 1/√D, and products of those would vanish beside them.
+    """
+    mixed: Tensor = _Interaction.apply(image, text)  # type: ignore[no-untyped-call]
+    return mixed
+
+
+class _Interaction(torch.autograd.Function):
+    """Each part is written where it belongs, and the backward pass needs nothing but the result."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, text: Tensor) -> Tensor:
+        stretch = math.sqrt(image.shape[1])
+        mixed = torch.cat([image, text, image, image], dim=1).mul_(stretch)
+        _, stretched, product, distance = mixed.chunk(4, dim=1)
+        product *= stretched
+        distance.sub_(stretched).abs_()
+        ctx.save_for_backward(mixed)
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        (mixed,) = ctx.saved_tensors
+        image, text, _, _ = mixed.chunk(4, dim=1)
+        of_image, of_text, of_product, of_distance = gradient.chunk(4, dim=1)
+        apart = (image - text).sgn_().mul_(of_distance)
+        stretch = math.sqrt(image.shape[1])
+        to_image = torch.addcmul(of_image, of_product, text).add_(apart).mul_(stretch)
+        to_text = torch.addcmul(of_text, of_product, image).sub_(apart).mul_(stretch)
+        return to_image, to_text

@@ -1,8 +1,8 @@
 """The four losses, unweighted. Pure functions of tensors that never wait for the device."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +13,12 @@ from core.metrics import query_blocks
 
 MATCH = 1
 """Class of a matched pair in the matching head's two logits."""
+OUT_OF_REACH = -1e9
+"""Added to a logit that must not be drawn."""
 BELOW_ONE = 1 - 1e-6
 """Keeps a drawn point below the end of a cumulative sum whatever the rounding."""
+CACHED_BYTES = 2**20
+"""Of logits that are worked on at once on a CPU: what its cache nearest to a core holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,96 +35,125 @@ class Losses:
         return itc * self.itc + itm * self.itm + box * self.box + spatial * self.spatial
 
 
-def itc_loss(image: Tensor, text: Tensor, groups: Tensor, temperature: Tensor) -> Tensor:
+def contrastive_logits(image: Tensor, text: Tensor, temperature: Tensor) -> Tensor:
+    """Similarity of every image to every text over the temperature: [B, D], [B, D] of unit norm → [B, B]."""
+    return (image / temperature) @ text.T
+
+
+def itc_loss(logits: Tensor, groups: Tensor) -> Tensor:
     """Image-text contrastive loss, the mean of both directions.
 
     Every row of the same group is a positive, all with equal weight; with distinct groups it is InfoNCE.
 
     Args:
-        image, text: [B, D], unit norm; row i of one belongs to row i of the other.
+        logits: [B, B], images by texts; image i belongs to text i.
         groups: [B] int64.
-        temperature: positive scalar that divides similarities.
     Source: CLIP (2103.00020) §2.3; soft targets over positives as in SupCon (2004.11362) §3.2, L_out.
     """
-    scaled = image / temperature
-    logits = scaled @ text.T  # [B, B]
-    to_texts, to_images = (functional.log_softmax(logits, dim).diagonal() for dim in (1, 0))
-    only_own = -(to_texts + to_images).mean() / 2
-    # With soft targets over all positives the pair's own logit is replaced by the mean over the positives' logits,
-    # which are dot products with the mean of the group: no dense [B, B] targets.
-    mean_image, mean_text = _group_means(torch.cat([scaled, text], dim=1), groups).chunk(2, dim=1)
-    others = (mean_image * text + scaled * mean_text).sum(dim=1) / 2
-    return only_own + ((scaled * text).sum(dim=1) - others).mean()
+    loss: Tensor = _ContrastiveLoss.apply(logits, groups)  # type: ignore[no-untyped-call]
+    return loss
 
 
-def _group_means(rows: Tensor, groups: Tensor) -> Tensor:
-    """[B, D] → [B, D], each row replaced by the mean of its group; never waits for the device."""
-    ordered, order = groups.sort(stable=True)
-    number = torch.zeros_like(groups)
-    number[1:] = (ordered[1:] != ordered[:-1]).cumsum(0)
-    number = torch.zeros_like(groups).scatter(0, order, number)  # which group, from 0
-    sums = torch.zeros_like(rows).index_add(0, number, rows)
-    counts = torch.zeros_like(rows[:, 0]).index_add(0, number, torch.ones_like(rows[:, 0]))
-    return _rows(sums / counts.clamp(min=1)[:, None], number)
+class _ContrastiveLoss(torch.autograd.Function):
+    """Softmax of rows plus softmax of columns minus twice the targets is its gradient: a block of rows at a time, so
+    that a large batch needs nothing of size [B, B] beside its logits and their gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, groups: Tensor) -> Tensor:
+        to_texts, to_images, positives, counts = (torch.empty_like(logits[0]) for _ in range(4))
+        for block in _blocks(logits):
+            same = _same_group(groups, block)
+            counts[block] = same.sum(dim=1)
+            positives[block] = torch.linalg.vecdot(logits[block], same)
+            to_texts[block] = _log_sum_exp(logits[block])
+            to_images[block] = _log_sum_exp(_columns(logits, block))
+        ctx.save_for_backward(logits, groups, to_texts, to_images, counts)
+        return ((to_texts + to_images) / 2 - positives / counts).mean()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logits, groups, to_texts, to_images, counts = ctx.saved_tensors
+        found = torch.empty_like(logits)
+        for block in _blocks(logits):
+            of_block = torch.sub(logits[block], to_texts[block, None], out=found[block]).exp_()
+            of_block += (logits[block] - to_images).exp_()
+            of_block -= _same_group(groups, block).mul_(2 / counts[block, None])
+            of_block *= gradient / (2 * len(logits))
+        return found, None
 
 
-def hard_negatives(similarity: Tensor, groups: Tensor, generator: torch.Generator) -> Tensor:
-    """For each row, a column of another group drawn ∝ softmax of the row; -1 where there is none.
+def _blocks(logits: Tensor) -> list[slice]:
+    """Runs of rows to work on at once."""
+    size = len(logits)
+    on_cpu = logits.device.type == "cpu"
+    return list(query_blocks(size, size, score_bytes=CACHED_BYTES)) if on_cpu else [slice(0, size)]
+
+
+def _same_group(groups: Tensor, block: slice) -> Tensor:
+    """[b, B] float32: 1 where row and column are of the same group, else 0. Comparing costs more than arithmetic."""
+    rows = groups[block, None]
+    same = torch.empty(len(rows), len(groups), device=groups.device)
+    return torch.eq(rows, groups[None, :], out=same)
+
+
+def _columns(logits: Tensor, block: slice) -> Tensor:
+    """Columns as rows: [b, B]."""
+    return logits[:, block].T.contiguous()
+
+
+def _log_sum_exp(rows: Tensor) -> Tensor:
+    """[b, B] → [b] in half the time of `logsumexp`, by way of the softmax of the largest entry, which is never 0."""
+    return rows.amax(dim=1) - rows.softmax(dim=1).amax(dim=1).log_()
+
+
+def hard_negatives(logits: Tensor, groups: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """For each image a text, and for each text an image, of another group, drawn ∝ softmax; -1 where there is none.
 
     Args:
-        similarity: [B, B] logits.
-        groups: [B] int64 of rows and columns alike.
+        logits: [B, B], images by texts.
+        groups: [B] int64 of images and texts alike.
     Returns:
-        [B] int64 in -1..B-1.
+        [B] int64 in -1..B-1, twice: texts, images.
     Source: ALBEF (2107.07651) §3.2; drawn by inverting the cumulative sum, with one random number a row.
     """
-    points = torch.rand(len(groups), 1, generator=generator, device=groups.device) * BELOW_ONE
-    drawn = [
-        _draw(similarity[block], groups[block, None] == groups[None, :], points[block])
-        for block in query_blocks(len(groups), len(groups))  # as much as a processor caches
-    ]
-    return torch.cat(drawn)
+    points = torch.rand(2, len(groups), 1, generator=generator, device=groups.device).mul_(BELOW_ONE)
+    texts, images = torch.empty_like(groups), torch.empty_like(groups)
+    for block in _blocks(logits):
+        same = _same_group(groups, block)
+        texts[block] = _draw(logits[block], same, points[0, block])
+        images[block] = _draw(_columns(logits, block), same, points[1, block])
+    return texts, images
 
 
-def _draw(similarity: Tensor, excluded: Tensor, points: Tensor) -> Tensor:
-    cumulative = similarity.masked_fill(excluded, -math.inf).softmax(dim=1).cumsum(dim=1)
-    total = cumulative[:, -1:]  # about 1; not a number where all are excluded
-    drawn = torch.searchsorted(cumulative, points * total, right=True)  # where it grows, so never an excluded column
-    return torch.where(total > 0, drawn, -1).squeeze(1)
+def _draw(rows: Tensor, same: Tensor, points: Tensor) -> Tensor:
+    cumulative = torch.add(rows, same, alpha=OUT_OF_REACH).softmax(dim=1).cumsum(dim=1)
+    total = cumulative[:, -1:]  # about 1, or not a number in a run that diverges
+    drawn = torch.searchsorted(cumulative, points * total, right=True)  # where it grows, so never one out of reach
+    exists = (same.sum(dim=1, keepdim=True) < same.shape[1]) & (total > 0)
+    return torch.where(exists, drawn, -1).squeeze(1)
 
 
 def itm_loss(
-    match: Callable[[Tensor, Tensor], Tensor],
-    image: Tensor,
-    text: Tensor,
-    groups: Tensor,
-    temperature: Tensor,
-    generator: torch.Generator,
+    match: Callable[[Tensor, Tensor], Tensor], image: Tensor, text: Tensor, hard_texts: Tensor, hard_images: Tensor
 ) -> Tensor:
     """Image-text matching loss: each pair against a hard negative text and a hard negative image.
 
     Args:
         match: [N, D], [N, D] → [N, 2] logits: no match, match.
         image, text: [B, D], unit norm.
-        groups: [B] int64; pairs of one group are never negatives. A row without a negative drops out.
+        hard_texts, hard_images: [B] as drawn by `hard_negatives`; a -1 drops out.
     Returns:
         Two-class cross-entropy over the 3 B pairs.
     Source: ALBEF (2107.07651) §3.2.
     """
-    similarity = (image.detach() / temperature.detach()) @ text.detach().T
-    texts = hard_negatives(similarity, groups, generator)  # [B]
-    images = hard_negatives(similarity.T.contiguous(), groups, generator)
-    logits = match(torch.cat([image, image, _rows(image, images)]), torch.cat([text, _rows(text, texts), text]))
-    matched = torch.ones_like(groups)
-    target = torch.cat([matched * MATCH, matched * (1 - MATCH), matched * (1 - MATCH)])
-    counts = torch.cat([matched, (texts >= 0).long(), (images >= 0).long()]).to(logits.dtype)
-    losses = functional.cross_entropy(logits, target, reduction="none")
+    own = torch.arange(len(image), device=image.device)
+    images = functional.embedding(torch.cat([own, own, hard_images.clamp(min=0)]), image)
+    texts = functional.embedding(torch.cat([own, hard_texts.clamp(min=0), own]), text)
+    target = (torch.arange(len(images), device=image.device) < len(own)).long() * MATCH
+    counts = torch.cat([torch.ones_like(own), hard_texts >= 0, hard_images >= 0])
+    losses = functional.cross_entropy(match(images, texts), target, reduction="none")
     return (losses * counts).sum() / counts.sum()
-
-
-def _rows(table: Tensor, rows: Tensor) -> Tensor:
-    """`table[rows]` for rows of which -1 does not count; its gradient, unlike that one's, adds up in a fixed order."""
-    return functional.embedding(rows.clamp(min=0), table)
 
 
 def box_loss(predicted: Tensor, target: Tensor, *, giou: float) -> Tensor:

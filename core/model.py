@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from core.config import Fusion, ModelConfig, Normalization
 from core.features import Features, Statistics
 from core.geometry import RELATIONS
-from core.layers import Dropout, FeatureNorm, unit_norm
+from core.layers import Dropout, FeatureNorm, interaction, unit_norm
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 1.0
 
@@ -69,24 +69,29 @@ class CrossModalModel(nn.Module):
         logits: Tensor = self.match_head(self._fuse(image, text))
         return logits
 
-    def locate(self, image: Tensor, text: Tensor) -> Tensor:
-        """Embedded pairs [B, D], [B, D] → [B, 4] box x1 y1 x2 y2, always within the picture and ordered."""
-        free = self.box_head(self._fuse(image, text)).sigmoid()  # [B, 4]
+    def ground(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Where a phrase lies in a picture, from embedded pairs [B, D], [B, D].
+
+        Returns:
+            [B, 4] box x1 y1 x2 y2, always within the picture and ordered; [B, 6] logits in the order of
+            geometry.RELATIONS.
+        """
+        fused = self._fuse(image, text)
+        free = self.box_head(fused).sigmoid()  # [B, 4]
         size = free[:, 2:]
         corner = free[:, :2] * (1 - size)
-        return torch.cat([corner, corner + size], dim=1)
+        return torch.cat([corner, corner + size], dim=1), self.relation_head(fused)
+
+    def locate(self, image: Tensor, text: Tensor) -> Tensor:
+        """The box of `ground` alone."""
+        return self.ground(image, text)[0]
 
     def relate(self, image: Tensor, text: Tensor) -> Tensor:
-        """Embedded pairs [B, D], [B, D] → [B, 6] logits in the order of geometry.RELATIONS."""
-        logits: Tensor = self.relation_head(self._fuse(image, text))
-        return logits
+        """The relation logits of `ground` alone."""
+        return self.ground(image, text)[1]
 
     def _fuse(self, image: Tensor, text: Tensor) -> Tensor:
-        if self.fusion == "concat":
-            return torch.cat([image, text], dim=1)
-        scale = math.sqrt(image.shape[1])  # unit vectors have entries of 1/√D; products of those would vanish
-        image, text = image * scale, text * scale
-        return torch.cat([image, text, image * text, (image - text).abs()], dim=1)
+        return torch.cat([image, text], dim=1) if self.fusion == "concat" else interaction(image, text)
 
 
 def _adapter(width_in: int, width_out: int, dropout: float) -> nn.Sequential:

@@ -39,7 +39,7 @@ def measure_regions(
         return RegionMeasurement({}, {}, [])
     where = images[split.sentence_image]
     groups = split.groups[split.sentence_image]
-    boxes = model.locate(where, sentences)
+    boxes, relations = model.ground(where, sentences)
     metrics = box_scores(boxes, split.boxes)
     iou = paired_iou(boxes, split.boxes)
     samples = {
@@ -52,7 +52,7 @@ def measure_regions(
     if not related.any():
         return RegionMeasurement(metrics, samples, [])
     target = split.relations[related]
-    predicted = model.relate(where[related], sentences[related]).argmax(dim=1)
+    predicted = relations[related].argmax(dim=1)
     metrics |= relation_scores(predicted, target)
     samples["relation_accuracy"] = _samples(predicted == target, groups[related])
     return RegionMeasurement(metrics, samples, confusion_matrix(predicted, target).tolist())

@@ -7,7 +7,7 @@ import torch
 
 from core.batches import Batch
 from core.config import LossConfig
-from core.losses import Losses, box_loss, itc_loss, itm_loss, relation_loss
+from core.losses import Losses, box_loss, contrastive_logits, hard_negatives, itc_loss, itm_loss, relation_loss
 from core.model import CrossModalModel
 
 WARM_UP = 3
@@ -104,9 +104,15 @@ def compute_losses(model: CrossModalModel, batch: Batch, weights: LossConfig, ge
     images, where = torch.split(model.embed_images(batch.images), both)
     captions, what = torch.split(model.embed_texts(batch.texts), both)
     zero = images.new_zeros(())
-    itc = itc_loss(images, captions, batch.keys, model.temperature) if weights.itc else zero
-    itm = itm_loss(model.match, images, captions, batch.keys, model.temperature, generator) if weights.itm else zero
-    located, related = weights.box > 0 and batch.regions > 0, weights.spatial > 0 and batch.regions > 0
-    box = box_loss(model.locate(where, what), batch.boxes, giou=weights.giou) if located else zero
-    spatial = relation_loss(model.relate(where, what), batch.relations) if related else zero
+    logits = contrastive_logits(images, captions, model.temperature)
+    itc = itc_loss(logits, batch.keys) if weights.itc else zero
+    itm = zero
+    if weights.itm:
+        negatives = hard_negatives(logits.detach(), batch.keys, generator)
+        itm = itm_loss(model.match, images, captions, *negatives)
+    if batch.regions == 0 or not (weights.box or weights.spatial):
+        return Losses(itc=itc, itm=itm, box=zero, spatial=zero)
+    boxes, relations = model.ground(where, what)
+    box = box_loss(boxes, batch.boxes, giou=weights.giou) if weights.box else zero
+    spatial = relation_loss(relations, batch.relations) if weights.spatial else zero
     return Losses(itc=itc, itm=itm, box=box, spatial=spatial)

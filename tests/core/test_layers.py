@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from core.layers import Dropout, unit_norm
+from core.layers import Dropout, interaction, unit_norm
 
 
 @given(st.integers(1, 5), st.integers(1, 7), st.integers(0, 5))
@@ -70,3 +72,23 @@ def test_nothing_is_dropped_in_evaluation(probability: float) -> None:
     hidden = torch.randn(3, 4)
     assert torch.equal(Dropout(probability).eval()(hidden), hidden)
     assert torch.equal(Dropout(0.0)(hidden), hidden)
+
+
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 20))
+def test_interaction_is_the_pair_its_product_and_its_distance_with_their_gradient(
+    rows: int, width: int, seed: int
+) -> None:
+    def slowly(image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        image, text = image * math.sqrt(width), text * math.sqrt(width)
+        return torch.cat([image, text, image * text, (image - text).abs()], dim=1)
+
+    generator = torch.Generator().manual_seed(seed)
+    image, text = torch.randn(2, rows, width, generator=generator, dtype=torch.float64)
+    pull = torch.randn(rows, 4 * width, generator=generator, dtype=torch.float64)
+    pairs = [(image.clone().requires_grad_(), text.clone().requires_grad_()) for _ in range(2)]
+    found, expected = interaction(*pairs[0]), slowly(*pairs[1])
+    torch.testing.assert_close(found, expected)
+    found.backward(pull)
+    expected.backward(pull)
+    for ours, theirs in zip(*pairs, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.losses import Losses, box_loss, hard_negatives, itc_loss, itm_loss, relation_loss
+from core.losses import (
+    Losses,
+    box_loss,
+    contrastive_logits,
+    hard_negatives,
+    itc_loss,
+    itm_loss,
+    relation_loss,
+)
 from core.model import CrossModalModel
 
 ONE = torch.tensor(1.0)
@@ -19,59 +27,87 @@ def unit(rows: int, seed: int, width: int = 5) -> Tensor:
 
 def test_itc_of_a_model_that_tells_nothing_apart_is_the_logarithm_of_the_batch() -> None:
     same = unit(1, 0).expand(8, -1)
-    assert itc_loss(same, same, torch.arange(8), torch.tensor(0.07)).item() == pytest.approx(math.log(8), abs=1e-5)
+    logits = contrastive_logits(same, same, torch.tensor(0.07))
+    assert itc_loss(logits, torch.arange(8)).item() == pytest.approx(math.log(8), abs=1e-5)
 
 
 def test_itc_of_two_orthogonal_pairs_by_hand() -> None:
     rows = torch.eye(2)
-    assert itc_loss(rows, rows, torch.arange(2), ONE).item() == pytest.approx(math.log(1 + math.exp(-1)), abs=1e-6)
+    loss = itc_loss(contrastive_logits(rows, rows, ONE), torch.arange(2))
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)), abs=1e-6)
 
 
-@given(st.lists(st.integers(0, 3), min_size=2, max_size=8), st.integers(0, 100))
-def test_itc_equals_a_slow_sum_over_positives(groups: list[int], seed: int) -> None:
-    image, text = unit(len(groups), seed), unit(len(groups), seed + 1)
-    logits = image @ text.T / 0.5
-    total = 0.0
+def slow_itc(logits: Tensor, groups: list[int]) -> Tensor:
+    """Cross-entropy with equal shares of all positives, pair by pair."""
+    total = torch.zeros((), dtype=logits.dtype)
     for scores in (logits, logits.T):
         for row, group in enumerate(groups):
             positives = [column for column, other in enumerate(groups) if other == group]
-            total -= float(torch.stack([scores[row].log_softmax(0)[column] for column in positives]).mean())
-    loss = itc_loss(image, text, torch.tensor(groups), torch.tensor(0.5))
-    assert loss.item() == pytest.approx(total / (2 * len(groups)), abs=1e-5)
+            total = total - scores[row].log_softmax(0)[positives].mean()
+    return total / (2 * len(groups))
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(0, 100), st.sampled_from([0.001, 0.07, 1.0]))
+def test_itc_and_its_gradient_equal_a_slow_sum_over_positives(groups: list[int], seed: int, temperature: float) -> None:
+    logits = contrastive_logits(unit(len(groups), seed), unit(len(groups), seed + 1), torch.tensor(temperature))
+    found, expected = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    loss, slowly = itc_loss(found, torch.tensor(groups)), slow_itc(expected, groups)
+    assert loss.item() == pytest.approx(slowly.item(), rel=1e-4, abs=1e-4)
+    (3 * loss).backward()
+    (3 * slowly).backward()
+    torch.testing.assert_close(found.grad, expected.grad, atol=1e-5, rtol=1e-3, check_dtype=False)
+
+
+def test_itc_and_hard_negatives_do_not_depend_on_how_a_batch_is_cut_into_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    groups = torch.arange(50) // 2
+    logits = contrastive_logits(unit(50, 0), unit(50, 1), torch.tensor(0.1)).requires_grad_()
+    found = []
+    for size in (1, 7, 50):
+        monkeypatch.setattr("core.losses.CACHED_BYTES", 4 * 50 * size)
+        loss = itc_loss(logits, groups)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        drawn = hard_negatives(logits.detach(), groups, torch.Generator().manual_seed(0))
+        found.append((loss, gradient, *drawn))
+    for tensors in zip(*found, strict=True):
+        for tensor in tensors[1:]:
+            torch.testing.assert_close(tensor, tensors[0])
 
 
 @given(st.permutations(range(6)), st.integers(0, 100))
 def test_itc_does_not_depend_on_the_order_of_a_batch(order: list[int], seed: int) -> None:
-    image, text, groups = unit(6, seed), unit(6, seed + 1), torch.tensor([0, 0, 1, 2, 2, 3])
-    shuffled = itc_loss(image[order], text[order], groups[order], ONE)
-    torch.testing.assert_close(shuffled, itc_loss(image, text, groups, ONE))
+    logits, groups = contrastive_logits(unit(6, seed), unit(6, seed + 1), ONE), torch.tensor([0, 0, 1, 2, 2, 3])
+    torch.testing.assert_close(itc_loss(logits[order][:, order], groups[order]), itc_loss(logits, groups))
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(0, 100), st.sampled_from([0.01, 1.0, 1000.0]))
 def test_a_hard_negative_is_never_of_the_same_group(groups: list[int], seed: int, scale: float) -> None:
     generator = torch.Generator().manual_seed(seed)
-    similarity = torch.randn(len(groups), len(groups), generator=generator) * scale
-    for row, column in enumerate(hard_negatives(similarity, torch.tensor(groups), generator).tolist()):
-        if len(set(groups)) == 1:
-            assert column == -1
-        else:
-            assert groups[column] != groups[row]
+    logits = torch.randn(len(groups), len(groups), generator=generator) * scale
+    for drawn in hard_negatives(logits, torch.tensor(groups), generator):
+        for own, other in enumerate(drawn.tolist()):
+            if len(set(groups)) == 1:
+                assert other == -1
+            else:
+                assert groups[other] != groups[own]
 
 
-def test_hard_negatives_are_drawn_in_proportion_to_the_softmax() -> None:
-    similarity = torch.tensor([[9.0, 1.0, 0.0, -1.0]]).repeat(4, 1)
+def test_hard_negatives_are_drawn_in_proportion_to_the_softmax_of_rows_and_of_columns() -> None:
+    logits = torch.tensor([[9.0, 1.0, 0.0, -1.0], [3.0, 9.0, 0.0, 0.0], [2.0, 0.0, 9.0, 0.0], [1.0, 0.0, 0.0, 9.0]])
     generator = torch.Generator().manual_seed(0)
-    draws = torch.stack([hard_negatives(similarity, torch.arange(4), generator)[0] for _ in range(4000)])
-    shares = torch.bincount(draws, minlength=4) / 4000
-    expected = torch.tensor([0.0, *torch.tensor([1.0, 0.0, -1.0]).softmax(0).tolist()])
-    torch.testing.assert_close(shares, expected, atol=0.03, rtol=0)
+    draws = [hard_negatives(logits, torch.arange(4), generator) for _ in range(4000)]
+    for drawn, of_others in zip(zip(*draws, strict=True), (logits[0, 1:], logits[1:, 0]), strict=True):
+        shares = torch.bincount(torch.stack(drawn)[:, 0], minlength=4) / 4000
+        torch.testing.assert_close(shares, torch.tensor([0.0, *of_others.softmax(0).tolist()]), atol=0.03, rtol=0)
 
 
 def test_itm_of_a_head_that_knows_only_the_prior_is_its_entropy() -> None:
     def prior(image: Tensor, text: Tensor) -> Tensor:
         return torch.tensor([math.log(2.0), 0.0]).expand(len(image), 2)  # two mismatched pairs for each matched one
 
-    loss = itm_loss(prior, unit(6, 0), unit(6, 1), torch.arange(6), ONE, torch.Generator().manual_seed(0))
+    others = torch.arange(6).roll(1)
+    loss = itm_loss(prior, unit(6, 0), unit(6, 1), others, others)
     assert loss.item() == pytest.approx(-(1 / 3 * math.log(1 / 3) + 2 / 3 * math.log(2 / 3)), abs=1e-6)
 
 
@@ -79,8 +115,24 @@ def test_itm_without_any_negative_counts_the_matched_pairs_alone() -> None:
     def sure(image: Tensor, text: Tensor) -> Tensor:
         return torch.tensor([-20.0, 20.0]).expand(len(image), 2)
 
-    loss = itm_loss(sure, unit(4, 0), unit(4, 1), torch.zeros(4, dtype=torch.long), ONE, torch.Generator())
-    assert loss.item() == pytest.approx(0.0, abs=1e-6)
+    none = torch.full((4,), -1)
+    assert itm_loss(sure, unit(4, 0), unit(4, 1), none, none).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_itm_shows_each_pair_beside_its_hard_negatives() -> None:
+    shown: list[tuple[Tensor, Tensor]] = []
+
+    def match(image: Tensor, text: Tensor) -> Tensor:
+        shown.append((image, text))
+        return torch.stack([torch.zeros(len(image)), (image * text).sum(dim=1)], dim=1)
+
+    image, text = unit(3, 0), unit(3, 1)
+    hard_texts, hard_images = torch.tensor([1, 2, -1]), torch.tensor([2, -1, 0])
+    loss = itm_loss(match, image, text, hard_texts, hard_images)
+    odds = image @ text.T
+    expected = [-odds[0, 0], -odds[1, 1], -odds[2, 2], odds[0, 1], odds[1, 2], odds[2, 0], odds[0, 2]]
+    assert loss.item() == pytest.approx(functional.softplus(torch.stack(expected)).mean().item(), abs=1e-6)
+    assert [tuple(given.shape) for given in shown[0]] == [(9, 5), (9, 5)]
 
 
 @pytest.mark.parametrize(("fusion", "learns"), [("concat", False), ("interaction", True)])
@@ -149,13 +201,8 @@ def _matching_gradient() -> Tensor:
     image = functional.normalize(torch.randn(512, 64, generator=generator), dim=1).requires_grad_()
     text = functional.normalize(torch.randn(512, 64, generator=generator), dim=1)
     weight = torch.randn(128, 2, generator=generator)
-    loss = itm_loss(
-        lambda left, right: torch.cat([left, right], dim=1) @ weight,
-        image,
-        text,
-        torch.arange(512),
-        torch.tensor(0.01),
-        generator,
-    )
+    logits = contrastive_logits(image, text, torch.tensor(0.01))
+    negatives = hard_negatives(logits.detach(), torch.arange(512), generator)
+    loss = itm_loss(lambda left, right: torch.cat([left, right], dim=1) @ weight, image, text, *negatives)
     (gradient,) = torch.autograd.grad(loss, image)
     return gradient

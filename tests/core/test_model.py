@@ -59,6 +59,7 @@ def test_every_choice_gives_unit_embeddings_and_valid_boxes(fusion: Fusion, norm
     assert (boxes[:, :2] <= boxes[:, 2:]).all()
     assert model.match(image, text).shape == (5, 2)
     assert model.relate(image, text).shape == (5, 6)
+    torch.testing.assert_close(model.ground(image, text), (boxes, model.relate(image, text)))
 
 
 def test_a_concat_head_scores_pairs_additively_and_an_interaction_head_does_not() -> None:
