@@ -1,5 +1,6 @@
 """The four losses, unweighted. Pure functions of tensors that never wait for the device."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -61,13 +62,16 @@ class _ContrastiveLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, groups: Tensor) -> Tensor:
-        to_texts, to_images, positives, counts = (torch.empty_like(logits[0]) for _ in range(4))
+        to_texts, positives, counts = (torch.empty_like(logits[0]) for _ in range(3))
+        highest, mass = torch.full_like(logits[0], -math.inf), torch.zeros_like(logits[0])  # of the columns so far
         for block in _blocks(logits):
-            same = _same_group(groups, block)
+            rows, same = logits[block], _same_group(groups, block)
             counts[block] = same.sum(dim=1)
-            positives[block] = torch.linalg.vecdot(logits[block], same)
-            to_texts[block] = _log_sum_exp(logits[block])
-            to_images[block] = _log_sum_exp(_columns(logits, block))
+            positives[block] = torch.linalg.vecdot(rows, same)
+            to_texts[block] = _log_sum_exp(rows)
+            before, highest = highest, torch.maximum(highest, rows.amax(dim=0))
+            mass.mul_((before - highest).exp_()).add_((rows - highest).exp_().sum(dim=0))
+        to_images = mass.log_().add_(highest)
         ctx.save_for_backward(logits, groups, to_texts, to_images, counts)
         return ((to_texts + to_images) / 2 - positives / counts).mean()
 
@@ -97,11 +101,6 @@ def _same_group(groups: Tensor, block: slice) -> Tensor:
     return torch.eq(rows, groups[None, :], out=same)
 
 
-def _columns(logits: Tensor, block: slice) -> Tensor:
-    """Columns as rows: [b, B]."""
-    return logits[:, block].T.contiguous()
-
-
 def _log_sum_exp(rows: Tensor) -> Tensor:
     """[b, B] → [b] in half the time of `logsumexp`, by way of the softmax of the largest entry, which is never 0."""
     return rows.amax(dim=1) - rows.softmax(dim=1).amax(dim=1).log_()
@@ -119,10 +118,11 @@ def hard_negatives(logits: Tensor, groups: Tensor, generator: torch.Generator) -
     """
     points = torch.rand(2, len(groups), 1, generator=generator, device=groups.device).mul_(BELOW_ONE)
     texts, images = torch.empty_like(groups), torch.empty_like(groups)
+    columns = logits.T.contiguous()
     for block in _blocks(logits):
         same = _same_group(groups, block)
         texts[block] = _draw(logits[block], same, points[0, block])
-        images[block] = _draw(_columns(logits, block), same, points[1, block])
+        images[block] = _draw(columns[block], same, points[1, block])
     return texts, images
 
 

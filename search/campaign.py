@@ -11,7 +11,7 @@ from core.tracking import build_tracker
 from search.book import SessionBook
 from search.cluster import connect, count_slots
 from search.config import Campaign, changed_keys, load_campaign
-from search.preflight import preflight
+from search.preflight import preflight, preflight_here
 from search.session import run_session
 from search.space import Choice
 from search.storage import Storage
@@ -108,7 +108,10 @@ def advance(
                 with connect(address, nodes=nodes):
                     resources = campaign.resources
                     slots = count_slots(cpu=resources.cpu, gpu=resources.gpu)
-                    preflight(campaign, fingerprints.by_variant.values(), storage)
+                    if address is None:
+                        preflight_here(campaign, storage)
+                    else:
+                        preflight(campaign, fingerprints.by_variant.values(), storage)
                     stopped_by = run_session(
                         book, campaign, storage, number=ledger.session, slots=slots, reuse_actors=reuse_actors
                     )

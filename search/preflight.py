@@ -37,8 +37,20 @@ class NodeReport:
     gpu_problem: str | None
 
 
+def preflight_here(campaign: Campaign, storage: Storage) -> None:
+    """The check of Ray on this machine alone: no worker process is started for it, since each takes seconds.
+
+    Raises:
+        UserError: says what is wrong.
+    """
+    storage.require_writable()
+    problem = _gpu_problem() if _asks_gpu(campaign) else None
+    if problem:
+        raise UserError(problem, where="this machine", how="mend it, or set resources.gpu to 0")
+
+
 def preflight(campaign: Campaign, fingerprints: Iterable[str], storage: Storage) -> None:
-    """Check every node that trials may run on, and copy features to those that lack them.
+    """Check every node of a cluster that trials may run on, and copy features to those that lack them.
 
     Raises:
         UserError: names the node and what is wrong with it.
@@ -50,8 +62,7 @@ def preflight(campaign: Campaign, fingerprints: Iterable[str], storage: Storage)
     nodes = [
         node for node in ray.nodes() if node["Alive"] and _can_run(node["Resources"], resources.cpu, resources.gpu)
     ]
-    asks_gpu = resources.gpu > 0 and campaign.base.features.device != "cpu"
-    arguments = (str(root), wanted, storage.root, asks_gpu)
+    arguments = (str(root), wanted, storage.root, _asks_gpu(campaign))
     answers = {
         node["NodeID"]: _on(inspect_node, node["NodeID"], cpu=0, gpu=resources.gpu).remote(
             *arguments, f"{token}-{node['NodeID']}"
@@ -63,6 +74,10 @@ def preflight(campaign: Campaign, fingerprints: Iterable[str], storage: Storage)
         _complain(report, _written_by(storage, f"{token}-{node['NodeID']}"))
         for fingerprint in report.missing_stores:
             copy_store(root / fingerprint, node["NodeID"])
+
+
+def _asks_gpu(campaign: Campaign) -> bool:
+    return campaign.resources.gpu > 0 and campaign.base.features.device != "cpu"
 
 
 def _can_run(held: dict[str, float], cpu: float, gpu: float) -> bool:
@@ -117,7 +132,7 @@ def _write_token(storage: str, token: str) -> str | None:
 def _gpu_problem() -> str | None:
     import torch
 
-    return None if torch.cuda.is_available() else "torch sees no GPU there"
+    return None if torch.cuda.is_available() else "torch sees no GPU"
 
 
 def _written_by(storage: Storage, token: str) -> bool:

@@ -1,9 +1,10 @@
 """The Ray trainable: a dozen lines round `core.training.train`. A worker never loads the backbone, nor W&B."""
 
+import gc
 import json
 import tempfile
 import time
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def run_trial(payload: dict[str, Any]) -> None:
 
 
 def _train_and_report(payload: dict[str, Any]) -> None:
+    _freeze_modules()
     torch.set_num_threads(payload["threads"])
     if 0 < payload["gpu"] < 1 and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(payload["gpu"])
@@ -59,6 +61,12 @@ def _train_and_report(payload: dict[str, Any]) -> None:
         last_sent = time.monotonic()
 
     train(config, features, report, resume_from=_last_checkpoint(payload))
+
+
+@cache
+def _freeze_modules() -> None:
+    """Once per worker process: the garbage collector need not look through all imported modules again and again."""
+    gc.freeze()
 
 
 def _last_checkpoint(payload: dict[str, Any]) -> Checkpoint | None:
