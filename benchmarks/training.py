@@ -37,7 +37,7 @@ def operations_per_step(batch: int, width: int) -> float:
     rows = batch * (1 + REGIONS_PER_CAPTION)
     adapters = 2 * rows * width * (VISION_DIM + TEXT_DIM) * 2  # forward, and the weights' gradient
     projectors = 2 * rows * width * EMBED_DIM * 2 * 3
-    contrastive = 2 * batch * batch * EMBED_DIM * (3 + 1)  # ITC with both gradients, and the similarity of ITM
+    contrastive = 2 * batch * batch * EMBED_DIM * 3  # similarities, which ITC and ITM share, and both gradients
     heads = 2 * (3 * batch * 2 + REGIONS_PER_CAPTION * batch * 10) * 2 * EMBED_DIM * 3
     return adapters + projectors + contrastive + heads
 

@@ -181,8 +181,8 @@ def rerank_ranks(
         shortlist = (queries[block] @ gallery.T).topk(k, dim=1).indices  # [q, k]
         asking = queries[block].repeat_interleave(k, dim=0)
         answering = gallery[shortlist.flatten()]
-        logits = model.match(answering, asking) if texts_ask else model.match(asking, answering)
-        scores = (logits[:, 1] - logits[:, 0]).view(-1, k)
+        odds = model.match_odds(answering, asking) if texts_ask else model.match_odds(asking, answering)
+        scores = odds.view(-1, k)
         relevant = query_keys[block][:, None] == gallery_keys[shortlist]
         best = scores.masked_fill(~relevant, -torch.inf).amax(dim=1, keepdim=True)
         reranked = 1 + ((scores >= best) & ~relevant).sum(dim=1)

@@ -129,3 +129,11 @@ class _Interaction(torch.autograd.Function):
         to_image = torch.addcmul(of_image, of_product, text).add_(apart).mul_(stretch)
         to_text = torch.addcmul(of_text, of_product, image).sub_(apart).mul_(stretch)
         return to_image, to_text
+
+
+def read_interaction(image: Tensor, text: Tensor, weight: Tensor) -> Tensor:
+    """`interaction(image, text) @ weight`, part by part, so that it never exists: [B, D], [B, D], [4 D] → [B]."""
+    stretch = math.sqrt(image.shape[1])
+    of_image, of_text, of_product, of_distance = weight.chunk(4)
+    product = stretch * ((image * text) @ of_product)
+    return stretch * (image @ of_image + text @ of_text + product + (image - text).abs() @ of_distance)

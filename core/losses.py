@@ -12,8 +12,6 @@ from torch.nn import functional
 from core.geometry import paired_giou
 from core.metrics import query_blocks
 
-MATCH = 1
-"""Class of a matched pair in the matching head's two logits."""
 OUT_OF_REACH = -1e9
 """Added to a logit that must not be drawn."""
 BELOW_ONE = 1 - 1e-6
@@ -135,12 +133,12 @@ def _draw(rows: Tensor, same: Tensor, points: Tensor) -> Tensor:
 
 
 def itm_loss(
-    match: Callable[[Tensor, Tensor], Tensor], image: Tensor, text: Tensor, hard_texts: Tensor, hard_images: Tensor
+    odds: Callable[[Tensor, Tensor], Tensor], image: Tensor, text: Tensor, hard_texts: Tensor, hard_images: Tensor
 ) -> Tensor:
     """Image-text matching loss: each pair against a hard negative text and a hard negative image.
 
     Args:
-        match: [N, D], [N, D] → [N, 2] logits: no match, match.
+        odds: [N, D], [N, D] → [N], logarithm of the odds of a match.
         image, text: [B, D], unit norm.
         hard_texts, hard_images: [B] as drawn by `hard_negatives`; a -1 drops out.
     Returns:
@@ -148,12 +146,15 @@ def itm_loss(
     Source: ALBEF (2107.07651) §3.2.
     """
     own = torch.arange(len(image), device=image.device)
+    # Their gradient, unlike that of plain indexing, adds up in a fixed order.
     images = functional.embedding(torch.cat([own, own, hard_images.clamp(min=0)]), image)
     texts = functional.embedding(torch.cat([own, hard_texts.clamp(min=0), own]), text)
-    target = (torch.arange(len(images), device=image.device) < len(own)).long() * MATCH
-    counts = torch.cat([torch.ones_like(own), hard_texts >= 0, hard_images >= 0])
-    losses = functional.cross_entropy(match(images, texts), target, reduction="none")
-    return (losses * counts).sum() / counts.sum()
+    matched = torch.zeros(3, len(own), device=image.device)
+    matched[0] = 1
+    exists = torch.cat([torch.ones_like(own), hard_texts >= 0, hard_images >= 0]).to(image.dtype)
+    found = odds(images, texts)
+    total = functional.binary_cross_entropy_with_logits(found, matched.flatten(), weight=exists, reduction="sum")
+    return total / exists.sum()
 
 
 def box_loss(predicted: Tensor, target: Tensor, *, giou: float) -> Tensor:

@@ -109,7 +109,7 @@ def compute_losses(model: CrossModalModel, batch: Batch, weights: LossConfig, ge
     itm = zero
     if weights.itm:
         negatives = hard_negatives(logits.detach(), batch.keys, generator)
-        itm = itm_loss(model.match, images, captions, *negatives)
+        itm = itm_loss(model.match_odds, images, captions, *negatives)
     if batch.regions == 0 or not (weights.box or weights.spatial):
         return Losses(itc=itc, itm=itm, box=zero, spatial=zero)
     boxes, relations = model.ground(where, what)

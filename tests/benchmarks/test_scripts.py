@@ -40,6 +40,6 @@ def test_the_arithmetic_of_a_step_counts_every_product_once() -> None:
     batch, width = 1000, 256
     adapters = 2 * 1900 * 256 * (1024 + 896) * 2
     projectors = 2 * 1900 * 256 * 256 * 6
-    contrastive = 2 * 1000 * 1000 * 256 * 4
+    contrastive = 2 * 1000 * 1000 * 256 * 3
     heads = 2 * (3000 * 2 + 900 * 10) * 512 * 3
     assert operations_per_step(batch, width) == adapters + projectors + contrastive + heads

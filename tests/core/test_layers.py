@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from core.layers import Dropout, interaction, unit_norm
+from core.layers import Dropout, interaction, read_interaction, unit_norm
 
 
 @given(st.integers(1, 5), st.integers(1, 7), st.integers(0, 5))
@@ -88,6 +88,7 @@ def test_interaction_is_the_pair_its_product_and_its_distance_with_their_gradien
     pairs = [(image.clone().requires_grad_(), text.clone().requires_grad_()) for _ in range(2)]
     found, expected = interaction(*pairs[0]), slowly(*pairs[1])
     torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(read_interaction(image, text, pull[0]), expected @ pull[0])
     found.backward(pull)
     expected.backward(pull)
     for ours, theirs in zip(*pairs, strict=True):

@@ -57,7 +57,9 @@ def test_every_choice_gives_unit_embeddings_and_valid_boxes(fusion: Fusion, norm
     assert (boxes >= 0).all()
     assert (boxes <= 1).all()
     assert (boxes[:, :2] <= boxes[:, 2:]).all()
-    assert model.match(image, text).shape == (5, 2)
+    logits = model.match(image, text)
+    assert logits.shape == (5, 2)
+    torch.testing.assert_close(model.match_odds(image, text), logits[:, 1] - logits[:, 0])
     assert model.relate(image, text).shape == (5, 6)
     torch.testing.assert_close(model.ground(image, text), (boxes, model.relate(image, text)))
 
