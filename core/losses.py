@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,20 +17,6 @@ BELOW_ONE = 1 - 1e-6
 """Keeps a drawn point below the end of a cumulative sum whatever the rounding."""
 CACHED_BYTES = 2**20
 """Of logits that are worked on at once on a CPU: what its cache nearest to a core holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """Unweighted scalars of one step, so that runs with other weights can be compared."""
-
-    itc: Tensor
-    itm: Tensor
-    box: Tensor
-    spatial: Tensor
-
-    def total(self, *, itc: float, itm: float, box: float, spatial: float) -> Tensor:
-        """Their weighted sum."""
-        return itc * self.itc + itm * self.itm + box * self.box + spatial * self.spatial
 
 
 def contrastive_logits(image: Tensor, text: Tensor, temperature: Tensor) -> Tensor:
@@ -119,17 +104,17 @@ def hard_negatives(logits: Tensor, groups: Tensor, generator: torch.Generator) -
     columns = logits.T.contiguous()
     for block in _blocks(logits):
         same = _same_group(groups, block)
-        texts[block] = _draw(logits[block], same, points[0, block])
-        images[block] = _draw(columns[block], same, points[1, block])
+        alone = same.sum(dim=1) == len(groups)
+        texts[block] = _draw(logits[block], same, points[0, block]).masked_fill_(alone, -1)
+        images[block] = _draw(columns[block], same, points[1, block]).masked_fill_(alone, -1)
     return texts, images
 
 
 def _draw(rows: Tensor, same: Tensor, points: Tensor) -> Tensor:
     cumulative = torch.add(rows, same, alpha=OUT_OF_REACH).softmax(dim=1).cumsum(dim=1)
-    total = cumulative[:, -1:]  # about 1, or not a number in a run that diverges
-    drawn = torch.searchsorted(cumulative, points * total, right=True)  # where it grows, so never one out of reach
-    exists = (same.sum(dim=1, keepdim=True) < same.shape[1]) & (total > 0)
-    return torch.where(exists, drawn, -1).squeeze(1)
+    points = points * cumulative[:, -1:]  # which is about 1
+    drawn = torch.searchsorted(cumulative, points, right=True)  # where it grows, so never one out of reach
+    return drawn.squeeze(1).clamp_(max=rows.shape[1] - 1)  # past the end only in a run that diverges, without numbers
 
 
 def itm_loss(

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from core.batches import Batch
 from core.config import LossConfig
-from core.losses import Losses, box_loss, contrastive_logits, hard_negatives, itc_loss, itm_loss, relation_loss
+from core.losses import box_loss, contrastive_logits, hard_negatives, itc_loss, itm_loss, relation_loss
 from core.model import CrossModalModel
 
 WARM_UP = 3
@@ -29,6 +30,7 @@ class TrainStep:
         self._model = model
         self._optimizer = optimizer
         self._weights = weights
+        self._factors = torch.tensor([weights.itc, weights.itm, weights.box, weights.spatial], device=device)
         self._negatives = torch.Generator(device)
         self.totals = torch.zeros(4, device=device)
         """Sums of the unweighted losses over the steps of this epoch: ITC, ITM, box, spatial."""
@@ -38,12 +40,11 @@ class TrainStep:
         self.totals.zero_()
 
     def __call__(self, batch: Batch) -> None:
-        weights = self._weights
-        losses = compute_losses(self._model, batch, weights, self._negatives)
-        losses.total(itc=weights.itc, itm=weights.itm, box=weights.box, spatial=weights.spatial).backward()  # type: ignore[no-untyped-call]
+        losses = compute_losses(self._model, batch, self._weights, self._negatives)
+        (losses @ self._factors).backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self.totals += torch.stack([losses.itc, losses.itm, losses.box, losses.spatial]).detach()
+        self.totals += losses.detach()
 
 
 class ReplayedStep(TrainStep):
@@ -98,21 +99,24 @@ def own_stream(device: torch.device) -> Iterator[None]:
     outer.wait_stream(stream)
 
 
-def compute_losses(model: CrossModalModel, batch: Batch, weights: LossConfig, generator: torch.Generator) -> Losses:
-    """The four unweighted losses of a step; one whose weight is 0, or that has nothing to learn from, is 0."""
+def compute_losses(model: CrossModalModel, batch: Batch, weights: LossConfig, generator: torch.Generator) -> Tensor:
+    """[4] unweighted losses of a step: ITC, ITM, box, spatial. One whose weight is 0, or that has nothing to learn
+    from, is 0.
+    """
     both = [batch.pairs, batch.regions]
     images, where = torch.split(model.embed_images(batch.images), both)
     captions, what = torch.split(model.embed_texts(batch.texts), both)
-    zero = images.new_zeros(())
     logits = contrastive_logits(images, captions, model.temperature)
-    itc = itc_loss(logits, batch.keys) if weights.itc else zero
-    itm = zero
+    itc = itm = box = spatial = logits.new_zeros(())
+    if weights.itc:
+        itc = itc_loss(logits, batch.keys)
     if weights.itm:
         negatives = hard_negatives(logits.detach(), batch.keys, generator)
         itm = itm_loss(model.match_odds, images, captions, *negatives)
-    if batch.regions == 0 or not (weights.box or weights.spatial):
-        return Losses(itc=itc, itm=itm, box=zero, spatial=zero)
-    boxes, relations = model.ground(where, what)
-    box = box_loss(boxes, batch.boxes, giou=weights.giou) if weights.box else zero
-    spatial = relation_loss(relations, batch.relations) if weights.spatial else zero
-    return Losses(itc=itc, itm=itm, box=box, spatial=spatial)
+    if batch.regions and (weights.box or weights.spatial):
+        boxes, relations = model.ground(where, what)
+        if weights.box:
+            box = box_loss(boxes, batch.boxes, giou=weights.giou)
+        if weights.spatial:
+            spatial = relation_loss(relations, batch.relations)
+    return torch.stack([itc, itm, box, spatial])

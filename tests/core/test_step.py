@@ -7,7 +7,7 @@ from core.batches import Batch, epoch_batches
 from core.config import LossConfig, TrainConfig
 from core.features import Features
 from core.model import CrossModalModel, build_model
-from core.step import WARM_UP, ReplayedStep, TrainStep
+from core.step import WARM_UP, ReplayedStep, TrainStep, compute_losses
 from core.training import build_optimizer, build_step, train
 from tests.core.recording import record_operations
 
@@ -76,6 +76,33 @@ def test_a_replayed_step_does_bit_for_bit_what_the_step_does(
     assert torch.equal(found, expected)
     for name, weights in model.state_dict().items():
         assert torch.equal(replayed.state_dict()[name], weights), name
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        LossConfig(),
+        LossConfig(itc=0, itm=2),
+        LossConfig(itm=0, box=3),
+        LossConfig(box=0, spatial=3),
+        LossConfig(itm=0.1),
+    ],
+)
+def test_a_step_follows_the_gradient_of_the_weighted_losses(
+    planted_features: Features, small_config: TrainConfig, weights: LossConfig
+) -> None:
+    config = small_config.with_overrides({"model.dropout": 0.0})
+    batch = batches(planted_features, config)[0]
+    model, _ = prepare(planted_features, config)
+    itc, itm, box, spatial = compute_losses(model, batch, LossConfig(), torch.Generator().manual_seed(7))
+    loss = weights.itc * itc + weights.itm * itm + weights.box * box + weights.spatial * spatial
+    parameters = list(model.parameters())
+    before, gradients = [value.detach().clone() for value in parameters], torch.autograd.grad(loss, parameters)
+    step = TrainStep(model, torch.optim.SGD(parameters, lr=0.1), weights)
+    step.begin_epoch(7)
+    step(batch)
+    for now, then, gradient in zip(parameters, before, gradients, strict=True):
+        torch.testing.assert_close(now.detach(), then - 0.1 * gradient)
 
 
 @pytest.mark.parametrize("weights", [LossConfig(itm=0), LossConfig(itc=0), LossConfig(box=0), LossConfig(spatial=0)])
