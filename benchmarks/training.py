@@ -38,7 +38,7 @@ def operations_per_step(batch: int, width: int) -> float:
     adapters = 2 * rows * width * (VISION_DIM + TEXT_DIM) * 2  # forward, and the weights' gradient
     projectors = 2 * rows * width * EMBED_DIM * 2 * 3
     contrastive = 2 * batch * batch * EMBED_DIM * 3  # similarities, which ITC and ITM share, and both gradients
-    heads = 2 * (3 * batch * 2 + REGIONS_PER_CAPTION * batch * 10) * 2 * EMBED_DIM * 3
+    heads = 2 * (3 * batch + REGIONS_PER_CAPTION * batch * 10) * 2 * EMBED_DIM * 3  # log-odds, boxes and relations
     return adapters + projectors + contrastive + heads
 
 

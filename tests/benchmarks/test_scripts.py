@@ -36,10 +36,19 @@ def test_scaling_measures_every_size(tmp_path: Path) -> None:
     assert [row["pairs"] for row in rows] == [2000, 4000]
 
 
+@pytest.mark.slow
+def test_what_a_gpu_is_measured_by_also_runs_without_one(tmp_path: Path) -> None:
+    sizes = ("--layers", "1", "--images", "2", "--texts", "4", "--scale", "0.01", "--batches", "64", "--together", "1")
+    content = run_script("gpu", tmp_path / "gpu.json", "--device", "cpu", *sizes)
+    assert [row["encoding"] for row in content["backbone"]] == ["images", "texts"]
+    assert [row["batch"] for row in content["training"]] == [64]
+    assert [row["trials at once"] for row in content["together"]] == [1]
+
+
 def test_the_arithmetic_of_a_step_counts_every_product_once() -> None:
     batch, width = 1000, 256
     adapters = 2 * 1900 * 256 * (1024 + 896) * 2
     projectors = 2 * 1900 * 256 * 256 * 6
     contrastive = 2 * 1000 * 1000 * 256 * 3
-    heads = 2 * (3000 * 2 + 900 * 10) * 512 * 3
+    heads = 2 * (3000 + 900 * 10) * 512 * 3
     assert operations_per_step(batch, width) == adapters + projectors + contrastive + heads

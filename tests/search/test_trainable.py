@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ray import tune
 
 from core.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
@@ -64,6 +65,19 @@ def test_checkpoints_travel_as_often_as_asked(reports: Reports, demo_config: Tra
     features = open_features(demo_config)
     run_trial(payload(demo_config, features.fingerprint, checkpoint_every_s=0.0))
     assert [checkpoint.epoch for checkpoint in reports.checkpoints] == [0, 1]
+
+
+@pytest.mark.parametrize(("gpu", "capped"), [(0.25, [0.25]), (1, []), (0, [])])
+def test_a_share_of_a_gpu_is_a_share_of_its_memory(
+    reports: Reports, demo_config: TrainConfig, monkeypatch: pytest.MonkeyPatch, gpu: float, capped: list[float]
+) -> None:
+    caps: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", caps.append)
+    config = demo_config.with_overrides({"features.device": "cpu"})
+    run_trial(payload(config, open_features(demo_config).fingerprint, gpu=gpu))
+    assert caps == capped
+    assert [json.loads(row["metrics"])["epoch"] for row in reports.rows] == [0, 1]
 
 
 def test_a_failure_is_reported_instead_of_raised(reports: Reports, demo_config: TrainConfig) -> None:
