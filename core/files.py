@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from core.errors import UserError
 
@@ -157,6 +157,10 @@ class TrialFolder:
 class CampaignFolder:
     """What one search campaign writes."""
 
+    NAMES: ClassVar = (
+        "campaign.yaml", "features.json", "study.journal*", "trials", "wandb", "sessions", "leaderboard.*",
+    )  # fmt: skip
+    """Claimed by the driver (core.ownership); the final model and the report are claimed by who writes them."""
     root: Path
 
     @property
@@ -165,23 +169,19 @@ class CampaignFolder:
         return self.root / "campaign.yaml"
 
     @property
+    def features(self) -> Path:
+        """Fingerprints of the features that its trials read, as they were when it started."""
+        return self.root / "features.json"
+
+    @property
     def journal(self) -> Path:
         """The Optuna study: the ledger of all trials."""
         return self.root / "study.journal"
 
     @property
-    def lock(self) -> Path:
-        return self.root / "driver.lock"
-
-    @property
     def final_metrics(self) -> Path:
         """Scorecard of the final model, where it is retrained into the campaign's folder."""
         return self.root / "final" / "metrics.json"
-
-    @property
-    def driver(self) -> Path:
-        """Process and host of the driver at work; left behind by one that was killed."""
-        return self.root / "driver.json"
 
     @property
     def sessions(self) -> Path:
@@ -192,6 +192,11 @@ class CampaignFolder:
     def leaderboard(self) -> Path:
         """Without suffix: .csv, .md and the other formats lie side by side."""
         return self.root / "leaderboard"
+
+    def trials(self) -> list[Path]:
+        """Folders of trials, in order of their numbers."""
+        numbered = [path for path in (self.root / "trials").glob("*") if path.name.isdecimal()]
+        return sorted(numbered, key=lambda path: int(path.name))
 
     def trial(self, number: int) -> TrialFolder:
         return TrialFolder(self.root / "trials" / f"{number:04d}")

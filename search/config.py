@@ -2,16 +2,24 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from core.config import FilePath, Integer, Number, Section, TrainConfig, load_config, load_yaml, parse
+from core.config import (
+    FilePath,
+    Integer,
+    Number,
+    Objective,
+    Section,
+    TrainConfig,
+    config_hash,
+    load_config,
+    load_yaml,
+    parse,
+)
 from core.errors import UserError
-from core.records import RETRIEVAL_KEYS
 from search.space import Space
-
-OBJECTIVES = ("recall_mean", *RETRIEVAL_KEYS)
 
 
 class Limits(Section):
@@ -84,6 +92,8 @@ class StudyConfig(Section):
 
 def _absolute_storage(place: str, info: ValidationInfo) -> str:
     """A URI stays as it is; a folder becomes absolute like every path of a file."""
+    if not place.strip():
+        raise ValueError("names no place; leave it out, or name a folder or s3://…")
     base = (info.context or {}).get("base")
     return place if "://" in place or base is None else str((base / Path(place).expanduser()).resolve())
 
@@ -99,7 +109,7 @@ class Campaign(Section):
     train: TrainConfig | FilePath
     """The baseline: trial 0, and every value that is not searched. A file, or the settings themselves."""
     objective: str = "recall_mean"
-    """The metric to raise: best epoch, validation split."""
+    """The metric to raise: best epoch of the last stage, validation split."""
     limits: Limits = Limits()
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
@@ -127,15 +137,22 @@ class Campaign(Section):
     def _is_a_metric(cls, objective: str) -> str:
         if "loss" in objective:
             raise ValueError("a loss cannot be the objective, since searched loss weights would lower it for nothing")
-        if objective not in OBJECTIVES:
-            raise ValueError(f"the objective must be one of {', '.join(OBJECTIVES)}")
+        if objective not in get_args(Objective):
+            raise ValueError(f"the objective must be one of {', '.join(get_args(Objective))}")
         return objective
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> Self:
+        if isinstance(self.train, TrainConfig) and self.train.objective not in ("recall_mean", self.objective):
+            raise ValueError(f"objective is {self.objective}, but train.objective is {self.train.objective}")
+        return self
 
     @property
     def base(self) -> TrainConfig:
-        """The baseline; `load_campaign` has put the settings in the place of the file."""
+        """The baseline, scored by the campaign's objective; `load_campaign` has put settings in the place of a file."""
         assert isinstance(self.train, TrainConfig)
-        return self.train
+        same = self.train.objective == self.objective
+        return self.train if same else self.train.with_overrides({"objective": self.objective})
 
     def with_limits(self, *, trials: int | None, hours: float | None) -> Self:
         """A copy with the limits that are given."""
@@ -160,6 +177,11 @@ def load_campaign(path: Path) -> Campaign:
     except UserError as error:
         raise UserError(str(error), where=path) from None
     return campaign
+
+
+def settings_hash(campaign: Campaign) -> str:
+    """Of all that may not change after the campaign started: everything but its limits."""
+    return config_hash(campaign, exclude={"limits"}, exclude_defaults=True)
 
 
 def changed_keys(started: Campaign, now: Campaign) -> list[str]:

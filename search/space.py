@@ -17,6 +17,7 @@ from core.errors import UserError
 SWITCH = ".on"
 NOT_SEARCHED = {
     "data": "all trials must see the same data",
+    "objective": "all trials must be scored alike",
     "seed": "the best seed is luck, not a setting; see crossmodal confirm",
     "evaluation": "it does not change training",
     "features.backbone": "a campaign compares adapters on one backbone",

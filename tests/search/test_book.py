@@ -27,7 +27,7 @@ class Session:
     def __init__(self, campaign: Campaign, folder: CampaignFolder, ledger: Ledger, features: Features) -> None:
         self.folder, self.ledger, self.features = folder, ledger, features
         self.changes = 0
-        self.storage = Storage(str(folder.sessions))
+        self.storage = Storage(str(folder.sessions / "test-id"))
         self.book = SessionBook(
             campaign, folder, ledger, self.storage, NoTracker(), lambda config: "planted", self._count
         )
@@ -57,12 +57,13 @@ def session(
         pruner={"kind": "none"},
     )
     folder = CampaignFolder(folder_of)
-    with Ledger(campaign, folder) as ledger:
+    folder.root.mkdir()
+    with Ledger(campaign, folder, "id", ["planted"]) as ledger:
         yield Session(campaign, folder, ledger, planted_features)
 
 
 def reasons(session: Session) -> list[str | None]:
-    return [trial.user_attrs.get("reason") for trial in session.ledger._ended()]
+    return [trial.user_attrs.get("reason") for trial in session.ledger.ended()]
 
 
 def test_a_trial_that_ends_well_leaves_all_its_files(session: Session) -> None:
@@ -162,7 +163,7 @@ def test_a_stopping_book_hands_out_nothing_and_puts_running_trials_back(session:
     assert session.ledger.counts().ended == 0
     again = session.ledger.ask()
     assert again is not None
-    assert (again.retry_of, again.config) == (0, result.last.config)
+    assert (again.lineage, again.config) == ([0], result.last.config)
 
 
 def test_a_retry_takes_up_the_epochs_of_the_trial_that_died(
@@ -171,8 +172,8 @@ def test_a_retry_takes_up_the_epochs_of_the_trial_that_died(
     kept = []
     train(small_config, planted_features, lambda metrics, checkpoint: kept.append(checkpoint))
     half = kept[1]
-    save_checkpoint(session.folder.sessions / "1" / "0000" / "checkpoint_000001" / CHECKPOINT_NAME, half)
-    torn = session.folder.sessions / "1" / "0000" / "checkpoint_000002" / CHECKPOINT_NAME
+    save_checkpoint(Path(session.storage.root) / "1" / "0000" / "checkpoint_000001" / CHECKPOINT_NAME, half)
+    torn = Path(session.storage.root) / "1" / "0000" / "checkpoint_000002" / CHECKPOINT_NAME
     torn.parent.mkdir()
     torn.write_bytes(b"half")
     session.book.close()

@@ -57,7 +57,7 @@ def test_a_trials_checkpoints_are_found_read_and_cleared(
     (torn,) = storage.checkpoints_of(8)
     assert storage.read_checkpoint(torn) is None
     assert storage.checkpoints_of(9) == []
-    storage.clear()
+    storage.clear(["1"])
     assert storage.checkpoints_of(7) == []
 
 
