@@ -87,7 +87,7 @@ def load_trials(folder: CampaignFolder) -> pd.DataFrame:
     Raises:
         UserError: the folder holds no campaign.
     """
-    return pd.DataFrame([_trial_row(folder, trial) for trial in _read_study(folder)])
+    return pd.DataFrame([_trial_row(folder, trial) for trial in read_study(folder)])
 
 
 def trial_parameters(folder: CampaignFolder, number: int) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def trial_parameters(folder: CampaignFolder, number: int) -> dict[str, Any]:
     Raises:
         UserError: the folder holds no campaign.
     """
-    return dict(_read_study(folder)[number].params)
+    return dict(read_study(folder)[number].params)
 
 
 def load_history(folder: CampaignFolder) -> pd.DataFrame:
@@ -107,7 +107,7 @@ def load_history(folder: CampaignFolder) -> pd.DataFrame:
     """
     rows = [
         {"number": trial.number, **row}
-        for trial in _read_study(folder)
+        for trial in read_study(folder)
         for row in read_json_lines(folder.trial(trial.number).metrics)
     ]
     return pd.DataFrame(rows)
@@ -152,8 +152,12 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     )
 
 
-def _read_study(folder: CampaignFolder) -> list[FrozenTrial]:
-    """The trials of a campaign, from the database or the journal."""
+def read_study(folder: CampaignFolder) -> list[FrozenTrial]:
+    """The trials of a campaign, from the database or the journal, in order of their numbers.
+
+    Raises:
+        UserError: the folder holds no campaign, or its study cannot be read.
+    """
     campaign = read_campaign(folder)
     variable = campaign.study.url_variable
     if variable is None:

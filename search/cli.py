@@ -181,12 +181,15 @@ def _print_estimate(found: "Estimate", campaign: "Campaign") -> None:
 @app.command()
 def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     """Train the best trial as the final two-stage model and evaluate it, once, on the test split."""
+    from analysis.trials import load_trials, lost_files
     from core.files import CampaignFolder
     from core.tables import scorecard_tables
     from search.retrain import find_winner
     from search.retrain import retrain as train_winner
 
     winner = find_winner(CampaignFolder(folder))
+    for path in lost_files(CampaignFolder(folder), load_trials(CampaignFolder(folder))):
+        say(f"{path} is missing or torn; the winner is that of the study all the same", style="yellow")
     recipe = winner.config.recipe
     say(
         f"trial {winner.number} (validation {winner.value:.4f}) in two stages: "
