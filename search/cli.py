@@ -130,9 +130,10 @@ def _prepare_all_features(
 
 def _print_outcome(status: "CampaignStatus", objective: str) -> None:
     if status.stop_reason:
-        raise UserError(status.stop_reason, where="the campaign stopped", how="mend it and run the same command again")
+        raise UserError(status.stop_reason, where="the campaign stopped", how="fix it and run the same command again")
     if status.best_value is None:
-        raise UserError("no trial finished", where="the campaign ended", how="see crossmodal leaderboard")
+        reasons = f" ({status.failures})" if status.failures else ""
+        raise UserError(f"no trial was trained to its end{reasons}", where="the campaign ended")
     gain = "" if status.baseline_value is None else f", {status.best_value - status.baseline_value:+.4f} over baseline"
     say(
         f"{status.finished} trials complete, {status.pruned} pruned, {status.failed} failed; "
@@ -199,10 +200,12 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
         say("it was searched as a single stage; the campaign's default split is used", style="yellow")
     _require_same_features(winner.config, CampaignFolder(folder))
     features = open_features(winner.config, with_test=True)
-    card = train_winner(winner, features, output_dir, on_epoch=print_epoch)
-    for table in scorecard_tables(card):
+    final = train_winner(winner, features, output_dir, on_epoch=print_epoch)
+    for table in scorecard_tables(final.card):
         console.print(table)
-    say(f"the final model is {card.checkpoint}")
+    told = f"validation {winner.config.objective} {final.value:.4f}; trial {winner.number} had {winner.value:.4f}"
+    say(told, style="yellow" if final.value < winner.value else None)
+    say(f"the final model is {final.card.checkpoint}")
 
 
 def _require_same_features(config: "TrainConfig", folder: "CampaignFolder") -> None:

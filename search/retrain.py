@@ -9,7 +9,7 @@ from core.config import RecipeConfig, TrainConfig, config_hash
 from core.errors import UserError
 from core.features import Features
 from core.files import CampaignFolder, write_json
-from core.records import Scorecard
+from core.records import Scorecard, best_epoch
 from core.runs import OnEpoch, run_two_stage
 from core.scorecard import measure
 from search.config import load_campaign
@@ -64,7 +64,19 @@ def in_two_stages(config: TrainConfig, base: RecipeConfig, *, where: Path) -> Tr
     return config.with_overrides({"recipe.stage1_epochs": split, "recipe.stage2_lr_scale": base.stage2_lr_scale})
 
 
-def retrain(winner: Winner, features: Features, output: Path, *, on_epoch: OnEpoch = lambda metrics: None) -> Scorecard:
+@dataclass(frozen=True, slots=True)
+class FinalModel:
+    """The retrained winner."""
+
+    value: float
+    """The campaign's objective on validation, of the epoch that was kept; comparable with the winner's."""
+    card: Scorecard
+    """On the test split."""
+
+
+def retrain(
+    winner: Winner, features: Features, output: Path, *, on_epoch: OnEpoch = lambda metrics: None
+) -> FinalModel:
     """Train the final two-stage model and measure it, once, on the test split.
 
     Writes what `run_two_stage` writes, and metrics.json, the scorecard.
@@ -73,8 +85,9 @@ def retrain(winner: Winner, features: Features, output: Path, *, on_epoch: OnEpo
         features: opened with the test split.
     """
     assert features.test is not None, "the caller opens the test split"
-    best = run_two_stage(winner.config, features, output, on_epoch=on_epoch).stage2.best
+    stage2 = run_two_stage(winner.config, features, output, on_epoch=on_epoch).stage2
+    objective = winner.config.objective
     name = str(output / "stage2" / "checkpoint_best.pth")
-    card = measure(best, features, name=name, rerank=winner.config.evaluation.k_test).scorecard
+    card = measure(stage2.best, features, name=name, rerank=winner.config.evaluation.k_test).scorecard
     write_json(output / "metrics.json", {"trial": winner.number, **card.to_json()})
-    return card
+    return FinalModel(float(getattr(best_epoch(stage2.history, objective), objective)), card)

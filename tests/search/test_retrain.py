@@ -48,8 +48,9 @@ def test_the_winner_and_its_settings_are_those_of_the_study_whatever_became_of_i
 def test_the_final_model_is_measured_on_the_test_split(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
     winner = find_winner(finished_campaign)
     features = open_features(winner.config, with_test=True)
-    card = retrain(winner, features, tmp_path)
-    evaluation = card.find("building", reranked=False)
+    final = retrain(winner, features, tmp_path)
+    assert winner.was_single_stage or final.value == winner.value
+    evaluation = final.card.find("building", reranked=False)
     assert evaluation.split == "test"
     assert features.test is not None
     assert evaluation.queries_image == len(features.test.images)
