@@ -93,7 +93,7 @@ class Ledger:
             pruner=_build_pruner(self._campaign),
         )
         self._bind()
-        self._require_all_trials()
+        self._require_trials_of(len(self._study.get_trials(deepcopy=False)))
         self._study.set_user_attr("sessions", [*self.sessions, f"{self.session + 1:04d}-{secrets.token_hex(4)}"])
         self._study.sampler = _build_sampler(self._campaign, [self.session, len(self._study.trials)])
         self._started = time.monotonic()
@@ -306,9 +306,8 @@ class Ledger:
                 how="restore those files, or choose another --output-dir",
             )
 
-    def _require_all_trials(self) -> None:
+    def _require_trials_of(self, known: int) -> None:
         """A study that was lost and begun anew would write over the trials of the old one."""
-        known = len(self._study.get_trials(deepcopy=False))
         if lost := [path for path in self._folder.trials() if int(path.name) >= known]:
             raise UserError(
                 f"the study knows {known} trials, but the folder holds {lost[-1].name}",
@@ -319,6 +318,8 @@ class Ledger:
     def _open_storage(self) -> BaseStorage:
         if variable := self._campaign.study.url_variable:
             return open_database(variable)
+        if not self._folder.journal.exists():
+            self._require_trials_of(0)
         self._repair_journal()
         return open_journal(self._folder.journal)
 
