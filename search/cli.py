@@ -1,27 +1,52 @@
 """The root command: search campaigns, and everything of `core.cli` and `analysis.cli` beside them."""
 
 import logging
+import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 import analysis.cli
 import core.cli
-from core.cli import ConfigOption, OutputOption, console, open_features, prepare_features, print_epoch, say
+from core.cli import (
+    ConfigOption,
+    OutputOption,
+    VerifyOption,
+    console,
+    open_features,
+    prepare_features,
+    print_epoch,
+    say,
+)
 from core.errors import UserError
 
 if TYPE_CHECKING:
     from core.config import TrainConfig
     from core.features import FeatureStore
+    from core.fingerprint import FeaturePlan
     from search.campaign import CampaignStatus, FeatureFingerprints
     from search.config import Campaign
     from search.plan import Estimate
 
+
+class Commands(TyperGroup):
+    """Says what is next after Ctrl-C, which typer ends without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _tell("interrupted; the same command continues", style="yellow")
+            raise typer.Exit(128 + signal.SIGINT) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Find, prove and retrain the best adapters on a frozen InternVL for image-text retrieval.",
@@ -84,22 +109,32 @@ def extract(
     address: AddressOption = None,
     nodes: NodesOption = 1,
     shard: Annotated[int | None, typer.Option(min=1, help="Inputs that an interruption can lose.")] = None,
+    verify: VerifyOption = False,
 ) -> None:
     """Run the frozen backbone once over every picture and every distinct text, here or on a cluster."""
     from core.config import load_config
+    from core.fingerprint import plan_features
 
-    store = _prepare_features(load_config(config), address, nodes, shard)
+    settings = load_config(config)
+    plan = plan_features(settings, verify=verify)
+    store = _prepare_features(settings, address, nodes, plan=plan, shard=shard)
     say(f"features {store.fingerprint} in {store.folder}")
 
 
 def _prepare_features(
-    config: "TrainConfig", address: str | None, nodes: int, shard: int | None = None
+    config: "TrainConfig",
+    address: str | None,
+    nodes: int,
+    *,
+    plan: "FeaturePlan | None" = None,
+    shard: int | None = None,
 ) -> "FeatureStore":
     if address is None:
-        return prepare_features(config, shard=shard)
+        return prepare_features(config, plan=plan, shard=shard)
     from search.extraction import encode_on_cluster
 
-    return prepare_features(config, encode=encode_on_cluster(config.features, address, nodes=nodes), shard=shard)
+    encode = encode_on_cluster(config.features, address, nodes=nodes)
+    return prepare_features(config, plan=plan, encode=encode, shard=shard)
 
 
 def _prepare_all_features(campaign: "Campaign", address: str | None, nodes: int) -> "FeatureFingerprints":
@@ -199,8 +234,12 @@ def main() -> None:
 
 
 def _refuse(error: UserError) -> None:
-    Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+    _tell(f"error: {error}", style="red")
     sys.exit(2)
+
+
+def _tell(text: str, *, style: str) -> None:
+    Console(stderr=True).print(text, style=style, highlight=False, soft_wrap=True, markup=False)
 
 
 def _one_flag_a_value(arguments: list[str]) -> list[str]:
