@@ -189,8 +189,9 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
 
 def _measure(paths: list[Path]) -> "list[Measured]":
     """Measure checkpoints under their own configurations; they must come from the same features."""
-    from core.checkpoints import load_checkpoint
+    from core.checkpoints import load_checkpoint, require_same_features
     from core.errors import UserError
+    from core.fingerprint import plan_features
     from core.scorecard import measure
 
     checkpoints = [load_checkpoint(path) for path in paths]
@@ -201,11 +202,14 @@ def _measure(paths: list[Path]) -> "list[Measured]":
                 where=path,
                 how="compare checkpoints of the same backbone, data and extraction",
             )
+    plans = [plan_features(checkpoint.config) for checkpoint in checkpoints]
+    for path, checkpoint, plan in zip(paths, checkpoints, plans, strict=True):
+        require_same_features(checkpoint, plan.parts.fingerprint, path)  # all of them, before any extraction
     measured = []
-    for path, checkpoint in zip(paths, checkpoints, strict=True):
+    for path, checkpoint, plan in zip(paths, checkpoints, plans, strict=True):
         config = checkpoint.config
         say(f"measuring {path}, epoch {checkpoint.epoch}")
-        features = open_features(config, with_test=config.data.test_annotations is not None)
+        features = open_features(config, plan=plan, with_test=config.data.test_annotations is not None)
         measured.append(measure(checkpoint, features, name=str(path), rerank=config.evaluation.k_test))
     return measured
 

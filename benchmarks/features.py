@@ -25,9 +25,9 @@ from core.backbone import FrozenBackbone, load_backbone
 from core.cli import prepare_features
 from core.extraction import encode_pictures
 from core.features import FeatureStore
-from core.files import write_json
 from core.fingerprint import plan_features
 from core.images import open_image
+from core.manifest import write_manifest
 
 ROUNDS = 3
 
@@ -98,7 +98,7 @@ def make_store(root: Path, gigabytes: float) -> str:
     save_file(statistics, folder / "statistics.safetensors")
     health = {"images": {"cls": {"distinct": 1.0}}, "texts": {"last": {"distinct": 1.0}}}
     manifest = {"fingerprint": folder.name, "health": health, "counts": {}, "backbone_parameters": 0}
-    write_json(folder / "manifest.json", manifest)
+    write_manifest(folder, manifest)
     return folder.name
 
 

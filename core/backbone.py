@@ -4,7 +4,6 @@ The only module that imports transformers, so that "a trial never loads the back
 graph. Every pooling of images and texts is here, and all of them come out of one pass.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,10 +25,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from core.backbone_files import backbone_files, checkpoint_folder, these_alone
 from core.config import FeaturesConfig, ImagePooling, TextPooling
 from core.device import choose_device
 from core.errors import UserError
-from core.fingerprint import checkpoint_folder
 
 ItemT = TypeVar("ItemT")
 
@@ -176,23 +175,15 @@ class FrozenBackbone:
 def load_backbone(config: FeaturesConfig) -> FrozenBackbone:
     """Load an InternVL in transformers format from a folder or the hub, frozen.
 
+    Only the files that the fingerprint covers are within reach, and none of them can run code.
+
     Raises:
-        UserError: the folder is no InternVL checkpoint, or a part of it is missing.
+        UserError: the folder is no InternVL checkpoint, or a part of it is missing or damaged.
     """
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)  # what it warns of is an error below, in one line
     folder = checkpoint_folder(config.backbone)
-    _require_internvl(folder)
-    try:
-        model, loading = AutoModel.from_pretrained(
-            folder, dtype=getattr(torch, config.dtype), output_loading_info=True, local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the checkpoint cannot be loaded ({reason})", where=folder) from None
-    if loading["missing_keys"]:
-        raise UserError(f"the checkpoint lacks weights, e.g. {min(loading['missing_keys'])}", where=folder)
+    model, tokenizer, image_processor = _load_parts(folder, getattr(torch, config.dtype))
     tokenizer.padding_side = "right"
     return FrozenBackbone(
         model.to(choose_device(config.device)),
@@ -204,19 +195,47 @@ def load_backbone(config: FeaturesConfig) -> FrozenBackbone:
     )
 
 
-def _require_internvl(folder: Path) -> None:
+def _load_parts(folder: Path, dtype: torch.dtype) -> tuple[InternVLModel, Any, GotOcr2ImageProcessorPil]:
+    with these_alone(backbone_files(folder)) as place:
+        here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            model, loading = AutoModel.from_pretrained(
+                place,
+                dtype=dtype,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **here,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(place, **here)
+            image_processor = AutoImageProcessor.from_pretrained(place, backend="pil", **here)
+        except Exception as error:  # a damaged file makes transformers raise anything, KeyError and TypeError included
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(str(place), str(folder))
+            raise UserError(f"the checkpoint cannot be loaded ({reason[:300]})", where=folder) from None
+    if loading["missing_keys"]:
+        raise UserError(f"the checkpoint lacks weights, e.g. {min(loading['missing_keys'])}", where=folder)
+    if loading["mismatched_keys"]:
+        name, found, needed = min(loading["mismatched_keys"])
+        raise UserError(f"the weight {name} has shape {list(found)} instead of {list(needed)}", where=folder)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise UserError(f"the tokenizer has {len(tokenizer)} tokens, more than the model knows", where=folder)
+    _require_normalisation(image_processor, folder)
+    return model, tokenizer, image_processor
+
+
+def _require_normalisation(processor: Any, folder: Path) -> None:
+    """Make sure that images are processed as InternVL's are, by three means and deviations."""
+    if not isinstance(processor, GotOcr2ImageProcessorPil):
+        raise UserError(f"its image processor is {type(processor).__name__}, not that of InternVL", where=folder)
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except FileNotFoundError:
-        raise UserError("holds no config.json, so it is no InternVL checkpoint", where=folder) from None
-    except (ValueError, AttributeError):
-        raise UserError("is not a valid checkpoint configuration", where=folder / "config.json") from None
-    if kind != "internvl":
-        raise UserError(
-            f"is a {kind} checkpoint, not InternVL",
-            where=folder,
-            how="use the '-hf' version of an InternVL, e.g. OpenGVLab/InternVL3-1B-hf",
+        figures = torch.tensor([processor.image_mean, processor.image_std], dtype=torch.float64)
+        sound = (
+            figures.shape == (2, 3) and figures.isfinite().all() and figures[1].all() and processor.rescale_factor > 0
         )
+    except (TypeError, ValueError, RuntimeError):
+        sound = False
+    if not sound:
+        raise UserError("image_mean, image_std or rescale_factor cannot be used", where=folder, how="download it again")
 
 
 def build_tiny_checkpoint(folder: Path, texts: Sequence[str], *, seed: int) -> None:

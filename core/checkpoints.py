@@ -87,10 +87,16 @@ def parse_checkpoint(data: bytes, *, where: object, fingerprint: str | None = No
         checkpoint = Checkpoint(**content)
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, OSError, ValueError):
         raise UserError("is damaged, or no checkpoint written by crossmodal", where=where) from None
-    if fingerprint is not None and checkpoint.fingerprint != fingerprint:
+    if fingerprint is not None:
+        require_same_features(checkpoint, fingerprint, where)
+    return checkpoint
+
+
+def require_same_features(checkpoint: Checkpoint, fingerprint: str, where: object) -> None:
+    """Raises UserError if a checkpoint belongs to other features than those of this fingerprint."""
+    if checkpoint.fingerprint != fingerprint:
         raise UserError(
             f"was trained on features {checkpoint.fingerprint}, not on {fingerprint}",
             where=where,
             how="use the same backbone, data and feature settings",
         )
-    return checkpoint

@@ -1,6 +1,6 @@
 """Commands on data, features and single training runs. Each imports what it runs only when it is called."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,7 +12,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from core.config import TrainConfig
-    from core.extraction import EncodeShards
+    from core.extraction import EncodeShards, Shard
     from core.features import Features, FeatureStore
     from core.fingerprint import FeaturePlan
     from core.records import EpochMetrics
@@ -29,6 +29,12 @@ console = Console()
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="Training configuration (YAML).")]
 OutputOption = Annotated[Path, typer.Option("--output-dir", "--output_dir", help="Folder of the run.")]
+VerifyOption = Annotated[
+    bool,
+    typer.Option(
+        "--verify", help="Read all images and backbone files again, not a sample of those that look the same."
+    ),
+]
 WandbOption = Annotated[
     bool, typer.Option("--use-wandb", "--use_wandb", help="A Weights & Biases run; offline without a key.")
 ]
@@ -62,12 +68,16 @@ def synth(
 def _build_tiny_checkpoint(checkpoint: Path, dataset: Path, seed: int) -> None:
     from core.backbone import build_tiny_checkpoint
     from core.data import read_annotations
+    from core.errors import UserError
+    from core.ownership import scratch_folder
 
+    if checkpoint.exists():
+        raise UserError("is no checkpoint of ours, since it has no config.json", where=checkpoint, how="move it away")
     records = read_annotations(dataset / "train.json", dataset / "images").records
     texts = [text for record in records for text in (*record.captions, *(r.sentence for r in record.regions))]
-    partial = checkpoint.with_name(f".{checkpoint.name}.partial")
-    build_tiny_checkpoint(partial, texts, seed=seed)
-    partial.rename(checkpoint)
+    with scratch_folder(dataset) as partial:
+        build_tiny_checkpoint(partial / checkpoint.name, texts, seed=seed)
+        (partial / checkpoint.name).rename(checkpoint)
 
 
 @data_app.command()
@@ -108,13 +118,14 @@ def _shown_in(progress: Progress, task: TaskID) -> Callable[[int, int], None]:
 
 
 @features_app.command()
-def info(config: ConfigOption) -> None:
+def info(config: ConfigOption, verify: VerifyOption = False) -> None:
     """Describe the features of a configuration and the model on top of them."""
     from core.config import load_config
+    from core.fingerprint import plan_features
     from core.model import build_model, parameter_counts
 
     settings = load_config(config)
-    store = prepare_features(settings)
+    store = prepare_features(settings, plan=plan_features(settings, verify=verify))
     wanted = settings.features
     features = store.features(
         image_pooling=wanted.image_pooling, text_pooling=wanted.text_pooling, allow_degenerate=True
@@ -154,6 +165,7 @@ def train(
     from core.config import load_config
     from core.errors import UserError
     from core.files import RunFolder
+    from core.fingerprint import plan_features
     from core.runs import run
 
     changes = {"optimizer.batch_size": bs, "recipe.epochs": epochs, "seed": seed}
@@ -165,8 +177,9 @@ def train(
         return
     if save_embeddings:
         raise UserError("--save_embeddings goes with --evaluate", how="train first, then evaluate the checkpoint")
-    features = open_features(settings)
-    start_from = load_checkpoint(checkpoint, fingerprint=features.fingerprint) if checkpoint else None
+    plan = plan_features(settings)
+    start_from = load_checkpoint(checkpoint, fingerprint=plan.parts.fingerprint) if checkpoint else None
+    features = open_features(settings, plan=plan)
     with _tracker(output_dir, use_wandb=use_wandb) as tracker:
         tracker.start("train", settings.model_dump(mode="json"))
         result = run(
@@ -182,14 +195,16 @@ def train(
 
 def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb: bool, save_embeddings: bool) -> None:
     from core import scorecard
-    from core.checkpoints import load_checkpoint
+    from core.checkpoints import load_checkpoint, require_same_features
     from core.files import write_json
     from core.fingerprint import plan_features
     from core.tables import scorecard_tables
 
     checkpoint = load_checkpoint(path)
     scorecard.require_same_model(checkpoint, config, path)
-    features = open_features(config, with_test=config.data.test_annotations is not None)
+    plan = plan_features(config)
+    require_same_features(checkpoint, plan.parts.fingerprint, path)  # before minutes of extraction
+    features = open_features(config, plan=plan, with_test=config.data.test_annotations is not None)
     say(f"measuring {path}, epoch {checkpoint.epoch}, best {config.evaluation.k_test} re-ranked in a second round")
     measured = scorecard.measure(checkpoint, features, name=str(path), rerank=config.evaluation.k_test)
     with _tracker(output_dir, use_wandb=use_wandb) as tracker:
@@ -197,7 +212,7 @@ def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb:
         tracker.finish("evaluate", measured.scorecard.flat(), failed=False)
     write_json(output_dir / "metrics.json", measured.scorecard.to_json())
     if save_embeddings:
-        records = plan_features(config).records["test" if features.test else "validation"]
+        records = plan.records["test" if features.test else "validation"]
         scorecard.save_embeddings(output_dir / "embeddings.npz", measured.embeddings, records, config.data.image_root)
     for table in scorecard_tables(measured.scorecard):
         console.print(table)
@@ -254,20 +269,25 @@ def _told_to(tracker: "Tracker", name_of: "Callable[[EpochMetrics], str]") -> "C
 
 
 def prepare_features(
-    config: "TrainConfig", *, encode: "EncodeShards | None" = None, shard: int | None = None
+    config: "TrainConfig",
+    *,
+    plan: "FeaturePlan | None" = None,
+    encode: "EncodeShards | None" = None,
+    shard: int | None = None,
 ) -> "FeatureStore":
     """The feature store of a configuration, extracted first where it is missing.
 
     Args:
+        plan: of this configuration, where it was made already.
         encode: how; by default the backbone is loaded in this process.
         shard: pictures or texts that an interruption can lose.
     """
     from core.features import FeatureStore
     from core.fingerprint import plan_features
 
-    plan = plan_features(config)
+    plan = plan or plan_features(config)
     root = config.features.store
-    if FeatureStore.exists(root, plan.parts.fingerprint):
+    if (root / plan.parts.fingerprint).exists():
         return FeatureStore.open(root, plan.parts.fingerprint)
     _tell_of_annotations(plan)
     from core.backbone import load_backbone
@@ -278,7 +298,7 @@ def prepare_features(
         tasks = {kind: progress.add_task(kind, total=None) for kind in ("images", "texts")}
         return extract_features(
             plan.records,
-            encode or encode_here(load_backbone(config.features)),
+            _of_unchanged_files(config, plan, encode or encode_here(load_backbone(config.features))),
             root,
             parts=plan.parts,
             shard=shard or SHARD,
@@ -293,7 +313,20 @@ def _tell_of_annotations(plan: "FeaturePlan") -> None:
         say(f"to be noted in the annotations: {note}, {count:,} times", style="yellow")
 
 
-def open_features(config: "TrainConfig", *, with_test: bool = False) -> "Features":
+def _of_unchanged_files(config: "TrainConfig", plan: "FeaturePlan", encode: "EncodeShards") -> "EncodeShards":
+    """Encodes alike, and refuses in the end what was replaced meanwhile: the fingerprint would not be its own."""
+    from core.errors import UserError
+    from core.fingerprint import plan_features
+
+    def encode_and_compare(shards: "Sequence[Shard]") -> "Iterator[tuple[Shard, bytes]]":
+        yield from encode(shards)
+        if plan_features(config).parts != plan.parts:
+            raise UserError("data or backbone changed while features were extracted", how="run the same command again")
+
+    return encode_and_compare
+
+
+def open_features(config: "TrainConfig", *, plan: "FeaturePlan | None" = None, with_test: bool = False) -> "Features":
     """The features that a run reads, extracted first where they are missing; or the backbone at work, if live."""
     if config.features.source == "live":
         from core.backbone import load_backbone
@@ -301,10 +334,10 @@ def open_features(config: "TrainConfig", *, with_test: bool = False) -> "Feature
         from core.live import live_features
 
         say("the frozen backbone runs in the training loop (features.source: live); cached features are far faster")
-        plan = plan_features(config)
+        plan = plan or plan_features(config)
         _tell_of_annotations(plan)
         return live_features(plan, load_backbone(config.features), config.features, with_test=with_test)
-    return prepare_features(config).features(
+    return prepare_features(config, plan=plan).features(
         image_pooling=config.features.image_pooling,
         text_pooling=config.features.text_pooling,
         allow_degenerate=config.features.allow_degenerate,

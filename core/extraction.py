@@ -1,9 +1,12 @@
 """Extraction: the frozen backbone sees every picture and every distinct text once, and never again.
 
 Work goes shard by shard into `<root>/.<fingerprint>.partial`; each shard is written atomically, so an interrupted
-extraction goes on after its last whole shard. The finished store appears under its fingerprint by one rename.
+extraction goes on after its last whole shard. The finished store appears under its fingerprint by one rename. Nothing
+else in `root`, which may be anybody's folder, is touched.
 """
 
+import hashlib
+import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,14 +25,19 @@ from torch import Tensor
 from core.backbone import FrozenBackbone
 from core.config import ImagePooling
 from core.data import ImageRecord, Split
+from core.errors import UserError
 from core.features import FeatureStore
-from core.files import write_atomically, write_json
+from core.files import write_atomically
 from core.fingerprint import FingerprintParts
 from core.images import open_image
+from core.manifest import write_manifest
+from core.ownership import claim_folder
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being encoded ('images' or 'texts'), how many are done, and of how many."""
 
+STORE = "store"
+"""Where the finished store lies until it is renamed."""
 SHARD = 1024
 HEALTH_SAMPLE = 20_000
 PREFETCHED_BATCHES = 3
@@ -46,6 +54,8 @@ class Shard:
     start: int
     items: tuple[Any, ...]
     """Paths of pictures, or texts, from row `start` of all of them."""
+    fingerprint: str = ""
+    """Of the features that it is a part of; kept in its file."""
 
     @property
     def file_name(self) -> str:
@@ -84,20 +94,23 @@ def extract_features(
         root: folder of all stores.
         shard: pictures or texts a shard, the unit of work that an interruption can lose.
     Raises:
-        UserError: a picture cannot be read.
+        UserError: a picture cannot be read, the backbone gives something that is not finite, or somebody else's file or
+            folder has the store's name.
     """
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / f".{parts.fingerprint}.lock"):
-        if FeatureStore.exists(root, parts.fingerprint):
+        folder = root / parts.fingerprint
+        if folder.exists():
             return FeatureStore.open(root, parts.fingerprint)
         work = root / f".{parts.fingerprint}.partial"
-        work.mkdir(exist_ok=True)
+        claim_folder(work, ["*"])
         splits = index_splits(records)
         images, texts = distinct_inputs(splits)
-        shards = [*_cut("images", images, shard), *_cut("texts", texts, shard)]
+        shards = [*_cut("images", images, shard, parts), *_cut("texts", texts, shard, parts)]
         _write_missing(shards, encode, work, on_progress)
         _assemble(splits, texts, work, parts, shards)
-        work.rename(root / parts.fingerprint)
+        (work / STORE).rename(folder)
+        shutil.rmtree(work)  # claimed: all in it is ours
     return FeatureStore.open(root, parts.fingerprint)
 
 
@@ -119,8 +132,9 @@ def distinct_inputs(splits: Mapping[Split, SplitIndex]) -> tuple[list[Path], lis
     return images, list(dict.fromkeys(text for split in splits.values() for text in split.texts))
 
 
-def _cut(kind: Kind, items: Sequence[Any], size: int) -> list[Shard]:
-    return [Shard(kind, start, tuple(items[start : start + size])) for start in range(0, len(items), size)]
+def _cut(kind: Kind, items: Sequence[Any], size: int, parts: FingerprintParts) -> list[Shard]:
+    starts = range(0, len(items), size)
+    return [Shard(kind, start, tuple(items[start : start + size]), parts.fingerprint) for start in starts]
 
 
 def _write_missing(shards: Sequence[Shard], encode: EncodeShards, work: Path, on_progress: OnProgress) -> None:
@@ -144,25 +158,56 @@ def encode_here(backbone: FrozenBackbone) -> EncodeShards:
 
 
 def encode_shard(backbone: FrozenBackbone, shard: Shard) -> bytes:
-    """Safetensors of [N, width] float32 per pooling; how many pictures had to be repaired is in the metadata."""
+    """Safetensors of [N, width] float32 per pooling; how many pictures had to be repaired is in the metadata.
+
+    Raises:
+        UserError: a picture cannot be read, or the backbone gives NaN or infinity for one of the inputs.
+    """
     repaired = 0
     pooled: Mapping[Any, Tensor]
     if shard.kind == "images":
         pooled, repaired = encode_pictures(backbone, shard.items)
     else:
         pooled = backbone.encode_texts(shard.items)
-    facts = {"repaired": str(repaired), "backbone_parameters": str(backbone.parameter_count)}
-    tensors = {name: features.cpu().contiguous() for name, features in pooled.items()}
+    tensors: dict[str, Tensor] = {name: features.cpu().contiguous() for name, features in pooled.items()}
+    _require_finite(tensors, shard)
+    facts = {
+        "repaired": str(repaired),
+        "backbone_parameters": str(backbone.parameter_count),
+        "identity": _shard_identity(shard, tensors),
+    }
     content: bytes = save(tensors, metadata=facts)
     return content
 
 
+def _require_finite(tensors: Mapping[Any, Tensor], shard: Shard) -> None:
+    for features in tensors.values():
+        bad = (~features.isfinite().all(dim=1)).nonzero()
+        if len(bad):
+            item = shard.items[int(bad[0])]
+            raise UserError(
+                f"the backbone gives NaN or infinity for the {'image' if shard.kind == 'images' else 'text'} "
+                f"{item if shard.kind == 'images' else repr(item[:80])}",
+                how="check its weights, or set features.dtype: float32",
+            )
+
+
+def _shard_identity(shard: Shard, tensors: Mapping[str, Tensor]) -> str:
+    """Equal for the same rows of the same features alone: a file of other rows or content is no such shard."""
+    identity = hashlib.sha256(f"{shard.fingerprint} {shard.file_name}".encode())
+    for name in sorted(tensors):
+        identity.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}".encode())
+        identity.update(tensors[name].numpy().tobytes())
+    return identity.hexdigest()
+
+
 def _is_whole(path: Path, shard: Shard) -> bool:
+    """Whether this extraction wrote the file; reads all of it, which costs little beside encoding it again."""
     try:
         with safe_open(path, framework="pt") as content:
-            lengths = [content.get_slice(name).get_shape()[0] for name in content.keys()]  # noqa: SIM118
-            return set(lengths) == {len(shard.items)}
-    except (OSError, SafetensorError):
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+            return bool((content.metadata() or {}).get("identity") == _shard_identity(shard, tensors))
+    except (OSError, SafetensorError, TypeError):  # numpy has no bfloat16
         return False
 
 
@@ -204,19 +249,20 @@ def _assemble(
     parts: FingerprintParts,
     shards: Sequence[Shard],
 ) -> None:
-    """Turn the shards into one table per split and pooling, with indices, statistics and health; drop the shards."""
+    """Turn the shards into one table per split and pooling, with indices, statistics, health and the manifest."""
     row_of_text = {text: row for row, text in enumerate(texts)}
+    store = work / STORE
     for split, index in splits.items():
-        folder = work / split
-        folder.mkdir(exist_ok=True)
+        folder = store / split
+        folder.mkdir(parents=True, exist_ok=True)
         image_rows = np.arange(index.first_image, index.first_image + len(index.records))
         text_rows = np.array([row_of_text[text] for text in index.texts], dtype=np.int64)
         _write_tables(work, [shard for shard in shards if shard.kind == "images"], image_rows, folder)
         _write_tables(work, [shard for shard in shards if shard.kind == "texts"], text_rows, folder)
         write_atomically(folder / "index.safetensors", save(index_tensors(index, group_numbers(splits))))
     facts = _facts(work, shards)
-    statistics, health, dimensions = _describe(work / "train")
-    write_atomically(work / "statistics.safetensors", save(statistics))
+    statistics, health, dimensions = _describe(store / "train")
+    write_atomically(store / "statistics.safetensors", save(statistics))
     manifest = {
         "fingerprint": parts.fingerprint,
         "parts": asdict(parts),
@@ -226,9 +272,7 @@ def _assemble(
         "health": health,
         "repaired": {"pictures repaired": sum(fact["repaired"] for fact in facts)},
     }
-    write_json(work / "manifest.json", manifest)
-    for path in work.glob("shard_*"):
-        path.unlink()
+    write_manifest(store, manifest)
 
 
 def _facts(work: Path, shards: Sequence[Shard]) -> list[dict[str, int]]:
@@ -236,7 +280,8 @@ def _facts(work: Path, shards: Sequence[Shard]) -> list[dict[str, int]]:
     facts = []
     for shard in shards:
         with safe_open(work / shard.file_name, framework="pt") as content:
-            facts.append({name: int(value) for name, value in content.metadata().items()})
+            told = content.metadata()
+            facts.append({name: int(told[name]) for name in ("backbone_parameters", "repaired")})
     return facts
 
 

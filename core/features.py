@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from core.config import ImagePooling, TextPooling
 from core.data import Split
 from core.device import free_memory
 from core.errors import UserError
-from core.files import read_json
+from core.manifest import MANIFEST, checked_file, read_manifest
 
 MIN_DISTINCT = 0.5
 """Least share of different inputs that must have different vectors."""
@@ -144,28 +143,21 @@ class FeatureStore:
 
     @classmethod
     def exists(cls, root: Path, fingerprint: str) -> bool:
-        return (root / fingerprint / "manifest.json").exists()
+        return (root / fingerprint / MANIFEST).exists()
 
     @classmethod
     def open(cls, root: Path, fingerprint: str) -> "FeatureStore":
         """Open the store with this fingerprint below `root`.
 
         Raises:
-            UserError: there is none, or it says that it holds another fingerprint.
+            UserError: there is none, its manifest is damaged, or it says that it holds another fingerprint.
         """
         folder = root / fingerprint
-        if not cls.exists(root, fingerprint):
+        if not folder.exists():
             raise UserError(
                 f"holds no features with fingerprint {fingerprint}", where=root, how="run crossmodal features extract"
             )
-        manifest = read_json(folder / "manifest.json")
-        if manifest.get("fingerprint") != fingerprint:
-            raise UserError(
-                f"says fingerprint {manifest.get('fingerprint')} instead of {fingerprint}",
-                where=folder / "manifest.json",
-                how="remove that folder and extract again",
-            )
-        return cls(folder, manifest)
+        return cls(folder, read_manifest(folder, fingerprint))
 
     @property
     def fingerprint(self) -> str:
@@ -190,7 +182,7 @@ class FeatureStore:
             self._refuse_degenerate("texts", text_pooling)
         if with_test and "test" not in self.manifest["counts"]:
             raise UserError("has no test split", where=self.folder, how="set data.test_annotations")
-        stored = _load_tensors(self.folder / "statistics.safetensors")
+        stored = self._tensors("statistics.safetensors")
         statistics = Statistics(
             image_mean=stored[f"images.{image_pooling}.mean"],
             image_std=stored[f"images.{image_pooling}.std"],
@@ -207,12 +199,19 @@ class FeatureStore:
         )
 
     def _split(self, split: Split, image_pooling: ImagePooling, text_pooling: TextPooling) -> FeatureSplit:
-        folder = self.folder / split
         return FeatureSplit(
-            images=_map_table(folder / f"images_{image_pooling}.npy"),
-            texts=_map_table(folder / f"texts_{text_pooling}.npy"),
-            **_load_tensors(folder / "index.safetensors"),
+            images=self._table(f"{split}/images_{image_pooling}.npy"),
+            texts=self._table(f"{split}/texts_{text_pooling}.npy"),
+            **self._tensors(f"{split}/index.safetensors"),
         )
+
+    def _table(self, name: str) -> Tensor:
+        path = checked_file(self.folder, self.manifest, name)
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = load_file(checked_file(self.folder, self.manifest, name))
+        return tensors
 
     def _refuse_degenerate(self, kind: str, pooling: str) -> None:
         distinct = self.manifest["health"][kind][pooling]["distinct"]
@@ -224,22 +223,3 @@ class FeatureStore:
                 where=f"features.{kind.removesuffix('s')}_pooling",
                 how="choose another pooling, or set features.allow_degenerate: true",
             )
-
-
-def _map_table(path: Path) -> Tensor:
-    try:
-        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-    except (OSError, ValueError, EOFError):
-        raise _damaged(path) from None
-
-
-def _load_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-        return tensors
-    except (OSError, SafetensorError):
-        raise _damaged(path) from None
-
-
-def _damaged(path: Path) -> UserError:
-    return UserError("cannot be read as features", where=path, how="remove its store's folder and extract again")

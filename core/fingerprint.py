@@ -8,21 +8,19 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-from core.config import FeaturesConfig, TrainConfig
+from core.backbone_files import backbone_files, checkpoint_folder
+from core.config import DataConfig, FeaturesConfig, TrainConfig
 from core.data import ImageRecord, Split, read_annotations, split_by_group
+from core.digests import file_digests
 from core.errors import UserError
-from core.files import write_atomically
 
 EXTRACTION_VERSION = 4
 """Raise when extraction itself changes, so that old stores are not mistaken for new ones."""
-CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
+DIGESTS = ".digests"
+"""Folder in that of the stores which remembers digests of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,44 +54,58 @@ class FeaturePlan:
     """What is no mistake in the annotations, but may not be what was meant → how often."""
 
 
-def plan_features(config: TrainConfig) -> FeaturePlan:
+def plan_features(config: TrainConfig, *, verify: bool = False) -> FeaturePlan:
     """Read the annotations, hold out the validation buildings, and compute the fingerprint.
 
+    Args:
+        verify: read every image and every file of the backbone, rather than trust what is remembered of those whose
+            size and times are the same.
     Raises:
-        UserError: a mistake in the annotations, or a file that is not there.
+        UserError: a mistake in the annotations, test data that is training data, a file that is not there, or a
+            backbone that could not be loaded.
     """
-    data = config.data
+    data, store = config.data, config.features.store
+    if store.exists() and not store.is_dir():
+        raise UserError(f"{store} is a file, not a folder", where="features.store", how="name another folder")
     train = read_annotations(data.train_annotations, data.image_root)
     fractions: dict[Split, float] = {"train": 1 - data.validation_fraction, "validation": data.validation_fraction}
     records = split_by_group(train.records, fractions, data.split_seed)
     repaired, notes = Counter(train.repaired), Counter(train.notes)
     if data.test_annotations is not None:
+        _refuse_training_file(data)
         test = read_annotations(data.test_annotations, data.image_root)
+        _refuse_shared_image(train.records, test.records, data)
         records["test"] = test.records
         repaired.update(test.repaired)
         notes.update(test.notes)
-    parts = fingerprint_parts(config.features, records, config.features.store / "digests")
+    notes.update(_shared_between_splits(records))
+    parts = fingerprint_parts(config.features, records, store / DIGESTS, verify=verify)
     return FeaturePlan(records, parts, dict(repaired), dict(notes))
 
 
 def fingerprint_parts(
-    config: FeaturesConfig, records: Mapping[Split, Sequence[ImageRecord]], digests: Path
+    config: FeaturesConfig,
+    records: Mapping[Split, Sequence[ImageRecord]],
+    memory: Path,
+    *,
+    verify: bool = False,
 ) -> FingerprintParts:
     """Digest everything that features depend on.
 
     Args:
-        digests: folder that remembers digests of big files, keyed by path, size and time of change.
+        memory: folder that remembers digests of files.
+        verify: read all of them.
     """
-    folder = checkpoint_folder(config.backbone)
-    checkpoint = sorted({path for pattern in CHECKPOINT_FILES for path in folder.glob(pattern)})
-    pictures = [record.image for split in sorted(records) for record in records[split]]
-    content = hashlib.sha256(files_digest(pictures, digests).encode())
+    files = backbone_files(checkpoint_folder(config.backbone))
+    backbone = zip(files, file_digests(list(files.values()), memory, verify=verify), strict=True)
+    images = [record.image for split in sorted(records) for record in records[split]]
+    content = hashlib.sha256(json.dumps(file_digests(images, memory, verify=verify)).encode())
     for split in sorted(records):
         for record in records[split]:
             fields = [split, record.image_id, record.group, record.captions, [asdict(r) for r in record.regions]]
             content.update(json.dumps(fields).encode())
     return FingerprintParts(
-        backbone=files_digest(checkpoint, digests),
+        backbone=hashlib.sha256(json.dumps(list(backbone)).encode()).hexdigest(),
         image_size=config.image_size,
         max_tokens=config.max_tokens,
         dtype=config.dtype,
@@ -101,42 +113,40 @@ def fingerprint_parts(
     )
 
 
-def files_digest(paths: Sequence[Path], digests: Path) -> str:
-    """Digest of the contents of files, in order; not read again while paths, sizes and times stay the same."""
-    stats = [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
-    remembered = digests / hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:32]
-    if remembered.exists() and len(digest := remembered.read_text()) == 64:
-        return digest
-    total = hashlib.sha256()
-    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
-        for path, digest in zip(paths, pool.map(_file_digest, paths), strict=True):
-            total.update(f"{path.name} {digest}\n".encode())
-    digests.mkdir(parents=True, exist_ok=True)
-    write_atomically(remembered, total.hexdigest())
-    return total.hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def checkpoint_folder(backbone: str) -> Path:
-    """Folder of a checkpoint: itself, or the local copy of a hub repository (downloaded when it is missing).
-
-    Raises:
-        UserError: there is no such folder, or the hub cannot provide it.
-    """
-    if backbone.startswith("/"):
-        if not Path(backbone).is_dir():
-            raise UserError(
-                "there is no such backbone folder", where=backbone, how="check features.backbone or the demo data"
-            )
-        return Path(backbone)
-    try:
-        return Path(snapshot_download(backbone, allow_patterns=list(CHECKPOINT_FILES)))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+def _refuse_training_file(data: DataConfig) -> None:
+    """The same file, or a copy of it, would measure on what was learned."""
+    train, test = data.train_annotations, data.test_annotations
+    if test is not None and test.is_file() and test.read_bytes() == train.read_bytes():
         raise UserError(
-            f"the hub did not provide {backbone} ({reason})", how="give a local folder as features.backbone"
-        ) from None
+            f"{test} holds the training annotations",
+            where="data.test_annotations",
+            how="name the annotations of other images, or leave it out",
+        )
+
+
+def _refuse_shared_image(train: Sequence[ImageRecord], test: Sequence[ImageRecord], data: DataConfig) -> None:
+    learned = set(map(_file_identity, train))
+    shared = [record for record in test if _file_identity(record) in learned]
+    if shared:
+        raise UserError(
+            f"names {shared[0].image}, which {data.train_annotations} names, too ({len(shared)} of {len(test)} images)",
+            where=data.test_annotations,
+            how="keep images for the test that nothing is trained on",
+        )
+
+
+def _file_identity(record: ImageRecord) -> tuple[int, int]:
+    """Equal for one file under two names."""
+    stat = record.image.stat()
+    return stat.st_dev, stat.st_ino
+
+
+def _shared_between_splits(records: Mapping[Split, Sequence[ImageRecord]]) -> dict[str, int]:
+    """What makes a figure better than it is, though it may be meant → how often."""
+    notes = {}
+    if both := set(map(_file_identity, records["train"])) & set(map(_file_identity, records["validation"])):
+        notes["image file in the training and in the validation split, under two image ids"] = len(both)
+    learned = {record.group for split in ("train", "validation") for record in records[split]}
+    if shared := sorted(learned & {record.group for record in records.get("test", ())}):
+        notes[f"test building that is a training building, too (the first: {shared[0][:80]})"] = len(shared)
+    return notes

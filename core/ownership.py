@@ -6,6 +6,7 @@ a claim is refused while somebody else's file has that name, and is kept in `ide
 
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -72,6 +73,20 @@ def read_identity(root: Path) -> dict[str, Any]:
         case {"id": str(name), "files": [*files]} if all(isinstance(each, str) for each in files):
             return {"id": name, "files": files}
     raise UserError("does not say which files are ours", where=path, how="restore it, or name another output folder")
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A new folder within another one, to write into and to move out of what is whole; removed at the end.
+
+    Its name is random, so nothing that was there before can be in it.
+    """
+    folder = parent / f".unfinished-{secrets.token_hex(8)}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -7,8 +7,8 @@ scaled, in other light. Nothing is ever mirrored, since captions say left and ri
 import json
 import math
 import random
-import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from core.errors import UserError
 from core.files import read_json, write_json
+from core.ownership import scratch_folder
 
 SIZE = 112
 """Pixels of a picture's side."""
@@ -107,15 +108,30 @@ def write_synthetic_dataset(
         if read_json(folder / "synthetic.json") != parameters:
             raise UserError("holds synthetic data drawn with other parameters", where=folder, how="name another folder")
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise UserError("is a file, not a folder", where=folder, how="name another folder")
+    if folder.exists() and any(folder.iterdir()):
         raise UserError("is not empty", where=folder, how="name another folder")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    was_there = folder.exists()
+    try:
+        with scratch_folder(folder) as partial:
+            _draw(partial, parameters, on_progress)
+            for name in ("images", "train.json", "test.json", "synthetic.json"):  # the last one says that it is whole
+                (partial / name).rename(folder / name)
+    except BaseException:
+        if not was_there:
+            with suppress(OSError):  # it holds something by now
+                folder.rmdir()
+        raise
+
+
+def _draw(folder: Path, parameters: dict[str, Any], on_progress: OnProgress) -> None:
+    buildings, images = parameters["buildings"], parameters["images_per_building"]
     test_buildings = max(10, buildings // 4)
-    total = (buildings + test_buildings) * images_per_building
-    generator = random.Random(seed)
-    train = _draw_split("train", range(buildings), images_per_building, partial, generator)
-    test = _draw_split("test", range(buildings, buildings + test_buildings), images_per_building, partial, generator)
+    total = (buildings + test_buildings) * images
+    generator = random.Random(parameters["seed"])
+    train = _draw_split("train", range(buildings), images, folder, generator)
+    test = _draw_split("test", range(buildings, buildings + test_buildings), images, folder, generator)
     records: dict[str, list[Any]] = {"train": [], "test": []}
     done = 0
     for name, pictures in (("train", train), ("test", test)):
@@ -123,11 +139,8 @@ def write_synthetic_dataset(
             records[name].extend(record)
             done += 1
             on_progress(done, total)
-        (partial / f"{name}.json").write_text(json.dumps(records[name], indent=1), encoding="utf-8")
-    write_json(partial / "synthetic.json", parameters)
-    if folder.exists():
-        folder.rmdir()
-    partial.rename(folder)
+        (folder / f"{name}.json").write_text(json.dumps(records[name], indent=1), encoding="utf-8")
+    write_json(folder / "synthetic.json", parameters)
 
 
 def _draw_split(split: str, numbers: range, images: int, root: Path, generator: random.Random) -> Any:

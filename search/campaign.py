@@ -178,13 +178,13 @@ def claim(campaign: Campaign, folder: CampaignFolder) -> None:
 
 
 def keep_features(features: CampaignFeatures, folder: CampaignFolder) -> None:
-    """Note what the features of a campaign are made of; later on, `require_same_features`."""
-    require_same_features(features, folder)
+    """Note what the features of a campaign are made of; later on, `require_unchanged_features`."""
+    require_unchanged_features(features, folder)
     if not folder.features.exists():
         write_json(folder.features, {variant: asdict(parts) for variant, parts in features.by_variant.items()})
 
 
-def require_same_features(features: CampaignFeatures, folder: CampaignFolder) -> None:
+def require_unchanged_features(features: CampaignFeatures, folder: CampaignFolder) -> None:
     """Make sure that a started campaign would read the features it started with; writes nothing.
 
     Trials of other data or of another backbone cannot be ranked with those that are there.

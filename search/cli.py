@@ -1,28 +1,53 @@
 """The root command: search campaigns, and everything of `core.cli` and `analysis.cli` beside them."""
 
 import logging
+import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 import analysis.cli
 import core.cli
-from core.cli import ConfigOption, OutputOption, console, open_features, prepare_features, print_epoch, say
+from core.cli import (
+    ConfigOption,
+    OutputOption,
+    VerifyOption,
+    console,
+    open_features,
+    prepare_features,
+    print_epoch,
+    say,
+)
 from core.errors import UserError
 
 if TYPE_CHECKING:
     from core.config import TrainConfig
     from core.features import FeatureStore
     from core.files import CampaignFolder
-    from search.campaign import CampaignFeatures, CampaignStatus
+    from core.fingerprint import FeaturePlan
+    from search.campaign import CampaignFeatures, CampaignStatus, Cluster
     from search.config import Campaign
     from search.plan import Estimate
 
+
+class Commands(TyperGroup):
+    """Says what is next after Ctrl-C, which typer ends without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _tell("interrupted; the same command continues", style="yellow")
+            raise typer.Exit(128 + signal.SIGINT) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Find, prove and retrain the best adapters on a frozen InternVL for image-text retrieval.",
@@ -49,6 +74,7 @@ def search(
     address: AddressOption = None,
     nodes: NodesOption = 1,
     no_reuse: Annotated[bool, typer.Option("--no-reuse", help="A fresh worker process for every trial.")] = False,
+    verify: VerifyOption = False,
 ) -> None:
     """Bring a campaign to its limits: start it, continue it after a crash, or extend it."""
     from core.files import CampaignFolder
@@ -60,7 +86,8 @@ def search(
     plan = load_campaign(campaign).with_limits(trials=trials, hours=hours)
     folder = CampaignFolder((output_dir or Path("output") / plan.name).resolve())
     require_ours(folder.root, folder.NAMES)
-    features = _prepare_all_features(plan, folder, address, nodes)
+    cluster = Cluster(address, nodes, reuse_actors=not no_reuse)
+    features = _prepare_all_features(plan, folder, cluster, verify=verify)
     say(
         f"campaign {plan.name}: up to {plan.limits.trials} trials of {plan.base.recipe.epochs} epochs, "
         f"{len(plan.space.dimensions)} searched settings, objective {plan.objective}, in {folder.root}"
@@ -70,7 +97,7 @@ def search(
             plan,
             folder,
             features,
-            Cluster(address, nodes, reuse_actors=not no_reuse),
+            cluster,
             on_status=progress.update,
             on_note=lambda note: say(note, style="yellow"),
         )
@@ -86,26 +113,36 @@ def extract(
     address: AddressOption = None,
     nodes: NodesOption = 1,
     shard: Annotated[int | None, typer.Option(min=1, help="Inputs that an interruption can lose.")] = None,
+    verify: VerifyOption = False,
 ) -> None:
     """Run the frozen backbone once over every picture and every distinct text, here or on a cluster."""
     from core.config import load_config
+    from core.fingerprint import plan_features
 
-    store = _prepare_features(load_config(config), address, nodes, shard)
+    settings = load_config(config)
+    plan = plan_features(settings, verify=verify)
+    store = _prepare_features(settings, address, nodes, plan=plan, shard=shard)
     say(f"features {store.fingerprint} in {store.folder}")
 
 
 def _prepare_features(
-    config: "TrainConfig", address: str | None, nodes: int, shard: int | None = None
+    config: "TrainConfig",
+    address: str | None,
+    nodes: int,
+    *,
+    plan: "FeaturePlan | None" = None,
+    shard: int | None = None,
 ) -> "FeatureStore":
     if address is None:
-        return prepare_features(config, shard=shard)
+        return prepare_features(config, plan=plan, shard=shard)
     from search.extraction import encode_on_cluster
 
-    return prepare_features(config, encode=encode_on_cluster(config.features, address, nodes=nodes), shard=shard)
+    encode = encode_on_cluster(config.features, address, nodes=nodes)
+    return prepare_features(config, plan=plan, encode=encode, shard=shard)
 
 
 def _prepare_all_features(
-    campaign: "Campaign", folder: "CampaignFolder", address: str | None, nodes: int
+    campaign: "Campaign", folder: "CampaignFolder", cluster: "Cluster", *, verify: bool
 ) -> "CampaignFeatures":
     """Nothing is extracted for a campaign that could not use it."""
     from core.fingerprint import plan_features
@@ -114,17 +151,17 @@ def _prepare_all_features(
         extraction_variant,
         extraction_variants,
         require_regions,
-        require_same_features,
+        require_unchanged_features,
     )
 
     variants = extraction_variants(campaign, campaign.base)
-    plans = [plan_features(config) for config in variants]
+    plans = [plan_features(config, verify=verify) for config in variants]
     require_regions(campaign, plans[0].records["train"])
     parts = {extraction_variant(config): plan.parts for config, plan in zip(variants, plans, strict=True)}
     features = CampaignFeatures(parts)
-    require_same_features(features, folder)
-    for config in variants:
-        _prepare_features(config, address, nodes)
+    require_unchanged_features(features, folder)
+    for config, plan in zip(variants, plans, strict=True):
+        _prepare_features(config, cluster.address, cluster.nodes, plan=plan)
     return features
 
 
@@ -184,7 +221,9 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     """Train the best trial as the final two-stage model and evaluate it, once, on the test split."""
     from analysis.trials import load_trials, lost_files
     from core.files import CampaignFolder
+    from core.fingerprint import plan_features
     from core.tables import scorecard_tables
+    from search.campaign import CampaignFeatures, extraction_variant, require_unchanged_features
     from search.retrain import find_winner
     from search.retrain import retrain as train_winner
 
@@ -198,21 +237,17 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     )
     if winner.was_single_stage:
         say("it was searched as a single stage; the campaign's default split is used", style="yellow")
-    _require_same_features(winner.config, CampaignFolder(folder))
-    features = open_features(winner.config, with_test=True)
+    plan = plan_features(winner.config)
+    require_unchanged_features(
+        CampaignFeatures({extraction_variant(winner.config): plan.parts}), CampaignFolder(folder)
+    )
+    features = open_features(winner.config, plan=plan, with_test=True)
     final = train_winner(winner, features, output_dir, on_epoch=print_epoch)
     for table in scorecard_tables(final.card):
         console.print(table)
     told = f"validation {winner.config.objective} {final.value:.4f}; trial {winner.number} had {winner.value:.4f}"
     say(told, style="yellow" if final.value < winner.value else None)
     say(f"the final model is {final.card.checkpoint}")
-
-
-def _require_same_features(config: "TrainConfig", folder: "CampaignFolder") -> None:
-    from core.fingerprint import plan_features
-    from search.campaign import CampaignFeatures, extraction_variant, require_same_features
-
-    require_same_features(CampaignFeatures({extraction_variant(config): plan_features(config).parts}), folder)
 
 
 def main() -> None:
@@ -231,8 +266,12 @@ def main() -> None:
 
 
 def _refuse(error: UserError) -> None:
-    Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+    _tell(f"error: {error}", style="red")
     sys.exit(2)
+
+
+def _tell(text: str, *, style: str) -> None:
+    Console(stderr=True).print(text, style=style, highlight=False, soft_wrap=True, markup=False)
 
 
 def _one_flag_a_value(arguments: list[str]) -> list[str]:

@@ -5,6 +5,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from core.features import FeatureStore
+from core.files import write_atomically
+from core.manifest import MANIFEST
 
 NODE_CACHE = Path("~/.cache/crossmodal-search/features")
 """Where a node keeps copies of feature stores that it cannot see."""
@@ -19,8 +21,14 @@ def find_store(root: Path, fingerprint: str) -> Path | None:
 
 
 def write_piece(name: str, position: int, piece: bytes) -> None:
-    """Runs on a node: put a piece of a file where it belongs in the cache, one writer at a time."""
+    """Runs on a node: put a piece of a file where it belongs in the cache, one writer at a time.
+
+    The manifest, which comes last and makes the copy a store, is one piece and appears whole.
+    """
     path = NODE_CACHE.expanduser() / name
+    if path.name == MANIFEST:
+        write_atomically(path, piece)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")), path.open("r+b" if path.exists() else "wb") as stream:
         stream.seek(position)

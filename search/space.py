@@ -18,7 +18,7 @@ SWITCH = ".on"
 NOT_SEARCHED = {
     "data": "all trials must see the same data",
     "objective": "all trials must be scored alike",
-    "seed": "the best seed is luck, not a setting; see crossmodal confirm",
+    "seed": "the best seed is luck, not a setting; try others of a found configuration with crossmodal train --seed",
     "evaluation": "it does not change training",
     "features.backbone": "a campaign compares adapters on one backbone",
     "features.store": "it is a place, not a setting",

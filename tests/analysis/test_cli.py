@@ -114,6 +114,25 @@ def test_checkpoints_of_other_features_are_not_compared(crossmodal: CommandLine,
     assert "was trained on features" in outcome.err
 
 
+def test_checkpoints_whose_data_changed_are_refused_before_any_extraction(
+    crossmodal: CommandLine, demo: Path, demo_config: TrainConfig, tmp_path: Path
+) -> None:
+    images = shutil.copytree(demo / "images", tmp_path / "images")
+    (tmp_path / "a.yaml").write_text(dump_yaml(demo_config.with_overrides({"data.image_root": str(images)})))
+    assert crossmodal("train", "--config", tmp_path / "a.yaml", "--output_dir", tmp_path / "run").code == 0
+    shutil.copy(images / "train/0003/image-01.jpeg", images / "train/0003/image-00.jpeg")
+    checkpoint = tmp_path / "run" / "checkpoint_1.pth"
+    for command in (
+        ("benchmark", "--checkpoints", checkpoint, "--labels", "a"),
+        ("compare", "--single_stage_checkpoint", checkpoint, "--two_stage_checkpoint", checkpoint),
+    ):
+        outcome = crossmodal(*command, "--output_dir", tmp_path / "out")
+        assert outcome.code == 2
+        assert f"{checkpoint}: was trained on features" in outcome.err
+        assert "extracting" not in outcome.out
+    assert not (tmp_path / "out").exists()
+
+
 def test_efficiency_reads_both_logs(crossmodal: CommandLine, runs: Path) -> None:
     outcome = crossmodal(
         *("efficiency", "--single_stage_log", runs / "single" / "log.txt"),

@@ -1,5 +1,9 @@
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,11 +12,14 @@ import pytest
 import torch
 import yaml
 
+from core import digests
 from core.checkpoints import load_checkpoint
 from core.config import TrainConfig, dump_yaml
 from core.files import read_json, read_json_lines
-from tests.commands import CommandLine
+from tests.commands import CommandLine, environment
 from tests.wandb_files import read_run
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -273,3 +280,156 @@ def test_stages_by_hand_equal_the_two_stage_command(crossmodal: CommandLine, con
     by_hand = load_checkpoint(tmp_path / "hand" / "checkpoint_0.pth").weights
     together = load_checkpoint(tmp_path / "two" / "stage2" / "checkpoint_0.pth").weights
     assert all(torch.equal(by_hand[name], together[name]) for name in together)
+
+
+def images_of_another(config: Path, demo: Path, tmp_path: Path) -> Path:
+    """A copy of the images that the configuration reads from now on."""
+    shutil.copytree(demo / "images", tmp_path / "images", dirs_exist_ok=True)
+    return edited(config, lambda content: content["data"].update(image_root=str(tmp_path / "images")))
+
+
+@pytest.mark.parametrize("arguments", [["train", "--evaluate"], ["train"]])
+def test_a_checkpoint_of_other_features_is_refused_before_any_extraction(
+    crossmodal: CommandLine, config: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+    assert crossmodal("train", "--config", config, "--output-dir", tmp_path / "run").code == 0
+    edited(config, lambda content: content["features"].update(max_tokens=16))
+    checkpoint = ["--checkpoint", tmp_path / "run" / "checkpoint_1.pth"]
+    outcome = crossmodal(*arguments, "--config", config, *checkpoint, "--output-dir", tmp_path / "other")
+    assert outcome.code == 2
+    assert "was trained on features" in outcome.err
+    assert "extracting" not in outcome.out
+    assert len(list((tmp_path / "store").glob("*/manifest.json"))) == 1
+    assert not (tmp_path / "other").exists()
+
+
+def test_verify_reads_what_is_remembered(
+    crossmodal: CommandLine, config: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images_of_another(config, demo, tmp_path)
+    first = crossmodal("features", "extract", "--config", config)
+    read: list[Path] = []
+    digest = digests._piece_digest
+    monkeypatch.setattr(digests, "_piece_digest", lambda place: (read.append(place[0]), digest(place))[1])
+    assert crossmodal("features", "extract", "--config", config).out == first.out.splitlines(keepends=True)[-1]
+    assert 0 < len(set(read)) <= 2 * digests.SAMPLED_PIECES
+    for command in ("extract", "info"):
+        read.clear()
+        assert crossmodal("features", command, "--config", config, "--verify").code == 0
+        assert len({path for path in read if path.suffix == ".jpeg"}) == 66
+    assert "--verify" in crossmodal("features", "extract", "--help").out
+
+
+def test_a_store_that_somebody_damaged_is_one_line(crossmodal: CommandLine, config: Path, tmp_path: Path) -> None:
+    assert crossmodal("features", "extract", "--config", config).code == 0
+    (manifest,) = (tmp_path / "store").glob("*/manifest.json")
+    for raw in ("", "[]", '{"counts": 3}'):
+        manifest.write_text(raw)
+        for command in (["features", "info"], ["train", "--output-dir", tmp_path / "run"]):
+            outcome = crossmodal(*command, "--config", config)
+            assert outcome.code == 2
+            assert outcome.err.strip().splitlines() == [
+                f"error: {manifest}: cannot be read as features (it is not what was written); "
+                f"remove {manifest.parent} and extract again"
+            ]
+    manifest.unlink()
+    assert f"remove {manifest.parent} and extract again" in crossmodal("features", "extract", "--config", config).err
+
+
+def test_what_may_not_be_meant_is_said_when_features_are_extracted(
+    crossmodal: CommandLine, config: Path, demo: Path, tmp_path: Path
+) -> None:
+    records = read_json(demo / "test.json")
+    records[0]["image_id"] = "0003/elsewhere.jpeg"
+    (tmp_path / "test.json").write_text(json.dumps(records))
+    edited(config, lambda content: content["data"].update(test_annotations=str(tmp_path / "test.json")))
+    outcome = crossmodal("features", "extract", "--config", config)
+    assert "noted in the annotations: test building that is a training building, too (the first: 0003)" in outcome.out
+    assert "noted" not in crossmodal("features", "extract", "--config", config).out
+
+
+HOLD = """
+import sys, threading
+import core.extraction
+from search.cli import main
+
+write, written = core.extraction.write_atomically, []
+
+def hold(path, content):
+    if len(written) == 3:
+        threading.Event().wait()  # until the signal comes
+    write(path, content)
+    written.append(path)
+
+core.extraction.write_atomically = hold
+main()
+"""
+
+
+def test_an_interrupted_extraction_says_that_the_same_command_continues(
+    crossmodal: CommandLine, config: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", HOLD, "features", "extract", "--config", str(config), "--shard", "8"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        shards = wait_for(lambda: sorted((tmp_path / "store").glob(".*.partial/shard_*")), 3, process)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert process.returncode == 130
+    assert err.strip() == "interrupted; the same command continues"
+    assert sorted((tmp_path / "store").glob(".*.partial/shard_*")) == shards
+    assert crossmodal("features", "extract", "--config", config, "--shard", 8).code == 0
+    assert not list((tmp_path / "store").glob(".*.partial"))
+
+
+def wait_for(find: Callable[[], list[Path]], count: int, process: "subprocess.Popen[str]") -> list[Path]:
+    """Until so many are found; the process must live on."""
+    while len(found := find()) < count:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("command", "work"),
+    [
+        (["data", "synth", "drawn"], "core.synthetic.write_synthetic_dataset"),
+        (["data", "check", "."], "core.data.check_dataset"),
+        (["train", "--config", "train.yaml", "--output-dir", "run"], "core.runs.run"),
+        (["leaderboard", "."], "analysis.trials.load_trials"),
+    ],
+)
+def test_any_interrupted_command_says_what_is_next(
+    crossmodal: CommandLine,
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    work: str,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.json").write_text("[]")
+    monkeypatch.setattr(work, interrupted)
+    outcome = crossmodal(*command)
+    assert (outcome.code, outcome.err) == (130, "interrupted; the same command continues\n")
+
+
+def test_somebody_elses_folder_in_the_place_of_the_tiny_backbone_is_kept(
+    crossmodal: CommandLine, tmp_path: Path
+) -> None:
+    drawn = ["data", "synth", tmp_path / "d", "--buildings", 3, "--images-per-building", 2]
+    assert crossmodal(*drawn).code == 0
+    shutil.rmtree(tmp_path / "d" / "tiny-internvl")
+    for name in ("tiny-internvl", ".tiny-internvl.partial"):
+        (tmp_path / "d" / name).mkdir()
+        (tmp_path / "d" / name / "thesis.tex").write_text("mine")
+    outcome = crossmodal(*drawn)
+    assert outcome.code == 2
+    assert "tiny-internvl: is no checkpoint of ours" in outcome.err
+    shutil.rmtree(tmp_path / "d" / "tiny-internvl")
+    assert crossmodal(*drawn).code == 0
+    assert (tmp_path / "d" / ".tiny-internvl.partial" / "thesis.tex").read_text() == "mine"

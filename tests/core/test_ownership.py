@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
-from core.ownership import claim_folder, hold_folder, read_holder
+from core.ownership import claim_folder, hold_folder, read_holder, scratch_folder
 
 
 def test_a_claim_makes_the_folder_and_keeps_its_id(tmp_path: Path) -> None:
@@ -80,3 +80,14 @@ def test_a_damaged_note_of_the_holder_is_one_line(tmp_path: Path, content: str) 
     (tmp_path / "driver.json").write_text(content)
     with pytest.raises(UserError, match=r"driver\.json"):
         read_holder(tmp_path)
+
+
+def test_a_scratch_folder_takes_only_itself_away(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with scratch_folder(tmp_path) as scratch:
+        (scratch / "whole").write_text("ours")
+        (scratch / "half").write_text("ours")
+        (scratch / "whole").rename(tmp_path / "whole")
+    with pytest.raises(ZeroDivisionError), scratch_folder(tmp_path) as scratch:
+        (scratch / str(1 // 0)).mkdir()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"mine.txt": "mine", "whole": "ours"}

@@ -1,4 +1,6 @@
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -90,9 +92,44 @@ def test_an_interrupted_drawing_leaves_nothing_and_starts_over(tmp_path: Path) -
 
     with pytest.raises(KeyboardInterrupt):
         write_synthetic_dataset(tmp_path / "data", buildings=12, images_per_building=3, seed=0, on_progress=interrupt)
-    assert not (tmp_path / "data").exists()
+    assert not list(tmp_path.iterdir())
     assert draw(tmp_path / "data").exists()
 
 
 def test_it_says_that_it_is_synthetic(tmp_path: Path) -> None:
     assert "Synthetic" in json.loads((draw(tmp_path / "data") / "synthetic.json").read_text())["notice"]
+
+
+def test_what_lies_beside_is_not_touched(tmp_path: Path) -> None:
+    """A folder of the name that an earlier version drew into, and wiped."""
+    (tmp_path / ".data.partial").mkdir()
+    (tmp_path / ".data.partial" / "thesis.tex").write_text("mine")
+    draw(tmp_path / "data")
+    assert (tmp_path / ".data.partial" / "thesis.tex").read_text() == "mine"
+
+
+def test_an_empty_folder_is_drawn_into_and_stays_the_same_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "disk")
+    monkeypatch.chdir(tmp_path / "data")
+    inode = (tmp_path / "disk").stat().st_ino
+    draw(Path())
+    assert sorted(path.name for path in Path().iterdir()) == ["images", "synthetic.json", "test.json", "train.json"]
+    assert (tmp_path / "disk").stat().st_ino == inode
+
+
+def test_a_file_in_the_place_of_the_folder_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("mine")
+    with pytest.raises(UserError, match="is a file, not a folder"):
+        draw(tmp_path / "data")
+    assert (tmp_path / "data").read_text() == "mine"
+
+
+def test_drawn_files_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = draw(tmp_path / "data")
+    finally:
+        os.umask(before)
+    for path in (folder, *folder.rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o750 if path.is_dir() else 0o640), path

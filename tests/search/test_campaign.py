@@ -18,7 +18,7 @@ from search.campaign import (
     extraction_variants,
     keep_features,
     require_regions,
-    require_same_features,
+    require_unchanged_features,
 )
 from search.config import Campaign, load_campaign
 
@@ -92,7 +92,7 @@ def test_features_stay_those_that_the_campaign_started_with(
     keep_features(features_of(base), folder)
     keep_features(features_of(base), folder)
     with pytest.raises(UserError, match=told):
-        require_same_features(features_of(base, **changes), folder)
+        require_unchanged_features(features_of(base, **changes), folder)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "3", '{"a": 1}', "{}", '{"448 px, 128 tokens, float32": {}}'])

@@ -1,3 +1,5 @@
+import ast
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,3 +52,24 @@ def test_a_folder_that_holds_no_campaign_is_one_line(crossmodal: CommandLine, tm
     assert outcome.code == 2
     assert len(outcome.err.strip().splitlines()) == 1
     assert not (tmp_path / "final").exists()
+
+
+def named_commands() -> set[str]:
+    """What follows `crossmodal` in the strings of the source, as far as it may be a command."""
+    root = Path(__file__).parents[2]
+    texts = [
+        node.value
+        for package in ("core", "search", "analysis")
+        for path in root.glob(f"{package}/*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    return {found for text in texts for found in re.findall(r"crossmodal ((?:data |features )?[a-z][a-z-]*)", text)}
+
+
+def test_a_message_that_names_a_command_names_one_that_exists(crossmodal: CommandLine) -> None:
+    prose = {"did"}  # 'which crossmodal did not write'
+    named = named_commands() - prose
+    assert "features extract" in named
+    for command in named:
+        assert crossmodal(*command.split(), "--help").code == 0, command

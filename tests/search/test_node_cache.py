@@ -24,3 +24,13 @@ def test_pieces_make_the_file_in_any_order_and_twice(tmp_path: Path) -> None:
     for position, piece in ((3, b"def"), (0, b"abc"), (3, b"def")):
         write_piece("f/train/a.npy", position, piece)
     assert (tmp_path / "cache" / "f" / "train" / "a.npy").read_bytes() == b"abcdef"
+
+
+def test_the_manifest_appears_whole(tmp_path: Path) -> None:
+    """A reader that comes between must not see half of it: it makes the copy a store."""
+    write_piece("f/manifest.json", 0, b"{}")
+    held = (tmp_path / "cache" / "f" / "manifest.json").open("rb")
+    write_piece("f/manifest.json", 0, b'{"fingerprint": "f"}')
+    with held:
+        assert held.read() == b"{}"
+    assert (tmp_path / "cache" / "f" / "manifest.json").read_bytes() == b'{"fingerprint": "f"}'
