@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.trials import load_trials
-from core.config import load_yaml
 from core.files import CampaignFolder, read_json
+from core.yaml_files import load_yaml
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.config import load_yaml
 from core.errors import UserError
 from core.files import CampaignFolder, read_json, read_json_lines
 from core.records import RETRIEVAL_KEYS
+from core.yaml_files import load_yaml
 
 STATES = {
     TrialState.COMPLETE: "complete",
