@@ -10,6 +10,8 @@ from rich.table import Table
 from core.cli import OutputOption, console, open_features, say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
 
     from core.records import Scorecard
@@ -35,14 +37,15 @@ def leaderboard(
 ) -> None:
     """Rank the trials; prints a table and writes leaderboard.csv and leaderboard.md into the campaign's folder."""
     from analysis.leaderboard import caption, official_entry, rank, to_csv, to_json, to_latex, to_markdown
-    from analysis.trials import load_trials
+    from analysis.trials import load_trials, lost_files
     from core.files import CampaignFolder, write_atomically
 
     campaign = CampaignFolder(folder)
     if format == "geotext":
         typer.echo(official_entry(campaign), nl=False)
         return
-    table = rank(load_trials(campaign), by)
+    trials = load_trials(campaign)
+    table = rank(trials, by)
     match format:
         case "csv":
             typer.echo(to_csv(table), nl=False)
@@ -57,6 +60,7 @@ def leaderboard(
             write_atomically(campaign.leaderboard.with_suffix(".md"), to_markdown(table))
             console.print(_terminal_table(table.head(top), caption(table)))
             say(f"{len(table)} trials in {campaign.leaderboard}.csv and .md")
+            _name_lost_files(str(path.relative_to(folder)) for path in lost_files(campaign, trials))
 
 
 @app.command()
@@ -156,6 +160,12 @@ def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
         say(f"running: trial {number}, {epochs} epochs reported")
     for reason, count in standing.failures.items():
         say(f"failed: {count} × {reason}", style="red")
+    _name_lost_files(standing.lost)
+
+
+def _name_lost_files(paths: "Iterable[str]") -> None:
+    for path in paths:
+        say(f"{path} is missing or torn; figures are those of the study", style="yellow")
 
 
 @app.command()
@@ -164,7 +174,7 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
     from analysis import figures
     from analysis.leaderboard import SHOWN, caption, rank
     from analysis.report import write_report
-    from analysis.trials import load_trials
+    from analysis.trials import load_trials, lost_files
     from core.files import CampaignFolder
 
     trials = load_trials(CampaignFolder(folder))
@@ -174,6 +184,7 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
     path = folder / "report.html"
     write_report(path, table[list(SHOWN)], title=f"Campaign {folder.name}", notes=[caption(table)], figures=plots)
     say(f"{path}")
+    _name_lost_files(str(path.relative_to(folder)) for path in lost_files(CampaignFolder(folder), trials))
 
 
 def _measure(paths: list[Path]) -> "list[Measured]":

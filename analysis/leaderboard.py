@@ -21,7 +21,8 @@ OFFICIAL_DIRECTIONS = {"txt": "t2i", "img": "i2t"}
 def rank(trials: pd.DataFrame, by: str = "recall_mean") -> pd.DataFrame:
     """Trials that have a value, best first; ties share a rank.
 
-    Failed trials are left out. Pruned ones take part with the best epoch they reached.
+    Failed trials are left out. Pruned ones follow without a rank, with the best epoch they reached: they were not
+    trained to the end, so none of them is the winner. One that never reached its joint stage has no value.
 
     Args:
         trials: as `load_trials` gives them.
@@ -41,13 +42,14 @@ def rank(trials: pd.DataFrame, by: str = "recall_mean") -> pd.DataFrame:
         raise UserError("no trial has finished yet", how="let the campaign run on")
     baseline = table.loc[_is_baseline(table), by]
     table["gain_over_baseline"] = table[by] - (baseline.iloc[0] if len(baseline) else float("nan"))
-    table.insert(0, "rank", table[by].rank(method="min", ascending=False).astype(int))
-    return table.sort_values(["rank", "number"], ignore_index=True)
+    complete = table["state"] == "complete"
+    table.insert(0, "rank", table[by].where(complete).rank(method="min", ascending=False).astype("Int64"))
+    return table.sort_values(["rank", by, "number"], ascending=[True, False, True], ignore_index=True)
 
 
 def _is_baseline(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Trial 0, or the one that retried it."""
-    return (table["number"] == 0) | (table["retry_of"] == 0)
+    """Trial 0, or the one that continued it after interruptions."""
+    return table["origin"] == 0
 
 
 def to_csv(table: pd.DataFrame) -> str:

@@ -6,11 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from analysis.trials import load_trials
-from core.files import CampaignFolder, read_json
-from core.yaml_files import load_yaml
+from analysis.trials import load_trials, lost_files, read_campaign
+from core.files import CampaignFolder
+from core.ownership import read_holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +27,30 @@ class Standing:
     best: tuple[int, float] | None
     baseline: float | None
     driver: str
+    lost: list[str]
+    """Files of ended trials that are missing or torn."""
 
 
 def read_standing(folder: CampaignFolder) -> Standing:
     """Raises UserError where there is no campaign."""
-    rows = load_trials(folder).to_dict("records")
-    campaign = load_yaml(folder.campaign)
+    campaign, trials = read_campaign(folder), load_trials(folder)
+    rows = trials.to_dict("records")
     states = dict.fromkeys(("complete", "pruned", "failed", "interrupted", "running", "waiting"), 0)
     states |= Counter(_state(row) for row in rows)
     failures = Counter(str(row["reason"]) for row in rows if _state(row) == "failed")
     complete = [(int(row["number"]), float(row["value"])) for row in rows if row["state"] == "complete"]
-    baseline = [row["value"] for row in rows if 0 in (row["number"], row["retry_of"]) and pd.notna(row["value"])]
+    baseline = [row["value"] for row in rows if row["origin"] == 0 and row["state"] == "complete"]
     return Standing(
-        name=campaign["name"],
-        objective=campaign["objective"],
-        limits=campaign["limits"],
+        name=campaign.name,
+        objective=campaign.objective,
+        limits=campaign.limits.model_dump(),
         states=states,
         failures=dict(failures.most_common()),
         running=[(int(row["number"]), int(row["epochs"])) for row in rows if row["state"] == "running"],
         best=max(complete, key=lambda trial: trial[1], default=None),
         baseline=float(baseline[0]) if baseline else None,
         driver=_driver(folder),
+        lost=[str(path.relative_to(folder.root)) for path in lost_files(folder, trials)],
     )
 
 
@@ -58,9 +59,9 @@ def _state(row: dict[Any, Any]) -> str:
 
 
 def _driver(folder: CampaignFolder) -> str:
-    if not folder.driver.exists():
+    holder = read_holder(folder.root)
+    if holder is None:
         return "none"
-    holder = read_json(folder.driver)
     told = f"process {holder['pid']} on {holder['host']}"
     if holder["host"] != socket.gethostname():
         return told

@@ -28,8 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
 from benchmarks.demo import ROOT, demo_campaign, demo_store
 from benchmarks.plain import train_plainly
@@ -37,6 +35,8 @@ from benchmarks.results import Row, median, options, say, write
 from core.config import Scalar, TrainConfig
 from core.features import Features, FeatureStore
 from core.files import CampaignFolder, read_json_lines
+from core.fingerprint import FingerprintParts
+from core.ownership import claim_folder
 from core.training import train
 from search.config import Campaign, Limits, Pruner, Tracking
 
@@ -80,23 +80,24 @@ def open_features(config: TrainConfig, fingerprint: str) -> Features:
 
 
 def run_ours(campaign: Campaign, parameters: list[Parameters], fingerprint: str) -> Row:
-    from search.campaign import FeatureFingerprints, advance, extraction_variant
+    from search.campaign import CampaignFeatures, advance, extraction_variant
+    from search.restore import trial_config
+    from search.study import Ledger
 
+    first, *others = parameters
+    campaign = campaign.model_copy(update={"train": trial_config(campaign, first)})  # the baseline is the first trial
+    store = FeatureStore.open(campaign.base.features.store, fingerprint)
+    features = CampaignFeatures({extraction_variant(campaign.base): FingerprintParts(**store.manifest["parts"])})
     with tempfile.TemporaryDirectory() as place:
         folder = CampaignFolder(Path(place) / campaign.name)
-        folder.root.mkdir()
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(folder.journal))),
-            study_name=campaign.name,
-            direction="maximize",
-        )
-        for chosen in parameters:
-            study.enqueue_trial(chosen)
+        identity = claim_folder(folder.root, folder.NAMES)
+        with Ledger(campaign, folder, identity, features.fingerprints) as ledger:
+            for chosen in others:
+                ledger.enqueue(chosen)
         began: list[float] = []
         threading.Thread(target=_watch_first_epoch, args=(folder.trial(0).metrics, began), daemon=True).start()
         ended = []
-        fingerprints = FeatureFingerprints({extraction_variant(campaign.base): fingerprint})
-        status = advance(campaign, folder, fingerprints, on_status=lambda status: ended.append(time.time()))
+        status = advance(campaign, folder, features, on_status=lambda status: ended.append(time.time()))
         assert status.finished == len(parameters), status
         trials = [read_json_lines(folder.trial(number).metrics) for number in range(len(parameters))]
     return _row(began[0], ended[-1], trials)

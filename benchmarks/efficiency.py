@@ -17,7 +17,8 @@ from pathlib import Path
 from benchmarks.demo import demo_campaign, demo_store
 from benchmarks.results import Row, options, say, write
 from core.files import CampaignFolder, read_json_lines
-from search.campaign import CampaignStatus, FeatureFingerprints, advance, extraction_variant
+from core.fingerprint import FingerprintParts
+from search.campaign import CampaignFeatures, CampaignStatus, advance, extraction_variant
 from search.config import Limits, Pruner, Tracking
 from search.space import Space
 
@@ -48,11 +49,12 @@ def run(trials: int, overrides: dict[str, float], slots: int = 2) -> tuple[Watch
     )
     base = campaign.base.with_overrides({"recipe.stage1_epochs": 0, **overrides})
     campaign = campaign.model_copy(update={"train": base})
-    fingerprints = FeatureFingerprints({extraction_variant(base): demo_store(base).fingerprint})
+    made_of = FingerprintParts(**demo_store(base).manifest["parts"])
+    features = CampaignFeatures({extraction_variant(base): made_of})
     watch = Watch()
     with tempfile.TemporaryDirectory() as place:
         folder = CampaignFolder(Path(place) / "campaign")
-        advance(campaign, folder, fingerprints, on_status=watch)
+        advance(campaign, folder, features, on_status=watch)
         rows = [read_json_lines(folder.trial(number).metrics) for number in range(trials)]
     return watch, [sum(row["train_seconds"] + row["evaluation_seconds"] for row in epochs) for epochs in rows]
 

@@ -23,11 +23,11 @@ from benchmarks.full_size import full_size_backbone
 from benchmarks.results import Row, median, options, say, write
 from core.backbone import FrozenBackbone, load_backbone
 from core.cli import prepare_features
-from core.data import open_image
 from core.extraction import encode_pictures
 from core.features import FeatureStore
 from core.files import write_json
 from core.fingerprint import plan_features
+from core.images import open_image
 
 ROUNDS = 3
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from core.config import TrainConfig, parse
 from core.errors import UserError
 from core.files import write_atomically
-from core.records import EpochMetrics, Receipt
+from core.records import EpochMetrics, Receipt, best_epoch
 
 ZIP_MAGIC = b"PK\x03\x04"
 
@@ -36,7 +36,8 @@ class Checkpoint:
 
     @property
     def best_epoch(self) -> int:
-        return max(self.history, key=lambda metrics: metrics.recall_mean).epoch
+        """Of the stage reached, by the configuration's objective."""
+        return best_epoch(self.history, self.config.objective).epoch
 
     def best(self) -> "Checkpoint":
         """The best epoch's weights, for use."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from core.config import TrainConfig
     from core.extraction import EncodeShards
     from core.features import Features, FeatureStore
+    from core.fingerprint import FeaturePlan
     from core.records import EpochMetrics
     from core.tracking import Tracker
 
@@ -74,9 +75,9 @@ def check(
     path: Annotated[Path, typer.Argument(help="Annotation file, or the folder that holds train.json and test.json.")],
     image_root: Annotated[Path | None, typer.Option(help="Default: the folder images beside the annotations.")] = None,
 ) -> None:
-    """Read a whole data set, pictures included, and count what is there, what was repaired and what is wrong."""
+    """Read a whole data set, images included, and count what is there, what was repaired and what is wrong."""
     from core.data import check_dataset
-    from core.errors import UserError
+    from core.errors import UserError, shown
 
     files = [path] if path.is_file() else sorted(path.glob("*.json"))
     files = [file for file in files if file.name != "synthetic.json"]
@@ -86,17 +87,20 @@ def check(
     for file in files:
         root = image_root or file.parent / "images"
         with progress_bar() as progress:
-            task = progress.add_task(f"checking {file.name}", total=None)
+            task = progress.add_task(f"checking {shown(file.name)}", total=None)
             counts = check_dataset(file, root, on_progress=_shown_in(progress, task))
-        table = Table(title=str(file), show_header=False)
+        say(shown(str(file)), style="bold")
+        table = Table(show_header=False)
+        table.add_column(overflow="fold")  # whole words on several lines where the terminal is narrow
+        table.add_column(justify="right", no_wrap=True)
         for name, value in counts.rows():
-            table.add_row(name, str(value))
+            table.add_row(name, f"{value:,}")
         console.print(table)
         for message in counts.messages:
             say(message, style="red")
-        rejected += sum(counts.rejected.values())
+        rejected += counts.rejected.total()
     if rejected:
-        raise UserError(f"{rejected} records were rejected", where=path, how="mend or remove them")
+        raise UserError(f"{rejected} records were rejected", where=path, how="fix or remove them")
 
 
 def _shown_in(progress: Progress, task: TaskID) -> Callable[[int, int], None]:
@@ -265,8 +269,7 @@ def prepare_features(
     root = config.features.store
     if FeatureStore.exists(root, plan.parts.fingerprint):
         return FeatureStore.open(root, plan.parts.fingerprint)
-    for kind, count in plan.repaired.items():
-        say(f"repaired in the annotations: {kind}, {count} times", style="yellow")
+    _tell_of_annotations(plan)
     from core.backbone import load_backbone
     from core.extraction import SHARD, encode_here, extract_features
 
@@ -283,6 +286,13 @@ def prepare_features(
         )
 
 
+def _tell_of_annotations(plan: "FeaturePlan") -> None:
+    for kind, count in plan.repaired.items():
+        say(f"repaired in the annotations: {kind}, {count:,} times", style="yellow")
+    for note, count in plan.notes.items():
+        say(f"to be noted in the annotations: {note}, {count:,} times", style="yellow")
+
+
 def open_features(config: "TrainConfig", *, with_test: bool = False) -> "Features":
     """The features that a run reads, extracted first where they are missing; or the backbone at work, if live."""
     if config.features.source == "live":
@@ -292,6 +302,7 @@ def open_features(config: "TrainConfig", *, with_test: bool = False) -> "Feature
 
         say("the frozen backbone runs in the training loop (features.source: live); cached features are far faster")
         plan = plan_features(config)
+        _tell_of_annotations(plan)
         return live_features(plan, load_backbone(config.features), config.features, with_test=with_test)
     return prepare_features(config).features(
         image_pooling=config.features.image_pooling,

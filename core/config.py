@@ -32,6 +32,7 @@ ImagePooling = Literal["cls", "mean"]
 TextPooling = Literal["first", "mean", "last"]
 Normalization = Literal["none", "standardize", "layernorm"]
 Positives = Literal["image", "building"]
+Objective = Literal["recall_mean", "t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10"]
 
 
 def _require_number(value: object) -> object:
@@ -189,6 +190,8 @@ class TrainConfig(Section):
     data: DataConfig = DataConfig()
     features: FeaturesConfig = FeaturesConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    objective: Objective = "recall_mean"
+    """The validation metric that decides which epoch of the last stage a run is scored by and keeps."""
     seed: Seed = 0
     """Seeds weights, batches, dropout and hard negatives."""
 
@@ -252,9 +255,15 @@ def dump_yaml(section: Section) -> str:
     return dump_plain(section.model_dump(mode="json", by_alias=True))
 
 
-def config_hash(config: Section) -> str:
-    """Sixteen hexadecimal digits that are equal exactly when all settings are."""
-    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+def config_hash(config: Section, *, exclude: set[str] | None = None, exclude_defaults: bool = False) -> str:
+    """Sixteen hexadecimal digits that are equal exactly when all settings are.
+
+    Args:
+        exclude: top-level settings that do not count.
+        exclude_defaults: the hash stays when a later version adds a setting with a default.
+    """
+    content = config.model_dump(mode="json", by_alias=True, exclude=exclude, exclude_defaults=exclude_defaults)
+    canonical = json.dumps(content, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 

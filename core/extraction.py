@@ -21,10 +21,11 @@ from torch import Tensor
 
 from core.backbone import FrozenBackbone
 from core.config import ImagePooling
-from core.data import ImageRecord, Split, open_image
+from core.data import ImageRecord, Split
 from core.features import FeatureStore
 from core.files import write_atomically, write_json
 from core.fingerprint import FingerprintParts
+from core.images import open_image
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being encoded ('images' or 'texts'), how many are done, and of how many."""

@@ -7,14 +7,17 @@ are appended one at a time, and a torn last line (a writer killed half-way) is n
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from core.errors import UserError
+from core.errors import UserError, shown
 
 TAIL_BYTES = 65536
+GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How the small text file begins that a clone has in place of a file of Git LFS."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -43,18 +46,61 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON value; UserError names the file, the line and the column of a mistake."""
+    """Read one JSON value; a byte order mark is skipped, and an integer of over 4,300 digits becomes infinity.
+
+    Raises:
+        UserError: names the file and what is wrong with it, with line and column where JSON tells them. A key that is
+            given twice in one object is a mistake.
+    """
+    content = _content(path)
+    if not content.strip(b"\0 \t\r\n"):
+        raise UserError("is empty", where=path)
+    if content.startswith(GIT_LFS_POINTER):
+        raise UserError("is a Git LFS pointer, not the file itself", where=path, how="run git lfs pull")
+    if not (encoding := json.detect_encoding(content)).startswith("utf-8"):
+        raise UserError(f"is {encoding.upper()} text, not UTF-8", where=path, how="save it as UTF-8")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError("there is no such file", where=path) from None
-    except IsADirectoryError:
-        raise UserError("is a folder, not a JSON file", where=path) from None
+        return _DECODER.decode(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"is not UTF-8 text (byte {error.start})", where=path) from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
         raise UserError(f"is not valid JSON ({error.msg} at {place})", where=path) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"is not UTF-8 text (byte {error.start})", where=path) from None
+    except ValueError as error:
+        raise UserError(f"is not valid JSON ({error})", where=path) from None
+    except RecursionError:
+        raise UserError("is nested too deeply to be read", where=path) from None
+
+
+def _content(path: Path) -> bytes:
+    """Of a regular file: reading a pipe or a device may never end."""
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError("there is no such file", where=path) from None
+    except ValueError as error:  # a NUL or half a surrogate pair in its name
+        raise UserError(f"no file can have this name ({error})", where=path) from None
+    raise UserError(f"is {'a folder' if path.is_dir() else 'not a regular file'}, not a JSON file", where=path)
+
+
+def _integer(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:  # Python's limit, 4,300 digits; whoever wants a number refuses infinity and names its place
+        return float(digits)
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {shown(repeated)} is given twice in {shown(made)}")
+    return made
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
@@ -67,20 +113,27 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a JSON-lines file; a torn last line is left out, a missing file is an empty list."""
+    """All whole lines of a JSON-lines file; a torn last line is left out, a missing file is an empty list.
+
+    Raises:
+        UserError: names the file and the line that is no JSON object.
+    """
     if not path.exists():
         return []
     return list(_whole_lines(path))
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+    for number, line in enumerate(_content(path).splitlines(keepends=True), start=1):
         if not line.endswith(b"\n"):
             return
         try:
-            yield json.loads(line)
-        except ValueError:
+            value = _DECODER.decode(line.decode())
+        except (ValueError, RecursionError):
             raise UserError(f"line {number} is not valid JSON", where=path) from None
+        if not isinstance(value, dict):
+            raise UserError(f"line {number} is not a JSON object", where=path)
+        yield value
 
 
 def drop_torn_line(path: Path) -> None:
@@ -157,6 +210,10 @@ class TrialFolder:
 class CampaignFolder:
     """What one search campaign writes."""
 
+    NAMES: ClassVar = (
+        "campaign.yaml", "features.json", "study.journal*", "trials", "wandb", "sessions", "leaderboard.*",
+    )  # fmt: skip
+    """Claimed by the driver (core.ownership); the final model and the report are claimed by who writes them."""
     root: Path
 
     @property
@@ -165,23 +222,19 @@ class CampaignFolder:
         return self.root / "campaign.yaml"
 
     @property
+    def features(self) -> Path:
+        """Fingerprints of the features that its trials read, as they were when it started."""
+        return self.root / "features.json"
+
+    @property
     def journal(self) -> Path:
         """The Optuna study: the ledger of all trials."""
         return self.root / "study.journal"
 
     @property
-    def lock(self) -> Path:
-        return self.root / "driver.lock"
-
-    @property
     def final_metrics(self) -> Path:
         """Scorecard of the final model, where it is retrained into the campaign's folder."""
         return self.root / "final" / "metrics.json"
-
-    @property
-    def driver(self) -> Path:
-        """Process and host of the driver at work; left behind by one that was killed."""
-        return self.root / "driver.json"
 
     @property
     def sessions(self) -> Path:
@@ -192,6 +245,11 @@ class CampaignFolder:
     def leaderboard(self) -> Path:
         """Without suffix: .csv, .md and the other formats lie side by side."""
         return self.root / "leaderboard"
+
+    def trials(self) -> list[Path]:
+        """Folders of trials, in order of their numbers."""
+        numbered = [path for path in (self.root / "trials").glob("*") if path.name.isdecimal()]
+        return sorted(numbered, key=lambda path: int(path.name))
 
     def trial(self, number: int) -> TrialFolder:
         return TrialFolder(self.root / "trials" / f"{number:04d}")

@@ -20,7 +20,7 @@ from core.data import ImageRecord, Split, read_annotations, split_by_group
 from core.errors import UserError
 from core.files import write_atomically
 
-EXTRACTION_VERSION = 3
+EXTRACTION_VERSION = 4
 """Raise when extraction itself changes, so that old stores are not mistaken for new ones."""
 CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 
@@ -52,6 +52,8 @@ class FeaturePlan:
     parts: FingerprintParts
     repaired: dict[str, int]
     """Kind of repair of the annotations → how often."""
+    notes: dict[str, int]
+    """What is no mistake in the annotations, but may not be what was meant → how often."""
 
 
 def plan_features(config: TrainConfig) -> FeaturePlan:
@@ -64,13 +66,14 @@ def plan_features(config: TrainConfig) -> FeaturePlan:
     train = read_annotations(data.train_annotations, data.image_root)
     fractions: dict[Split, float] = {"train": 1 - data.validation_fraction, "validation": data.validation_fraction}
     records = split_by_group(train.records, fractions, data.split_seed)
-    repaired = Counter(train.repaired)
+    repaired, notes = Counter(train.repaired), Counter(train.notes)
     if data.test_annotations is not None:
         test = read_annotations(data.test_annotations, data.image_root)
         records["test"] = test.records
         repaired.update(test.repaired)
+        notes.update(test.notes)
     parts = fingerprint_parts(config.features, records, config.features.store / "digests")
-    return FeaturePlan(records, parts, dict(repaired))
+    return FeaturePlan(records, parts, dict(repaired), dict(notes))
 
 
 def fingerprint_parts(

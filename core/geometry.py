@@ -1,6 +1,5 @@
 """Boxes and the six spatial relations. Pure functions; boxes are [x1, y1, x2, y2] in 0..1 unless said otherwise."""
 
-from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -10,15 +9,22 @@ Relation = Literal["left", "right", "above", "below", "inside", "outside"]
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
 """In the order of the spatial head's six logits."""
 
+Box = tuple[float, float, float, float]
+"""x1 y1 x2 y2"""
+
 CONTAINMENT = 0.9
 """Share of a region's area that must lie in the other one to count as contained."""
 
 
-def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """Corners of boxes given by centre and size, clamped to the picture: [..., 4] → [..., 4]."""
-    cx, cy, width, height = boxes.unbind(-1)
-    corners = torch.stack([cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2], dim=-1)
-    return corners.clamp(0.0, 1.0)
+def corners_of(cx: float, cy: float, width: float, height: float) -> Box:
+    """Corners of a box given by centre and size, not clamped to the image."""
+    return cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
+
+
+def clamped(box: Box) -> Box:
+    """The part of a box that lies in the image; one beyond it has no width or no height left."""
+    x1, y1, x2, y2 = box
+    return min(max(x1, 0.0), 1.0), min(max(y1, 0.0), 1.0), min(max(x2, 0.0), 1.0), min(max(y2, 0.0), 1.0)
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -53,19 +59,21 @@ def paired_giou(a: Tensor, b: Tensor) -> Tensor:
     return overlap / union.clamp(min=eps) - (hull - union) / hull.clamp(min=eps)
 
 
-def relation_of(box: Sequence[float], reference: Sequence[float]) -> Relation:
-    """Relation of one box to another, both [x1, y1, x2, y2] with a positive area.
+def relation_of(box: Box, reference: Box) -> Relation:
+    """Relation of one box to another, both with a positive area.
 
     `inside` when at least 90 % of the box lies in the reference, else `outside` when at least 90 % of the
     reference lies in the box, else the side given by the larger offset of the centres (y points down).
+    Plain numbers: a tensor a region would take longer than all the rest of reading an annotation file.
     """
-    a, b = torch.tensor(box, dtype=torch.float64), torch.tensor(reference, dtype=torch.float64)
-    overlap = float(_intersection(a, b))
-    if overlap >= CONTAINMENT * float(area(a)):
+    x1, y1, x2, y2 = box
+    rx1, ry1, rx2, ry2 = reference
+    overlap = max(min(x2, rx2) - max(x1, rx1), 0.0) * max(min(y2, ry2) - max(y1, ry1), 0.0)
+    if overlap >= CONTAINMENT * ((x2 - x1) * (y2 - y1)):
         return "inside"
-    if overlap >= CONTAINMENT * float(area(b)):
+    if overlap >= CONTAINMENT * ((rx2 - rx1) * (ry2 - ry1)):
         return "outside"
-    dx, dy = ((a[:2] + a[2:]) / 2 - (b[:2] + b[2:]) / 2).tolist()
+    dx, dy = (x1 + x2) / 2 - (rx1 + rx2) / 2, (y1 + y2) / 2 - (ry1 + ry2) / 2
     if abs(dx) >= abs(dy):
         return "left" if dx < 0 else "right"
     return "above" if dy < 0 else "below"

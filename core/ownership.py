@@ -118,6 +118,6 @@ def read_holder(root: Path) -> dict[str, Any] | None:
             return None
         raise
     match content:
-        case {"pid": int(pid), "host": str(host)}:
+        case {"pid": int(pid), "host": str(host)} if 0 < pid < 2**31:
             return {"pid": pid, "host": host}
     raise UserError("does not name a process", where=path, how="remove it once no driver runs")

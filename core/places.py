@@ -30,7 +30,7 @@ def require_place(value: object) -> object:
     return value
 
 
-def _absolute_path(path: Path, info: ValidationInfo) -> Path:
+def absolute_path(path: Path, info: ValidationInfo) -> Path:
     """Relative paths in a file are relative to that file: workers run in other folders."""
     base = (info.context or {}).get("base")
     if base is None:
@@ -43,11 +43,11 @@ def _absolute_path(path: Path, info: ValidationInfo) -> Path:
 def _absolute_backbone(name: str, info: ValidationInfo) -> str:
     base = (info.context or {}).get("base")
     if name.startswith((".", "/", "~")) or (base is not None and os.path.isdir(base / name)):  # noqa: PTH112
-        return str(_absolute_path(Path(name), info))
+        return str(absolute_path(Path(name), info))
     if len(name) > 96 or not re.fullmatch(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]*/)?[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ValueError("a folder, seen from this file, or a hub id like owner/name is needed")
     return name
 
 
-FilePath = Annotated[Path, BeforeValidator(require_place), AfterValidator(_absolute_path)]
+FilePath = Annotated[Path, BeforeValidator(require_place), AfterValidator(absolute_path)]
 BackboneName = Annotated[str, BeforeValidator(require_place), AfterValidator(_absolute_backbone)]

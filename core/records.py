@@ -1,7 +1,7 @@
 """What runs leave behind as JSON: epoch metrics, receipts, evaluations. Free of torch, so analysis starts fast."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Self
@@ -12,6 +12,9 @@ from pydantic import ConfigDict, TypeAdapter
 
 RETRIEVAL_KEYS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10")
 """Recall at k as a fraction 0..1; the direction reads query → gallery: t2i is a text query over images."""
+
+ALIGN, JOINT = 1, 2
+"""Numbers of the stages: ITC + ITM on captions, then all four losses."""
 
 
 class Record:
@@ -71,6 +74,19 @@ class EpochMetrics(Record):
     gallery_texts: int
     train_seconds: float
     evaluation_seconds: float
+
+
+def best_epoch(history: Sequence[EpochMetrics], objective: str) -> EpochMetrics:
+    """The epoch that a run is scored by, keeps and exports: the first best one of the stage that it has reached.
+
+    Epochs of alignment do not count once the joint stage has begun: their box and relation heads are untrained.
+
+    Args:
+        history: at least one epoch, in order.
+        objective: name of a metric, higher is better.
+    """
+    reached = [metrics for metrics in history if metrics.stage == history[-1].stage]
+    return max(reached, key=lambda metrics: float(getattr(metrics, objective)))
 
 
 @dataclass(frozen=True, slots=True)

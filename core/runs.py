@@ -13,7 +13,7 @@ from core.config import TrainConfig, dump_yaml, load_config
 from core.errors import UserError
 from core.features import Features
 from core.files import RunFolder, append_json_line, read_json_lines, write_atomically, write_json
-from core.records import EpochMetrics, Receipt
+from core.records import EpochMetrics, Receipt, best_epoch
 from core.training import TrainResult, train
 
 OnEpoch = Callable[[EpochMetrics], None]
@@ -103,7 +103,7 @@ def summarise(result: TwoStageResult) -> dict[str, object]:
     """Per stage: epochs, seconds, best epoch, its metrics, peak memory, parameters, and the curve."""
     summary: dict[str, object] = {}
     for name, stage in (("stage1", result.stage1), ("stage2", result.stage2)):
-        best = max(stage.history, key=lambda metrics: metrics.recall_mean)
+        best = best_epoch(stage.history, stage.last.config.objective)
         summary[name] = {
             "epochs": len(stage.history),
             "seconds": stage.receipt.seconds,

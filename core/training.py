@@ -28,13 +28,11 @@ from core.errors import UserError
 from core.evaluation import validate
 from core.features import Features, FeatureSplit
 from core.model import CrossModalModel, build_model, parameter_counts
-from core.records import EpochMetrics, Receipt
+from core.records import ALIGN, JOINT, EpochMetrics, Receipt, best_epoch
 from core.step import ReplayedStep, TrainStep, own_stream, record_cuda_graph
 
 Report = Callable[[EpochMetrics, Checkpoint], None]
 """Called after each epoch; may raise SystemExit to stop the run."""
-
-ALIGN, JOINT = 1, 2
 
 
 class DivergedError(ArithmeticError):
@@ -303,7 +301,7 @@ def _checkpoint(
 ) -> Checkpoint:
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     history = [*(previous.history if previous else []), metrics]
-    is_best = all(metrics.recall_mean > earlier.recall_mean for earlier in history[:-1])
+    is_best = best_epoch(history, config.objective) is metrics
     return Checkpoint(
         config=config,
         fingerprint=receipt.fingerprint,

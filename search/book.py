@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from core.checkpoints import Checkpoint, save_checkpoint
 from core.config import TrainConfig, config_hash, dump_yaml
 from core.files import CampaignFolder, append_json_line, write_atomically, write_json
-from core.records import EpochMetrics, Receipt
+from core.records import ALIGN, EpochMetrics, Receipt, best_epoch
 from core.tracking import Tracker
 from search.config import Campaign
 from search.storage import Storage
@@ -147,7 +147,8 @@ class SessionBook:
         if checkpoint is not None and outcome.state == "complete":
             save_checkpoint(kept.best_checkpoint, checkpoint.best())
         self._ledger.tell(number, outcome)
-        summary = {"state": outcome.state, "best_value": outcome.value, "best_epoch": outcome.best_epoch}
+        epoch = None if outcome.best is None else outcome.best.epoch
+        summary = {"state": outcome.state, "best_value": outcome.value, "best_epoch": epoch}
         self._tracker.finish(_run_name(number), summary | {"reason": outcome.reason}, failed=outcome.state == "failed")
         self._on_change()
 
@@ -193,19 +194,21 @@ class SessionBook:
             return otherwise
 
     def _take_up(self, trial: _Running, fingerprint: str) -> str | None:
-        """Where a trial that died with its driver left off: notes its epochs, and returns its checkpoint."""
-        number = trial.planned.retry_of
-        for path in [] if number is None else self._storage.checkpoints_of(number):
+        """Where the trials that this one retries left off: notes their epochs, and returns the latest checkpoint.
+
+        The last of them may have died before its first checkpoint, so all are looked at.
+        """
+        found: list[tuple[int, str, Checkpoint]] = []
+        for path in [path for number in trial.planned.lineage for path in self._storage.checkpoints_of(number)]:
             checkpoint = self._storage.read_checkpoint(path)
-            fits = checkpoint is not None and (checkpoint.config, checkpoint.fingerprint) == (
-                trial.planned.config,
-                fingerprint,
-            )
-            if fits and checkpoint is not None and checkpoint.epoch < trial.planned.config.recipe.epochs - 1:
-                for metrics in checkpoint.history:
-                    self._note(trial, metrics)
-                return path
-        return None
+            if checkpoint is not None and _continues(checkpoint, trial.planned.config, fingerprint):
+                found.append((checkpoint.epoch, path, checkpoint))
+        if not found:
+            return None
+        _, latest, checkpoint = max(found, key=lambda each: each[0])
+        for metrics in checkpoint.history:
+            self._note(trial, metrics)
+        return latest
 
     def _note(self, trial: _Running, metrics: EpochMetrics) -> None:
         number = trial.planned.number
@@ -216,28 +219,42 @@ class SessionBook:
 
     def _outcome(self, trial: _Running, crash: str | None, checkpoint: Checkpoint | None) -> TrialOutcome:
         reason = trial.failure or crash or _receipt_mismatch(trial)
-        best = max(trial.history, key=self._objective, default=None)
+        best = _scored_epoch(trial)
         if reason is None:
             reason = self._incomplete(trial, best, checkpoint)
         return TrialOutcome(
             state="failed" if reason else "pruned" if trial.stopped_early else "complete",
             value=None if best is None else self._objective(best),
-            best_epoch=None if best is None else best.epoch,
+            best=best,
             reason=reason,
             seconds=time.monotonic() - trial.started,
         )
 
     def _incomplete(self, trial: _Running, best: EpochMetrics | None, checkpoint: Checkpoint | None) -> str | None:
-        if best is None:
+        if not trial.history:
             return "ended without a report"
+        if trial.stopped_early:
+            return None
+        if best is None or len(trial.history) < trial.planned.config.recipe.epochs:
+            return f"ended after {len(trial.history)} of {trial.planned.config.recipe.epochs} epochs"
         if not math.isfinite(self._objective(best)):
             return f"the objective is {self._objective(best)}"
-        if checkpoint is None and not trial.stopped_early:
-            return "its checkpoint did not arrive whole"
-        return None
+        return None if checkpoint is not None else "its checkpoint did not arrive whole"
 
     def _objective(self, metrics: EpochMetrics) -> float:
         return float(getattr(metrics, self._campaign.objective))
+
+
+def _continues(checkpoint: Checkpoint, config: TrainConfig, fingerprint: str) -> bool:
+    return (checkpoint.config, checkpoint.fingerprint) == (config, fingerprint)
+
+
+def _scored_epoch(trial: _Running) -> EpochMetrics | None:
+    """None for a trial that was stopped before its joint stage: epochs of alignment alone score nothing there."""
+    if not trial.history:
+        return None
+    best, recipe = best_epoch(trial.history, trial.planned.config.objective), trial.planned.config.recipe
+    return None if best.stage == ALIGN and recipe.stage1_epochs < recipe.epochs else best
 
 
 def _run_name(number: int) -> str:

@@ -1,24 +1,39 @@
 """A campaign: start it, continue it, extend it. All three are the same act: bring it to its limits."""
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 
 from core.config import TrainConfig, dump_yaml
+from core.data import NO_RELATION, ImageRecord
 from core.errors import UserError
-from core.files import CampaignFolder, write_atomically
-from core.tracking import build_tracker
+from core.files import CampaignFolder, read_json, write_atomically, write_json
+from core.fingerprint import FingerprintParts
+from core.ownership import hold_folder
+from core.tracking import Tracker, build_tracker
 from search.book import SessionBook
 from search.cluster import connect, count_slots
 from search.config import Campaign, changed_keys, load_campaign
 from search.dimensions import Choice
 from search.preflight import preflight, preflight_here
+from search.restore import restore_files
 from search.session import run_session
 from search.storage import Storage
 from search.study import Ledger
 
 EXTRACTION_KEYS = ("features.image_size", "features.max_tokens", "features.dtype")
 """Settings that need features of their own; they may be searched as choices."""
+PART_NAMES = {
+    "backbone": "the backbone's files", "data": "the annotations or images", "version": "the version of extraction",
+}  # fmt: skip
+"""Parts of a fingerprint in words; the others are settings."""
+
+BOX_KEYS = ("loss.box", "loss.giou")
+"""Settings that matter only where the data hold boxes."""
+
+Variant = str
+"""The values of EXTRACTION_KEYS, which decide the features that a configuration reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +50,35 @@ class CampaignStatus:
     baseline_value: float | None
     stop_reason: str | None
     """Why it ended before its limits, if it did."""
+    failures: str | None
+    """Failed trials, grouped by reason."""
     stopped_by: int | None = None
     """The signal that stopped this session."""
 
 
 OnStatus = Callable[[CampaignStatus], None]
+OnNote = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureFingerprints:
-    """The feature store that each configuration of a campaign reads."""
+class CampaignFeatures:
+    """What the features of each configuration of a campaign are made of."""
 
-    by_variant: dict[tuple[object, ...], str]
+    by_variant: Mapping[Variant, FingerprintParts]
 
-    def __call__(self, config: TrainConfig) -> str:
-        return self.by_variant[extraction_variant(config)]
+    def fingerprint(self, config: TrainConfig) -> str:
+        """Of the features that this configuration reads."""
+        return self.by_variant[extraction_variant(config)].fingerprint
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Of all of them, in order and without repetition."""
+        return sorted({parts.fingerprint for parts in self.by_variant.values()})
 
 
-def extraction_variant(config: TrainConfig) -> tuple[object, ...]:
+def extraction_variant(config: TrainConfig) -> Variant:
     """The values of a configuration that decide which features it needs."""
-    return (config.features.image_size, config.features.max_tokens, config.features.dtype)
+    return f"{config.features.image_size} px, {config.features.max_tokens} tokens, {config.features.dtype}"
 
 
 def extraction_variants(campaign: Campaign, base: TrainConfig) -> list[TrainConfig]:
@@ -68,56 +92,74 @@ def extraction_variants(campaign: Campaign, base: TrainConfig) -> list[TrainConf
     return [base.with_overrides(dict(zip(searched, values, strict=True))) for values in combinations]
 
 
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where the trials of a session run."""
+
+    address: str | None = None
+    """Of a Ray cluster to join; None for this machine alone."""
+    nodes: int = 1
+    """Minimum number of nodes of the cluster to wait for before trials are placed."""
+    reuse_actors: bool = True
+    """One worker process for many trials."""
+
+
 def advance(
     campaign: Campaign,
     folder: CampaignFolder,
-    fingerprints: FeatureFingerprints,
+    features: CampaignFeatures,
+    cluster: Cluster = Cluster(),
     *,
-    address: str | None = None,
-    nodes: int = 1,
-    reuse_actors: bool = True,
     on_status: OnStatus = lambda status: None,
+    on_note: OnNote = lambda note: None,
 ) -> CampaignStatus:
     """Start, continue or extend: bring the campaign to its limits.
 
     Args:
-        nodes: of the cluster at `address` that must have joined before trials are placed.
+        on_note: told of files that were lost, and which of them were written again.
     Raises:
-        UserError: another driver is at work, something else than the limits was changed, or nothing fits the cluster.
+        UserError: another driver is at work, something else than the limits was changed, the data or the backbone are
+            no longer those it started with, or nothing fits the cluster.
     """
-    claim(campaign, folder)
-    with Ledger(campaign, folder) as ledger:
-        ledger.reconcile()
-        on_status(_status(campaign, ledger))
-        tracker = build_tracker(
-            project=campaign.wandb.project, group=campaign.name, mode=campaign.wandb.mode, folder=folder.root
-        )
-        storage = Storage(campaign.storage or str(folder.sessions))
-        book = SessionBook(
-            campaign,
-            folder,
-            ledger,
-            storage,
-            tracker,
-            fingerprints,
-            on_change=lambda: on_status(_status(campaign, ledger)),
-        )
-        stopped_by = None
-        if ledger.has_work:
-            try:
-                with connect(address, nodes=nodes):
-                    resources = campaign.resources
-                    slots = count_slots(cpu=resources.cpu, gpu=resources.gpu)
-                    if address is None:
-                        preflight_here(campaign, storage)
-                    else:
-                        preflight(campaign, fingerprints.by_variant.values(), storage)
-                    stopped_by = run_session(
-                        book, campaign, storage, number=ledger.session, slots=slots, reuse_actors=reuse_actors
-                    )
-            finally:
-                tracker.close()
-        return replace(_status(campaign, ledger), stopped_by=stopped_by)
+    with hold_folder(folder.root, folder.NAMES) as identity:
+        claim(campaign, folder)
+        keep_features(features, folder)
+        with Ledger(campaign, folder, identity, features.fingerprints) as ledger:
+            for note in restore_files(campaign, folder, ledger.ended()):
+                on_note(note)
+            ledger.reconcile()
+            on_status(_status(campaign, ledger))
+            stopped_by = None
+            if ledger.has_work:
+                storage = Storage.of_campaign(campaign.storage or str(folder.sessions), campaign.name, identity)
+                with closing(_tracker(campaign, folder)) as tracker:
+                    book = SessionBook(
+                        campaign, folder, ledger, storage, tracker, features.fingerprint,
+                        on_change=lambda: on_status(_status(campaign, ledger)),
+                    )  # fmt: skip
+                    with _ready(campaign, cluster, features, storage) as slots:
+                        session, reuse = ledger.sessions[-1], cluster.reuse_actors
+                        stopped_by = run_session(book, campaign, storage, name=session, slots=slots, reuse_actors=reuse)
+                if stopped_by is None:
+                    storage.clear(ledger.sessions)
+            return replace(_status(campaign, ledger), stopped_by=stopped_by)
+
+
+def _tracker(campaign: Campaign, folder: CampaignFolder) -> Tracker:
+    wandb = campaign.wandb
+    return build_tracker(project=wandb.project, group=campaign.name, mode=wandb.mode, folder=folder.root)
+
+
+@contextmanager
+def _ready(campaign: Campaign, cluster: Cluster, features: CampaignFeatures, storage: Storage) -> Iterator[int]:
+    """Ray, with every node checked; gives the number of trials that run at once."""
+    with connect(cluster.address, nodes=cluster.nodes):
+        slots = count_slots(cpu=campaign.resources.cpu, gpu=campaign.resources.gpu)
+        if cluster.address is None:
+            preflight_here(campaign, storage)
+        else:
+            preflight(campaign, features.fingerprints, storage)
+        yield slots
 
 
 def claim(campaign: Campaign, folder: CampaignFolder) -> None:
@@ -135,6 +177,63 @@ def claim(campaign: Campaign, folder: CampaignFolder) -> None:
     write_atomically(folder.campaign, dump_yaml(campaign))
 
 
+def keep_features(features: CampaignFeatures, folder: CampaignFolder) -> None:
+    """Note what the features of a campaign are made of; later on, `require_same_features`."""
+    require_same_features(features, folder)
+    if not folder.features.exists():
+        write_json(folder.features, {variant: asdict(parts) for variant, parts in features.by_variant.items()})
+
+
+def require_same_features(features: CampaignFeatures, folder: CampaignFolder) -> None:
+    """Make sure that a started campaign would read the features it started with; writes nothing.
+
+    Trials of other data or of another backbone cannot be ranked with those that are there.
+
+    Raises:
+        UserError: names what changed, or the note of the features is damaged.
+    """
+    if not folder.features.exists():
+        return
+    started = _read_features(folder)
+    now = {variant: asdict(parts) for variant, parts in features.by_variant.items()}
+    if not now.keys() <= started.keys():
+        raise UserError("does not hold the features of this campaign", where=folder.features, how="restore it")
+    changed = {name for variant, parts in now.items() for name in parts if parts[name] != started[variant].get(name)}
+    if changed:
+        told = " and ".join(PART_NAMES.get(name, name) for name in sorted(changed))
+        raise UserError(
+            f"{told} changed since the campaign started, and its trials could not be compared with new ones",
+            where=folder.root,
+            how="undo the change, or choose another --output-dir",
+        )
+
+
+def require_regions(campaign: Campaign, records: Sequence[ImageRecord]) -> None:
+    """Refuse to search weights of losses that the training data leave nothing to learn for.
+
+    Raises:
+        UserError: names the settings.
+    """
+    regions = [region for record in records for region in record.regions]
+    related = any(region.relation != NO_RELATION for region in regions)
+    pointless = [key for key, used in {**dict.fromkeys(BOX_KEYS, bool(regions)), "loss.spatial": related}.items()
+                 if key in campaign.space.dimensions and not used]  # fmt: skip
+    if pointless:
+        missing = "relations between regions" if regions else "boxes"
+        raise UserError(
+            f"{' and '.join(pointless)} would change nothing, since the training data hold no {missing}",
+            where="space",
+            how="take them out of the space",
+        )
+
+
+def _read_features(folder: CampaignFolder) -> dict[str, dict[str, object]]:
+    content = read_json(folder.features)
+    if not isinstance(content, dict) or not all(isinstance(parts, dict) for parts in content.values()):
+        raise UserError("does not say what the features are made of", where=folder.features, how="restore it")
+    return content
+
+
 def _status(campaign: Campaign, ledger: Ledger) -> CampaignStatus:
     counts, best = ledger.counts(), ledger.best()
     return CampaignStatus(
@@ -147,4 +246,5 @@ def _status(campaign: Campaign, ledger: Ledger) -> CampaignStatus:
         best_value=None if best is None else best[1],
         baseline_value=ledger.baseline_value(),
         stop_reason=ledger.stop_reason,
+        failures=ledger.failures,
     )

@@ -17,7 +17,8 @@ from core.errors import UserError
 if TYPE_CHECKING:
     from core.config import TrainConfig
     from core.features import FeatureStore
-    from search.campaign import CampaignStatus, FeatureFingerprints
+    from core.files import CampaignFolder
+    from search.campaign import CampaignFeatures, CampaignStatus
     from search.config import Campaign
     from search.plan import Estimate
 
@@ -51,13 +52,15 @@ def search(
 ) -> None:
     """Bring a campaign to its limits: start it, continue it after a crash, or extend it."""
     from core.files import CampaignFolder
-    from search.campaign import advance
+    from core.ownership import require_ours
+    from search.campaign import Cluster, advance
     from search.config import load_campaign
     from search.progress import CampaignProgress
 
     plan = load_campaign(campaign).with_limits(trials=trials, hours=hours)
     folder = CampaignFolder((output_dir or Path("output") / plan.name).resolve())
-    fingerprints = _prepare_all_features(plan, address, nodes)
+    require_ours(folder.root, folder.NAMES)
+    features = _prepare_all_features(plan, folder, address, nodes)
     say(
         f"campaign {plan.name}: up to {plan.limits.trials} trials of {plan.base.recipe.epochs} epochs, "
         f"{len(plan.space.dimensions)} searched settings, objective {plan.objective}, in {folder.root}"
@@ -66,11 +69,10 @@ def search(
         status = advance(
             plan,
             folder,
-            fingerprints,
-            address=address,
-            nodes=nodes,
-            reuse_actors=not no_reuse,
+            features,
+            Cluster(address, nodes, reuse_actors=not no_reuse),
             on_status=progress.update,
+            on_note=lambda note: say(note, style="yellow"),
         )
     if status.stopped_by:
         say(f"stopped; {status.finished + status.pruned} trials are kept. Continue with the same command.")
@@ -102,19 +104,36 @@ def _prepare_features(
     return prepare_features(config, encode=encode_on_cluster(config.features, address, nodes=nodes), shard=shard)
 
 
-def _prepare_all_features(campaign: "Campaign", address: str | None, nodes: int) -> "FeatureFingerprints":
-    from search.campaign import FeatureFingerprints, extraction_variant, extraction_variants
+def _prepare_all_features(
+    campaign: "Campaign", folder: "CampaignFolder", address: str | None, nodes: int
+) -> "CampaignFeatures":
+    """Nothing is extracted for a campaign that could not use it."""
+    from core.fingerprint import plan_features
+    from search.campaign import (
+        CampaignFeatures,
+        extraction_variant,
+        extraction_variants,
+        require_regions,
+        require_same_features,
+    )
 
     variants = extraction_variants(campaign, campaign.base)
-    stores = {extraction_variant(config): _prepare_features(config, address, nodes) for config in variants}
-    return FeatureFingerprints({variant: store.fingerprint for variant, store in stores.items()})
+    plans = [plan_features(config) for config in variants]
+    require_regions(campaign, plans[0].records["train"])
+    parts = {extraction_variant(config): plan.parts for config, plan in zip(variants, plans, strict=True)}
+    features = CampaignFeatures(parts)
+    require_same_features(features, folder)
+    for config in variants:
+        _prepare_features(config, address, nodes)
+    return features
 
 
 def _print_outcome(status: "CampaignStatus", objective: str) -> None:
     if status.stop_reason:
-        raise UserError(status.stop_reason, where="the campaign stopped", how="mend it and run the same command again")
+        raise UserError(status.stop_reason, where="the campaign stopped", how="fix it and run the same command again")
     if status.best_value is None:
-        raise UserError("no trial finished", where="the campaign ended", how="see crossmodal leaderboard")
+        reasons = f" ({status.failures})" if status.failures else ""
+        raise UserError(f"no trial was trained to its end{reasons}", where="the campaign ended")
     gain = "" if status.baseline_value is None else f", {status.best_value - status.baseline_value:+.4f} over baseline"
     say(
         f"{status.finished} trials complete, {status.pruned} pruned, {status.failed} failed; "
@@ -163,12 +182,15 @@ def _print_estimate(found: "Estimate", campaign: "Campaign") -> None:
 @app.command()
 def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     """Train the best trial as the final two-stage model and evaluate it, once, on the test split."""
+    from analysis.trials import load_trials, lost_files
     from core.files import CampaignFolder
     from core.tables import scorecard_tables
     from search.retrain import find_winner
     from search.retrain import retrain as train_winner
 
     winner = find_winner(CampaignFolder(folder))
+    for path in lost_files(CampaignFolder(folder), load_trials(CampaignFolder(folder))):
+        say(f"{path} is missing or torn; the winner is that of the study all the same", style="yellow")
     recipe = winner.config.recipe
     say(
         f"trial {winner.number} (validation {winner.value:.4f}) in two stages: "
@@ -176,11 +198,21 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     )
     if winner.was_single_stage:
         say("it was searched as a single stage; the campaign's default split is used", style="yellow")
+    _require_same_features(winner.config, CampaignFolder(folder))
     features = open_features(winner.config, with_test=True)
-    card = train_winner(winner, features, output_dir, on_epoch=print_epoch)
-    for table in scorecard_tables(card):
+    final = train_winner(winner, features, output_dir, on_epoch=print_epoch)
+    for table in scorecard_tables(final.card):
         console.print(table)
-    say(f"the final model is {card.checkpoint}")
+    told = f"validation {winner.config.objective} {final.value:.4f}; trial {winner.number} had {winner.value:.4f}"
+    say(told, style="yellow" if final.value < winner.value else None)
+    say(f"the final model is {final.card.checkpoint}")
+
+
+def _require_same_features(config: "TrainConfig", folder: "CampaignFolder") -> None:
+    from core.fingerprint import plan_features
+    from search.campaign import CampaignFeatures, extraction_variant, require_same_features
+
+    require_same_features(CampaignFeatures({extraction_variant(config): plan_features(config).parts}), folder)
 
 
 def main() -> None:

@@ -2,18 +2,15 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from core.config import Integer, Number, Section, Seed, TrainConfig, load_config, parse
+from core.config import Integer, Number, Objective, Section, Seed, TrainConfig, config_hash, load_config, parse
 from core.errors import UserError
-from core.places import require_place
-from core.records import RETRIEVAL_KEYS
+from core.places import absolute_path, require_place
 from core.yaml_files import load_yaml
 from search.space import Space
-
-OBJECTIVES = ("recall_mean", *RETRIEVAL_KEYS)
 
 
 class Limits(Section):
@@ -107,8 +104,7 @@ class StudyConfig(Section):
 
 def _absolute_storage(place: str, info: ValidationInfo) -> str:
     """A URI stays as it is; a folder becomes absolute like every path of a file."""
-    base = (info.context or {}).get("base")
-    return place if "://" in place or base is None else str((base / Path(place).expanduser()).resolve())
+    return place if "://" in place else str(absolute_path(Path(place), info))
 
 
 StoragePlace = Annotated[str, BeforeValidator(require_place), AfterValidator(_absolute_storage)]
@@ -132,7 +128,7 @@ class Campaign(Section):
     train: Annotated[TrainConfig, BeforeValidator(_read_baseline)]
     """The baseline: trial 0, and every value that is not searched. A file, or the settings themselves."""
     objective: str = "recall_mean"
-    """The metric to raise: best epoch, validation split."""
+    """The metric to raise: best epoch of the last stage, validation split."""
     limits: Limits = Limits()
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
@@ -167,14 +163,21 @@ class Campaign(Section):
     def _is_a_metric(cls, objective: str) -> str:
         if "loss" in objective:
             raise ValueError("a loss cannot be the objective, since searched loss weights would lower it for nothing")
-        if objective not in OBJECTIVES:
-            raise ValueError(f"the objective must be one of {', '.join(OBJECTIVES)}")
+        if objective not in get_args(Objective):
+            raise ValueError(f"the objective must be one of {', '.join(get_args(Objective))}")
         return objective
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> Self:
+        if self.train.objective not in ("recall_mean", self.objective):
+            raise ValueError(f"objective is {self.objective}, but train.objective is {self.train.objective}")
+        return self
 
     @property
     def base(self) -> TrainConfig:
-        """The baseline."""
-        return self.train
+        """The baseline, scored by the campaign's objective."""
+        same = self.train.objective == self.objective
+        return self.train if same else self.train.with_overrides({"objective": self.objective})
 
     def with_limits(self, *, trials: int | None, hours: float | None) -> Self:
         """A copy with the limits that are given."""
@@ -195,6 +198,11 @@ def load_campaign(path: Path) -> Campaign:
     except UserError as error:
         raise UserError(str(error), where=path) from None
     return campaign
+
+
+def settings_hash(campaign: Campaign) -> str:
+    """Of all that may not change after the campaign started: everything but its limits."""
+    return config_hash(campaign, exclude={"limits"}, exclude_defaults=True)
 
 
 def changed_keys(started: Campaign, now: Campaign) -> list[str]:

@@ -4,15 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.leaderboard import rank
-from analysis.trials import load_trials
-from core.config import TrainConfig, load_config
+from analysis.trials import load_trials, trial_parameters
+from core.config import RecipeConfig, TrainConfig, config_hash
 from core.errors import UserError
 from core.features import Features
 from core.files import CampaignFolder, write_json
-from core.records import Scorecard
+from core.records import Scorecard, best_epoch
 from core.runs import OnEpoch, run_two_stage
 from core.scorecard import measure
 from search.config import load_campaign
+from search.restore import trial_config
 
 DEFAULT_STAGE_SPLIT = 3 / 8
 """The methodology's: 3 epochs of 8 align. Used where neither the winner nor the baseline has two stages."""
@@ -30,26 +31,52 @@ class Winner:
 
 
 def find_winner(folder: CampaignFolder) -> Winner:
-    """The best trial of a campaign, as a two-stage configuration.
+    """The best complete trial of a campaign, as a two-stage configuration; value and settings are those of the study.
 
     Raises:
-        UserError: the campaign has no finished trial, or too few epochs for two stages.
+        UserError: the campaign has no complete trial, or too few epochs for two stages.
     """
     campaign = load_campaign(folder.campaign)
-    best = rank(load_trials(folder), by=campaign.objective).iloc[0]
-    config = load_config(folder.trial(int(best["number"])).config)
-    recipe, base = config.recipe, campaign.base.recipe
-    single = not 0 < recipe.stage1_epochs < recipe.epochs
+    table = rank(load_trials(folder), by=campaign.objective)
+    complete = table[table["state"] == "complete"]
+    if complete.empty:
+        raise UserError("no trial was trained to its end", where=folder.root, how="run crossmodal search on")
+    best = complete.iloc[0]
+    config = trial_config(campaign, trial_parameters(folder, int(best["number"])))
+    if config_hash(config) != best["config_hash"]:
+        raise UserError(f"trial {best['number']} ran with other settings than the study tells", where=folder.root)
+    single = not 0 < config.recipe.stage1_epochs < config.recipe.epochs
     if single:
-        if recipe.epochs < 2:
-            raise UserError("one epoch cannot be split into two stages", where=folder.root, how="search with more")
-        split = base.stage1_epochs or round(recipe.epochs * DEFAULT_STAGE_SPLIT)
-        split = min(max(1, split), recipe.epochs - 1)
-        config = config.with_overrides({"recipe.stage1_epochs": split, "recipe.stage2_lr_scale": base.stage2_lr_scale})
-    return Winner(int(best["number"]), float(best[campaign.objective]), config, single)
+        config = in_two_stages(config, campaign.base.recipe, where=folder.root)
+    return Winner(int(best["number"]), float(best["value"]), config, single)
 
 
-def retrain(winner: Winner, features: Features, output: Path, *, on_epoch: OnEpoch = lambda metrics: None) -> Scorecard:
+def in_two_stages(config: TrainConfig, base: RecipeConfig, *, where: Path) -> TrainConfig:
+    """A single-stage configuration, split as the baseline is.
+
+    Raises:
+        UserError: one epoch cannot be split; names `where`.
+    """
+    epochs = config.recipe.epochs
+    if epochs < 2:
+        raise UserError("one epoch cannot be split into two stages", where=where, how="search with more")
+    split = min(max(1, base.stage1_epochs or round(epochs * DEFAULT_STAGE_SPLIT)), epochs - 1)
+    return config.with_overrides({"recipe.stage1_epochs": split, "recipe.stage2_lr_scale": base.stage2_lr_scale})
+
+
+@dataclass(frozen=True, slots=True)
+class FinalModel:
+    """The retrained winner."""
+
+    value: float
+    """The campaign's objective on validation, of the epoch that was kept; comparable with the winner's."""
+    card: Scorecard
+    """On the test split."""
+
+
+def retrain(
+    winner: Winner, features: Features, output: Path, *, on_epoch: OnEpoch = lambda metrics: None
+) -> FinalModel:
     """Train the final two-stage model and measure it, once, on the test split.
 
     Writes what `run_two_stage` writes, and metrics.json, the scorecard.
@@ -58,8 +85,9 @@ def retrain(winner: Winner, features: Features, output: Path, *, on_epoch: OnEpo
         features: opened with the test split.
     """
     assert features.test is not None, "the caller opens the test split"
-    best = run_two_stage(winner.config, features, output, on_epoch=on_epoch).stage2.best
+    stage2 = run_two_stage(winner.config, features, output, on_epoch=on_epoch).stage2
+    objective = winner.config.objective
     name = str(output / "stage2" / "checkpoint_best.pth")
-    card = measure(best, features, name=name, rerank=winner.config.evaluation.k_test).scorecard
+    card = measure(stage2.best, features, name=name, rerank=winner.config.evaluation.k_test).scorecard
     write_json(output / "metrics.json", {"trial": winner.number, **card.to_json()})
-    return card
+    return FinalModel(float(getattr(best_epoch(stage2.history, objective), objective)), card)

@@ -100,14 +100,13 @@ def _crash_reason(trial: Trial) -> str:
 
 
 def run_session(
-    book: SessionBook, campaign: Campaign, storage: Storage, *, number: int, slots: int, reuse_actors: bool
+    book: SessionBook, campaign: Campaign, storage: Storage, *, name: str, slots: int, reuse_actors: bool
 ) -> signal.Signals | None:
     """Run trials until the ledger has no more to give, or until SIGINT or SIGTERM.
 
-    Ray's files are removed afterwards, unless trials were interrupted, which continue from their checkpoints next time.
-
     Args:
-        number: of this session.
+        name: of this session's folder in the storage.
+        slots: trials at once.
     Returns:
         The signal that stopped the session; None if none did.
     """
@@ -124,7 +123,7 @@ def run_session(
             trial_dirname_creator=_trial_folder_name,
         ),
         run_config=tune.RunConfig(
-            name=str(number),
+            name=name,
             storage_path=storage.root,
             verbose=0,
             callbacks=[watch],
@@ -136,8 +135,6 @@ def run_session(
     with _stop_signals(book) as received:
         tuner.fit()
         book.close()
-    if not received:
-        storage.clear()
     return received[0] if received else None
 
 

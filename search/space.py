@@ -18,6 +18,7 @@ from search.dimensions import KINDS, Choice, Condition, Dimension, IntRange, is_
 SWITCH = ".on"
 NOT_SEARCHED = {
     "data": "all trials must see the same data",
+    "objective": "all trials must be scored alike",
     "seed": "the best seed is luck, not a setting; see crossmodal confirm",
     "evaluation": "it does not change training",
     "features.backbone": "a campaign compares adapters on one backbone",

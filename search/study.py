@@ -1,38 +1,39 @@
-"""The ledger of a campaign: one open Optuna study, the lock that makes this process its only writer, and its limits.
+"""The ledger of a campaign: one open Optuna study, bound to the campaign, and its limits.
 
-The study outlives every session of Ray. A trial left RUNNING by a dead driver would repel the sampler for good, so it
-is told FAIL and put back in the queue before anything is asked.
+The study outlives every session of Ray, and is the one source of what a trial scored. A trial left RUNNING by a dead
+driver would repel the sampler for good, so it is told FAIL and put back in the queue before anything is asked.
 """
 
 import hashlib
 import json
 import math
-import os
-import socket
+import secrets
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from analysis.trials import open_database
+from analysis.trials import open_database, open_journal
 from core.config import Scalar, TrainConfig, config_hash
 from core.errors import UserError
-from core.files import CampaignFolder, drop_torn_line, read_json, write_json
-from search.config import Campaign
+from core.files import CampaignFolder, drop_torn_line
+from core.records import EpochMetrics
+from search.config import Campaign, settings_hash
 from search.pruner import AshaPruner
 
 STALE = "stale"
 """Reason of a trial whose driver died; it is retried and counts for nothing."""
+BASELINE = 0
+"""Number of the first trial, which runs the campaign's base configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,8 @@ class PlannedTrial:
 
     number: int
     config: TrainConfig
-    retry_of: int | None
-    """The trial of a dead driver that this one repeats."""
+    lineage: list[int]
+    """Interrupted trials that this one continues, the last one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class TrialOutcome:
     state: Literal["complete", "pruned", "failed"]
     value: float | None
     """Objective of the best epoch."""
-    best_epoch: int | None
+    best: EpochMetrics | None
+    """That epoch; kept in the study, which is the one source of figures."""
     reason: str | None
     """Why it failed."""
     seconds: float
@@ -73,18 +75,16 @@ class Counts:
 
 
 class Ledger:
-    """Context manager: holds the lock and the study. The only writer of both."""
+    """Context manager over the study. Its only writer: the caller holds the campaign's folder (core.ownership)."""
 
-    def __init__(self, campaign: Campaign, folder: CampaignFolder) -> None:
+    def __init__(self, campaign: Campaign, folder: CampaignFolder, identity: str, fingerprints: Sequence[str]) -> None:
         self._campaign = campaign
         self._folder = folder
-        self._lock = FileLock(folder.lock, thread_local=False)
+        self._binding = {"id": identity, "settings": settings_hash(campaign), "features": list(fingerprints)}
         self._open_trials: dict[int, Trial] = {}
 
     def __enter__(self) -> Self:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._folder.root.mkdir(parents=True, exist_ok=True)
-        self._acquire()
         self._study = optuna.create_study(
             storage=self._open_storage(),
             study_name=self._campaign.name,
@@ -92,12 +92,14 @@ class Ledger:
             load_if_exists=True,
             pruner=_build_pruner(self._campaign),
         )
-        self._study.set_user_attr("sessions", self.session + 1)
+        self._bind()
+        self._require_trials_of(len(self._study.get_trials(deepcopy=False)))
+        self._study.set_user_attr("sessions", [*self.sessions, f"{self.session + 1:04d}-{secrets.token_hex(4)}"])
         self._study.sampler = _build_sampler(self._campaign, [self.session, len(self._study.trials)])
         self._started = time.monotonic()
         self._hours_before = float(self._study.user_attrs.get("hours", 0.0))
         if not self._study.trials:
-            self._study.enqueue_trial(self._campaign.space.baseline(self._campaign.base))
+            self.enqueue(self._campaign.space.baseline(self._campaign.base))
         return self
 
     def __exit__(
@@ -108,9 +110,6 @@ class Ledger:
                 self._study.set_user_attr("hours", self.hours)
         except StorageInternalError as lost:
             error = lost
-        finally:
-            self._folder.driver.unlink(missing_ok=True)
-            self._lock.release()
         if isinstance(error, StorageInternalError):
             raise UserError(
                 "the database of the study no longer answers",
@@ -121,7 +120,12 @@ class Ledger:
     @property
     def session(self) -> int:
         """Number of this session, from 1."""
-        return int(self._study.user_attrs.get("sessions", 0))
+        return len(self.sessions)
+
+    @property
+    def sessions(self) -> list[str]:
+        """Names of all sessions, this one last; no other campaign has a session of the same name."""
+        return list(self._study.user_attrs.get("sessions", []))
 
     @property
     def hours(self) -> float:
@@ -160,13 +164,17 @@ class Ledger:
     def stop_reason(self) -> str | None:
         """Why the campaign must stop before its limits: too many failures in a row, grouped by reason."""
         limit = self._campaign.max_failed_trials
-        ended = [trial for trial in self._ended() if trial.user_attrs.get("session") == self.session]
+        ended = [trial for trial in self.ended() if trial.user_attrs.get("session") == self.session]
         last = sorted(ended, key=lambda trial: trial.datetime_complete or 0)[-limit:]
         if len(last) < limit or any(trial.state != TrialState.FAIL for trial in last):
             return None
-        reasons = Counter(str(trial.user_attrs.get("reason")) for trial in last)
-        grouped = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
-        return f"{limit} trials failed in a row ({grouped})"
+        return f"{limit} trials failed in a row ({_grouped_reasons(last)})"
+
+    @property
+    def failures(self) -> str | None:
+        """All failures, grouped by reason; None without any."""
+        failed = [trial for trial in self.ended() if trial.state == TrialState.FAIL]
+        return _grouped_reasons(failed) if failed else None
 
     def reconcile(self) -> list[int]:
         """Tell the trials that a dead driver left RUNNING, put each back in the queue, and return their numbers."""
@@ -184,12 +192,17 @@ class Ledger:
     def _retry(self, trial: FrozenTrial) -> None:
         """Marked, queued again and only then told: a kill between the steps loses nothing and runs nothing twice."""
         if trial.number not in self._retried():
-            self._study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
+            origin = trial.user_attrs.get("origin", trial.number)
+            self._study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number, "origin": origin})
         self._set_attributes(trial._trial_id, reason=STALE)
         self._study.tell(trial.number, state=TrialState.FAIL)
 
     def _retried(self) -> set[int]:
         return {trial.user_attrs.get("retry_of", -1) for trial in self._study.get_trials(deepcopy=False)}
+
+    def enqueue(self, parameters: Mapping[str, Scalar]) -> None:
+        """Have a trial with these parameters asked for next, after those that are in the queue already."""
+        self._study.enqueue_trial(dict(parameters))
 
     def ask(self) -> PlannedTrial | None:
         """The next trial; None once a limit is reached."""
@@ -199,7 +212,15 @@ class Ledger:
         config = self._campaign.base.with_overrides(self._campaign.space.suggest(trial, self._campaign.base))
         self._open_trials[trial.number] = trial
         self._set_attributes(trial._trial_id, session=self.session, config_hash=config_hash(config))
-        return PlannedTrial(trial.number, config, trial.user_attrs.get("retry_of"))
+        return PlannedTrial(trial.number, config, self._lineage(trial.number))
+
+    def _lineage(self, number: int) -> list[int]:
+        """The trials that this one retries, one before the other, the last one first."""
+        trials = self._study.get_trials(deepcopy=False)
+        found: list[int] = []
+        while (number := trials[number].user_attrs.get("retry_of", -1)) >= 0:
+            found.append(number)
+        return found
 
     def record(self, number: int, epoch: int, value: float) -> None:
         """Note the objective of an epoch (from 0)."""
@@ -207,17 +228,19 @@ class Ledger:
 
     def should_stop(self, number: int) -> bool:
         """Whether the pruner gives the trial up. Never the baseline, since all others are compared with it."""
-        return number not in self._baseline_numbers() and self._open_trials[number].should_prune()
+        trial = self._open_trials[number]
+        return trial.user_attrs.get("origin", number) != BASELINE and bool(trial.should_prune())
 
     def tell(self, number: int, outcome: TrialOutcome) -> None:
         """Note how a trial ended. A complete one is told with its best epoch; no finite value is a failure."""
         trial = self._open_trials.pop(number)
         finite = outcome.value is not None and math.isfinite(outcome.value)
-        reason = outcome.reason or (None if finite else f"the objective is {outcome.value}")
+        unscored = not finite and outcome.state == "complete"
+        reason = outcome.reason or (f"the objective is {outcome.value}" if unscored else None)
         self._set_attributes(
             trial._trial_id,
             best_value=outcome.value if finite else None,
-            best_epoch=outcome.best_epoch,
+            best=None if outcome.best is None else outcome.best.to_json(),
             reason=reason,
             seconds=outcome.seconds,
         )
@@ -239,53 +262,68 @@ class Ledger:
 
     def best(self) -> tuple[int, float] | None:
         """Number and value of the best complete trial."""
-        complete = [trial for trial in self._ended() if trial.state == TrialState.COMPLETE]
-        best = max(complete, key=lambda trial: trial.value or -math.inf, default=None)
-        return None if best is None or best.value is None else (best.number, best.value)
+        complete = [trial for trial in self.ended() if trial.state == TrialState.COMPLETE]
+        best = max(complete, key=_value, default=None)
+        return None if best is None else (best.number, _value(best))
 
     def baseline_value(self) -> float | None:
-        """Value of trial 0, or of its retry."""
-        trials = self._study.get_trials(deepcopy=False)
-        values = [trials[number].user_attrs.get("best_value") for number in self._baseline_numbers()]
-        return next((float(value) for value in values if value is not None), None)
+        """Value of trial 0, or of the one that continued it after interruptions."""
+        ended = [trial for trial in self.ended() if trial.user_attrs.get("origin", trial.number) == BASELINE]
+        return next((_value(trial) for trial in ended if trial.state == TrialState.COMPLETE), None)
 
-    def _baseline_numbers(self) -> list[int]:
-        """Trial 0 and whatever retried it."""
-        numbers = [0]
-        for trial in self._study.get_trials(deepcopy=False):
-            if trial.user_attrs.get("retry_of") in numbers:
-                numbers.append(trial.number)
-        return numbers
-
-    def _ended(self) -> list[FrozenTrial]:
+    def ended(self) -> list[FrozenTrial]:
+        """Trials that are complete, pruned or failed; those of dead drivers are left out."""
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         trials = self._study.get_trials(deepcopy=False, states=states)
         return [trial for trial in trials if trial.user_attrs.get("reason") != STALE]
 
-    def _set_attributes(self, trial_id: int, **attributes: Scalar | None) -> None:
+    def _set_attributes(self, trial_id: int, **attributes: Scalar | dict[str, Any] | None) -> None:
         for name, value in attributes.items():
             if value is not None:
                 self._study._storage.set_trial_user_attr(trial_id, name, value)
 
-    def _acquire(self) -> None:
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            holder = read_json(self._folder.driver) if self._folder.driver.exists() else {}
+    def _bind(self) -> None:
+        """A study belongs to one campaign, told by its folder's id, its features and all settings that may not change.
+
+        Another campaign of the same name would take over its trials as its own.
+        """
+        bound = self._study.user_attrs.get("campaign")
+        if bound is None and not self._study.user_attrs and not self._study.get_trials(deepcopy=False):
+            self._study.set_user_attr("campaign", self._binding)
+            return
+        variable = self._campaign.study.url_variable
+        where = self._folder.journal if variable is None else f"the database behind {variable}"
+        if not isinstance(bound, dict) or bound.get("id") != self._binding["id"]:
             raise UserError(
-                f"process {holder.get('pid', '?')} on {holder.get('host', '?')} is working on this campaign",
-                where=self._folder.root,
-                how="wait for it, or stop it first",
-            ) from None
-        write_json(self._folder.driver, {"pid": os.getpid(), "host": socket.gethostname()})
+                f"the study {self._campaign.name} belongs to another campaign, or to another program",
+                where=where,
+                how="give this campaign another name, or continue the other one from its own folder",
+            )
+        if bound != self._binding:
+            raise UserError(
+                "was started with other settings or features than campaign.yaml and features.json tell",
+                where=where,
+                how="restore those files, or choose another --output-dir",
+            )
+
+    def _require_trials_of(self, known: int) -> None:
+        """A study that was lost and begun anew would write over the trials of the old one."""
+        if lost := [path for path in self._folder.trials() if int(path.name) >= known]:
+            raise UserError(
+                f"the study knows {known} trials, but the folder holds {lost[-1].name}",
+                where=lost[-1].parent,
+                how="restore study.journal, or start the campaign in another --output-dir",
+            )
 
     def _open_storage(self) -> BaseStorage:
         if variable := self._campaign.study.url_variable:
             return open_database(variable)
-        self._mend_journal()
-        return JournalStorage(JournalFileBackend(str(self._folder.journal)))
+        if not self._folder.journal.exists():
+            self._require_trials_of(0)
+        self._repair_journal()
+        return open_journal(self._folder.journal)
 
-    def _mend_journal(self) -> None:
+    def _repair_journal(self) -> None:
         """We hold the campaign, so a journal lock can only be a dead driver's (Optuna would wait 30 s for it), and a
         torn last line what it was writing; the next line would be appended to it and lost with it.
         """
@@ -293,6 +331,16 @@ class Ledger:
             path.unlink()
         if self._folder.journal.exists():
             drop_torn_line(self._folder.journal)
+
+
+def _grouped_reasons(trials: Iterable[FrozenTrial]) -> str:
+    reasons = Counter(str(trial.user_attrs.get("reason")) for trial in trials)
+    return "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
+
+
+def _value(trial: FrozenTrial) -> float:
+    """Of a complete trial; a finite one always has it."""
+    return -math.inf if trial.value is None else float(trial.value)
 
 
 def _build_sampler(campaign: Campaign, progress: list[int]) -> BaseSampler:

@@ -60,7 +60,11 @@ def _train_and_report(payload: dict[str, Any]) -> None:
             tune.report(row, checkpoint=tune.Checkpoint.from_directory(folder))
         last_sent = time.monotonic()
 
-    train(config, features, report, resume_from=_last_checkpoint(payload))
+    resume_from = _last_checkpoint(payload)
+    if resume_from is not None and resume_from.epoch == config.recipe.epochs - 1:
+        report(resume_from.history[-1], resume_from)  # trained to its end before its driver or worker died
+        return
+    train(config, features, report, resume_from=resume_from)
 
 
 @cache

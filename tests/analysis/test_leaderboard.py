@@ -17,7 +17,7 @@ def trials(*rows: dict[str, Any]) -> pd.DataFrame:
         {
             "number": number,
             "state": "complete",
-            "retry_of": None,
+            "origin": number,
             "recall_mean": 0.1,
             **dict.fromkeys(RETRIEVAL_KEYS, 0.1),
             "best_epoch": 2,
@@ -51,7 +51,7 @@ def test_failed_trials_are_left_out_and_pruned_ones_take_part() -> None:
 
 def test_gains_count_from_the_retry_of_a_baseline_that_died() -> None:
     died = {"state": "failed", "recall_mean": math.nan}
-    table = rank(trials(died, {"recall_mean": 0.4, "retry_of": 0}, {"recall_mean": 0.6}))
+    table = rank(trials(died, {"recall_mean": 0.4, "origin": 0}, {"recall_mean": 0.6}))
     assert table["gain_over_baseline"].tolist() == pytest.approx([0.2, 0.0])
 
 

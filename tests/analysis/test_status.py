@@ -10,6 +10,7 @@ import pytest
 from analysis.status import read_standing
 from core.errors import UserError
 from core.files import CampaignFolder
+from core.ownership import HOLDER
 from tests.commands import CommandLine
 
 
@@ -32,11 +33,11 @@ def test_a_finished_campaign_has_its_counts_and_nobody_at_work(campaign: Campaig
 
 def test_the_driver_is_named_and_a_dead_one_is_called_gone(campaign: CampaignFolder) -> None:
     holder = {"pid": os.getpid(), "host": socket.gethostname()}
-    campaign.driver.write_text(json.dumps(holder))
+    (campaign.root / HOLDER).write_text(json.dumps(holder))
     assert read_standing(campaign).driver == f"process {os.getpid()} on {socket.gethostname()}"
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
-    campaign.driver.write_text(json.dumps(holder | {"pid": dead.pid}))
+    (campaign.root / HOLDER).write_text(json.dumps(holder | {"pid": dead.pid}))
     assert "which is gone" in read_standing(campaign).driver
 
 

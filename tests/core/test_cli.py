@@ -130,6 +130,20 @@ ANNOTATIONS: dict[str, tuple[Callable[[Path, Path], str], str]] = {
         lambda demo, tmp: break_record(demo, tmp, lambda r: r["bboxes"].__setitem__(0, [0.1, 0.2, 0.3])),
         "record 2",
     ),
+    "half a surrogate pair": (
+        lambda demo, tmp: break_record(demo, tmp, lambda r: r.update(caption="\ud83d")),
+        "record 2",
+    ),
+    "pixels": (
+        lambda demo, tmp: break_record(demo, tmp, lambda r: r["bboxes"].__setitem__(0, [30, 20, 100, 80])),
+        "looks like pixels",
+    ),
+    "another image of the same image_id": (
+        lambda demo, tmp: break_record(demo, tmp, lambda r: r.update(image="train/0001/image-00.jpeg")),
+        "record 2 (0000/image-00.jpeg): names the image",
+    ),
+    "nested deeply": (lambda demo, tmp: "[" * 100_000, "is nested too deeply"),
+    "a key given twice": (lambda demo, tmp: '[{"image_id": "a", "image_id": "b"}]', "the key image_id is given twice"),
     "out of the image root": (
         lambda demo, tmp: break_record(demo, tmp, lambda r: r.update(image="../../etc/passwd")),
         "record 2",
@@ -156,6 +170,34 @@ def test_a_mistake_in_the_annotations_names_file_and_record(
     assert len(outcome.err.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "store").exists() or not any((tmp_path / "store").glob("*/manifest.json"))
+
+
+def test_what_is_no_mistake_but_unusual_is_said_once(
+    crossmodal: CommandLine, config: Path, demo: Path, tmp_path: Path
+) -> None:
+    records = read_json(demo / "train.json")
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(record["image_id"] for record in records))}
+    (tmp_path / "train.json").write_text(json.dumps([{**r, "image_id": numbers[r["image_id"]]} for r in records]))
+    edited(config, lambda content: content["data"].update(train_annotations=str(tmp_path / "train.json")))
+    said = "image_id without a folder, so that its image is a building of its own, 36 times"
+    assert said in crossmodal("features", "extract", "--config", config).out
+    assert said not in crossmodal("features", "info", "--config", config).out
+
+
+def test_a_check_is_readable_in_forty_columns(
+    crossmodal: CommandLine, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    records = [{**record, "image_id": None} for record in read_json(demo / "train.json")]
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    outcome = crossmodal("data", "check", tmp_path / "train.json", "--image-root", demo / "images")
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    table = lines[lines.index(str(tmp_path / "train.json")) + 1 :]
+    assert all(len(line) <= 40 and "…" not in line for line in table)
+    assert any("captions" in line and "108" in line for line in table)
+    words = " ".join(word for line in table for word in line.split() if word.isalpha() or word == "image_id")
+    assert "absent image_id replaced by the path of the image" in words
 
 
 def test_a_backbone_that_is_no_internvl_is_refused(

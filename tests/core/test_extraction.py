@@ -7,11 +7,11 @@ import torch
 
 from core.backbone import FrozenBackbone, load_backbone
 from core.config import TrainConfig
-from core.data import open_image
 from core.errors import UserError
 from core.extraction import encode_here, extract_features
 from core.features import FeatureStore
 from core.fingerprint import FeaturePlan, plan_features
+from core.images import open_image
 
 
 @pytest.fixture

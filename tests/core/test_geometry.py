@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from transformers.loss.loss_for_object_detection import generalized_box_iou
 
-from core.geometry import RELATIONS, cxcywh_to_xyxy, paired_giou, paired_iou, relation_of
+from core.geometry import RELATIONS, clamped, corners_of, paired_giou, paired_iou, relation_of
 from tests.strategies import boxes
 
 
@@ -22,9 +22,11 @@ def test_iou_is_symmetric_and_at_most_one(a: list[float], b: list[float]) -> Non
     assert paired_iou(first, first).item() == pytest.approx(1)
 
 
-def test_corners_are_clamped_to_the_picture() -> None:
-    corners = cxcywh_to_xyxy(torch.tensor([0.9, 0.5, 0.4, 0.2]))
-    torch.testing.assert_close(corners, torch.tensor([0.7, 0.4, 1.0, 0.6]))
+def test_corners_are_clamped_to_the_image() -> None:
+    corners = corners_of(0.9, 0.5, 0.4, 0.2)
+    assert corners == pytest.approx((0.7, 0.4, 1.1, 0.6))
+    assert clamped(corners) == pytest.approx((0.7, 0.4, 1.0, 0.6))
+    assert clamped((-0.5, -0.1, 2.0, 0.0)) == (0.0, 0.0, 1.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from core.config import TrainConfig
 from core.features import Features
-from core.records import EpochMetrics, Evaluation, Interval, Receipt
+from core.records import EpochMetrics, Evaluation, Interval, Receipt, best_epoch
 from core.training import train
 
 
@@ -33,3 +33,25 @@ def test_an_evaluation_keeps_its_intervals() -> None:
 def test_records_are_free_of_torch() -> None:
     code = "import sys, core.records; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def epochs(*scores: tuple[int, float, float]) -> list[EpochMetrics]:
+    """(stage, recall_mean, t2i_r1) of each epoch."""
+    rows = []
+    for number, (stage, recall, t2i) in enumerate(scores):
+        figures = {field.name: 1 for field in dataclasses.fields(EpochMetrics)}
+        rows.append(EpochMetrics(**{**figures, "epoch": number, "stage": stage, "recall_mean": recall, "t2i_r1": t2i}))
+    return rows
+
+
+def test_an_epoch_of_alignment_never_wins_once_the_joint_stage_has_begun() -> None:
+    history = epochs((1, 0.9, 0.9), (1, 0.8, 0.8), (2, 0.3, 0.1), (2, 0.4, 0.2), (2, 0.2, 0.3))
+    assert best_epoch(history, "recall_mean").epoch == 3
+    assert best_epoch(history[:3], "recall_mean").epoch == 2
+    assert best_epoch(history[:2], "recall_mean").epoch == 0
+
+
+def test_the_objective_decides_and_the_first_of_equals_wins() -> None:
+    history = epochs((2, 0.4, 0.1), (2, 0.4, 0.3), (2, 0.2, 0.3))
+    assert best_epoch(history, "recall_mean").epoch == 0
+    assert best_epoch(history, "t2i_r1").epoch == 1

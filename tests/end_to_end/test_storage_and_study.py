@@ -127,6 +127,9 @@ def test_the_study_lives_in_postgresql_and_its_password_in_no_file(
     for path in folder.root.rglob("*"):
         if path.is_file():
             assert PASSWORD.encode() not in path.read_bytes(), path
+    another = run("search", campaign, "--output-dir", tmp_path / "another", cwd=tmp_path, extra=url)
+    assert another.code == 2
+    assert "the study small belongs to another campaign" in another.err
     unset = run("status", folder.root, cwd=tmp_path)
     assert unset.code == 2
     assert "CROSSMODAL_STUDY_URL is not set" in unset.err

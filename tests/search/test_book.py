@@ -4,15 +4,18 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
-from core.checkpoints import save_checkpoint
+from core.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from core.config import TrainConfig, load_config
 from core.features import Features
 from core.files import CampaignFolder, read_json, read_json_lines
+from core.records import EpochMetrics
 from core.tracking import NoTracker
 from core.training import TrainResult, train
 from search.book import SessionBook
@@ -27,7 +30,7 @@ class Session:
     def __init__(self, campaign: Campaign, folder: CampaignFolder, ledger: Ledger, features: Features) -> None:
         self.folder, self.ledger, self.features = folder, ledger, features
         self.changes = 0
-        self.storage = Storage(str(folder.sessions))
+        self.storage = Storage(str(folder.sessions / "test-id"))
         self.book = SessionBook(
             campaign, folder, ledger, self.storage, NoTracker(), lambda config: "planted", self._count
         )
@@ -57,12 +60,13 @@ def session(
         pruner={"kind": "none"},
     )
     folder = CampaignFolder(folder_of)
-    with Ledger(campaign, folder) as ledger:
+    folder.root.mkdir()
+    with Ledger(campaign, folder, "id", ["planted"]) as ledger:
         yield Session(campaign, folder, ledger, planted_features)
 
 
 def reasons(session: Session) -> list[str | None]:
-    return [trial.user_attrs.get("reason") for trial in session.ledger._ended()]
+    return [trial.user_attrs.get("reason") for trial in session.ledger.ended()]
 
 
 def test_a_trial_that_ends_well_leaves_all_its_files(session: Session) -> None:
@@ -162,7 +166,7 @@ def test_a_stopping_book_hands_out_nothing_and_puts_running_trials_back(session:
     assert session.ledger.counts().ended == 0
     again = session.ledger.ask()
     assert again is not None
-    assert (again.retry_of, again.config) == (0, result.last.config)
+    assert (again.lineage, again.config) == ([0], result.last.config)
 
 
 def test_a_retry_takes_up_the_epochs_of_the_trial_that_died(
@@ -171,8 +175,8 @@ def test_a_retry_takes_up_the_epochs_of_the_trial_that_died(
     kept = []
     train(small_config, planted_features, lambda metrics, checkpoint: kept.append(checkpoint))
     half = kept[1]
-    save_checkpoint(session.folder.sessions / "1" / "0000" / "checkpoint_000001" / CHECKPOINT_NAME, half)
-    torn = session.folder.sessions / "1" / "0000" / "checkpoint_000002" / CHECKPOINT_NAME
+    save_checkpoint(Path(session.storage.root) / "1" / "0000" / "checkpoint_000001" / CHECKPOINT_NAME, half)
+    torn = Path(session.storage.root) / "1" / "0000" / "checkpoint_000002" / CHECKPOINT_NAME
     torn.parent.mkdir()
     torn.write_bytes(b"half")
     session.book.close()
@@ -195,3 +199,102 @@ def test_a_trial_that_says_nothing_for_too_long_is_named_once(
     assert session.book.silent() == []
     session.book.finish("a", None, crash="killed")
     assert reasons(session) == ["no report for 3600 s"]
+
+
+def kept_checkpoints(config: TrainConfig, features: Features) -> list[Checkpoint]:
+    kept: list[Checkpoint] = []
+    train(config, features, lambda metrics, checkpoint: kept.append(checkpoint))
+    return kept
+
+
+def leave(session: Session, ray_session: str, number: int, checkpoint: Checkpoint) -> None:
+    place = Path(session.storage.root) / ray_session / f"{number:04d}" / "checkpoint_000000"
+    save_checkpoint(place / CHECKPOINT_NAME, checkpoint)
+
+
+def test_a_retry_of_a_retry_takes_up_the_latest_checkpoint_of_all_of_them(
+    session: Session, small_config: TrainConfig, planted_features: Features
+) -> None:
+    """The trial in between was killed before its first checkpoint."""
+    kept = kept_checkpoints(small_config, planted_features)
+    leave(session, "1", 0, kept[1])
+    leave(session, "1", 7, kept[2])
+    session.book.close()
+    second = session.book.next_trial("b")
+    assert second is not None
+    session.book.close()
+    third = session.book.next_trial("c")
+    assert third is not None
+    taken_up = session.storage.read_checkpoint(third["resume_from"])
+    assert taken_up is not None
+    assert taken_up.epoch == 1
+
+
+def test_a_trial_that_was_trained_to_its_end_before_its_driver_died_is_not_trained_again(
+    session: Session, small_config: TrainConfig, planted_features: Features
+) -> None:
+    last = kept_checkpoints(small_config, planted_features)[-1]
+    leave(session, "1", 0, last)
+    session.book.close()
+    again = session.book.next_trial("b")
+    assert again is not None
+    row = {"metrics": json.dumps(last.history[-1].to_json()), "receipt": json.dumps(last.receipt.to_json())}
+    assert session.book.record("b", row) is False
+    session.book.finish("b", last, crash=None)
+    assert session.ledger.best() == (1, max(metrics.recall_mean for metrics in last.history))
+
+
+def two_stages(history: list[EpochMetrics], *stages: int) -> list[EpochMetrics]:
+    """The earlier, the better: what a score by any epoch would choose."""
+    return [
+        replace(metrics, stage=stage, recall_mean=0.9 - metrics.epoch / 10)
+        for metrics, stage in zip(history, stages, strict=False)
+    ]
+
+
+@pytest.fixture
+def staged(
+    campaign_of: Callable[..., Campaign], folder_of: Path, small_config: TrainConfig, planted_features: Features
+) -> Iterator[Session]:
+    """Two epochs of alignment, two joint ones."""
+    config = small_config.with_overrides({"recipe.stage1_epochs": 2}).model_dump(mode="json")
+    space = {"optimizer.weight_decay": {"log": [1e-4, 0.3]}}
+    campaign = campaign_of(train=config, space=space, pruner={"kind": "none"})
+    folder = CampaignFolder(folder_of)
+    folder.root.mkdir()
+    with Ledger(campaign, folder, "id", ["planted"]) as ledger:
+        yield Session(campaign, folder, ledger, planted_features)
+
+
+def test_a_two_stage_trial_is_scored_by_its_joint_stage_alone(staged: Session) -> None:
+    last = staged.train().last
+    last = replace(last, history=two_stages(last.history, 1, 1, 2, 2))
+    receipt = json.dumps(last.receipt.to_json())
+    for metrics in last.history:
+        staged.book.record("a", {"metrics": json.dumps(metrics.to_json()), "receipt": receipt})
+    staged.book.finish("a", last, crash=None)
+    assert staged.ledger.best() == (0, pytest.approx(0.7))
+    (trial,) = staged.ledger.ended()
+    assert trial.user_attrs["best"] == last.history[2].to_json()
+    kept = load_checkpoint(staged.folder.trial(0).best_checkpoint)
+    assert kept.epoch == kept.best_epoch == 2
+
+
+def test_a_trial_given_up_before_its_joint_stage_has_no_score(staged: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = staged.train().last
+    row = {"receipt": json.dumps(last.receipt.to_json())}
+    (metrics,) = two_stages(last.history, 1)
+    monkeypatch.setattr(staged.ledger, "should_stop", lambda number: True)
+    assert staged.book.record("a", row | {"metrics": json.dumps(metrics.to_json())}) is True
+    staged.book.finish("a", None, crash=None)
+    (trial,) = staged.ledger.ended()
+    assert (trial.state, trial.user_attrs.get("best_value")) == (TrialState.PRUNED, None)
+    assert "reason" not in trial.user_attrs
+
+
+def test_a_trial_that_ends_before_its_last_epoch_fails_with_its_reason(session: Session) -> None:
+    result = session.train()
+    row = {"metrics": json.dumps(result.history[0].to_json()), "receipt": json.dumps(result.receipt.to_json())}
+    session.book.record("a", row)
+    session.book.finish("a", result.last, crash=None)
+    assert reasons(session) == ["ended after 1 of 4 epochs"]

@@ -1,13 +1,33 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core.config import TrainConfig
+from core.data import NO_RELATION, ImageRecord, Region
 from core.errors import UserError
 from core.files import CampaignFolder
-from search.campaign import FeatureFingerprints, claim, extraction_variant, extraction_variants
+from core.fingerprint import FingerprintParts
+from search.campaign import (
+    CampaignFeatures,
+    advance,
+    claim,
+    extraction_variant,
+    extraction_variants,
+    keep_features,
+    require_regions,
+    require_same_features,
+)
 from search.config import Campaign, load_campaign
+
+
+def made_of(config: TrainConfig, **changes: Any) -> FingerprintParts:
+    wanted = config.features
+    parts = FingerprintParts("weights", wanted.image_size, wanted.max_tokens, wanted.dtype, "data")
+    return replace(parts, **changes)
+
 
 Build = Callable[..., Campaign]
 
@@ -35,6 +55,76 @@ def test_every_searched_extraction_gets_features_of_its_own(campaign_of: Build, 
     }
     variants = extraction_variants(campaign_of(space=space), base)
     assert len({extraction_variant(config) for config in variants}) == 4
-    fingerprints = FeatureFingerprints({extraction_variant(config): str(n) for n, config in enumerate(variants)})
+    features = CampaignFeatures({extraction_variant(config): made_of(config) for config in variants})
     wanted = base.with_overrides({"features.max_tokens": 50, "features.dtype": "bfloat16", "model.dropout": 0.4})
-    assert fingerprints(wanted) == "1"
+    assert features.fingerprint(wanted) == made_of(wanted).fingerprint
+    assert len(features.fingerprints) == 4
+
+
+def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(campaign_of: Build, folder_of: Path) -> None:
+    folder = CampaignFolder(folder_of)
+    (folder_of / "trials").mkdir(parents=True)
+    (folder_of / "trials" / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="holds trials, which crossmodal did not write"):
+        advance(campaign_of(), folder, CampaignFeatures({}))
+    assert [str(path.relative_to(folder_of)) for path in sorted(folder_of.rglob("*"))] == [
+        "trials",
+        "trials/thesis.tex",
+    ]
+
+
+def features_of(base: TrainConfig, **changes: Any) -> CampaignFeatures:
+    return CampaignFeatures({extraction_variant(base): made_of(base, **changes)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"data": "other"}, "the annotations or images changed since the campaign started"),
+        ({"backbone": "other"}, "the backbone's files changed since"),
+        ({"version": 99, "data": "other"}, "the annotations or images and the version of extraction changed"),
+    ],
+)
+def test_features_stay_those_that_the_campaign_started_with(
+    base: TrainConfig, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    folder = CampaignFolder(tmp_path)
+    keep_features(features_of(base), folder)
+    keep_features(features_of(base), folder)
+    with pytest.raises(UserError, match=told):
+        require_same_features(features_of(base, **changes), folder)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", '{"a": 1}', "{}", '{"448 px, 128 tokens, float32": {}}'])
+def test_a_damaged_note_of_the_features_is_one_line(base: TrainConfig, tmp_path: Path, content: str) -> None:
+    folder = CampaignFolder(tmp_path)
+    folder.features.write_text(content)
+    with pytest.raises(UserError) as refused:
+        keep_features(features_of(base), folder)
+    assert len(str(refused.value).splitlines()) == 1
+    assert folder.features.read_text() == content
+
+
+def record(*relations: int) -> ImageRecord:
+    regions = tuple(Region("a roof", (0.1, 0.1, 0.5, 0.5), relation) for relation in relations)
+    return ImageRecord(Path("a.jpeg"), "1/a.jpeg", "1", ("a caption",), regions)
+
+
+@pytest.mark.parametrize(
+    ("records", "refused"),
+    [
+        ([record()], "loss.box and loss.spatial would change nothing, since the training data hold no boxes"),
+        ([record(NO_RELATION)], "loss.spatial would change nothing, since the training data hold no relations"),
+        ([record(), record(NO_RELATION, 2)], None),
+    ],
+)
+def test_weights_without_anything_to_learn_are_not_searched(
+    campaign_of: Build, records: list[ImageRecord], refused: str | None
+) -> None:
+    weights = {name: {"uniform": [0.0, 1.0]} for name in ("loss.box", "loss.spatial", "loss.itc")}
+    campaign = campaign_of(space=weights)
+    if refused is None:
+        require_regions(campaign, records)
+        return
+    with pytest.raises(UserError, match=refused):
+        require_regions(campaign, records)

@@ -17,6 +17,7 @@ def status(finished: int, *, running: int = 1, best: float | None = 0.4) -> Camp
         best_value=best,
         baseline_value=0.35 if best else None,
         stop_reason=None,
+        failures=None,
     )
 
 

@@ -4,12 +4,14 @@ from pathlib import Path
 import pytest
 
 from analysis.leaderboard import rank
+from analysis.status import read_standing
 from analysis.trials import load_trials
 from core.cli import open_features
-from core.config import dump_yaml, load_config
+from core.config import dump_yaml
 from core.errors import UserError
 from core.files import CampaignFolder, read_json
-from search.retrain import find_winner, retrain
+from search.config import load_campaign
+from search.retrain import find_winner, in_two_stages, retrain
 
 
 def copy_of(campaign: CampaignFolder, tmp_path: Path) -> CampaignFolder:
@@ -23,20 +25,32 @@ def test_the_winner_is_the_first_of_the_leaderboard(finished_campaign: CampaignF
     assert (winner.number, winner.value) == (best["number"], best["recall_mean"])
 
 
-def test_a_single_stage_winner_is_split_as_the_campaign_does(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
+def test_a_single_stage_winner_is_split_as_the_campaign_does(finished_campaign: CampaignFolder) -> None:
+    campaign = load_campaign(finished_campaign.campaign)
+    single = campaign.base.with_overrides({"recipe.stage1_epochs": 0})
+    split = in_two_stages(single, campaign.base.recipe, where=finished_campaign.root)
+    assert (split.recipe.stage1_epochs, split.recipe.epochs) == (1, 3)
+
+
+def test_the_winner_and_its_settings_are_those_of_the_study_whatever_became_of_its_files(
+    finished_campaign: CampaignFolder, tmp_path: Path
+) -> None:
     folder = copy_of(finished_campaign, tmp_path)
-    trial = folder.trial(find_winner(folder).number)
-    trial.config.write_text(dump_yaml(load_config(trial.config).with_overrides({"recipe.stage1_epochs": 0})))
-    winner = find_winner(folder)
-    assert winner.was_single_stage
-    assert winner.config.recipe.stage1_epochs == 1
+    best = find_winner(finished_campaign)
+    files = folder.trial(best.number)
+    files.metrics.unlink()
+    files.best_checkpoint.unlink()
+    files.config.write_text(dump_yaml(best.config.with_overrides({"recipe.stage1_epochs": 0})))
+    assert find_winner(folder) == best
+    assert read_standing(folder).best == (best.number, best.value)
 
 
 def test_the_final_model_is_measured_on_the_test_split(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
     winner = find_winner(finished_campaign)
     features = open_features(winner.config, with_test=True)
-    card = retrain(winner, features, tmp_path)
-    evaluation = card.find("building", reranked=False)
+    final = retrain(winner, features, tmp_path)
+    assert winner.was_single_stage or final.value == winner.value
+    evaluation = final.card.find("building", reranked=False)
     assert evaluation.split == "test"
     assert features.test is not None
     assert evaluation.queries_image == len(features.test.images)

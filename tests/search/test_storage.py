@@ -57,7 +57,7 @@ def test_a_trials_checkpoints_are_found_read_and_cleared(
     (torn,) = storage.checkpoints_of(8)
     assert storage.read_checkpoint(torn) is None
     assert storage.checkpoints_of(9) == []
-    storage.clear()
+    storage.clear(["1"])
     assert storage.checkpoints_of(7) == []
 
 
@@ -76,3 +76,47 @@ def test_a_place_that_cannot_be_written_is_one_line_without_secrets(tmp_path: Pa
     with pytest.raises(UserError) as refused:
         Storage("nowhere://bucket/x?secret_key=hidden").require_writable()
     assert "hidden" not in str(refused.value).replace(str(refused.value.what), "")
+
+
+def test_only_the_sessions_of_this_campaign_are_removed(storage: Storage) -> None:
+    """The place is the user's: other files, other campaigns and unknown sessions stay."""
+    first, second = (Storage.of_campaign(storage.root, "demo", identity) for identity in ("aa", "bb"))
+    put(storage, "thesis", b"mine")
+    for campaign in (first, second):
+        campaign.require_writable()
+        put(campaign, "0001-x/0000/checkpoint_000000", b"")
+    put(first, "notes", b"mine")
+    first.clear(["0001-x", "0002-never"])
+    assert first.checkpoints_of(0) == []
+    assert len(second.checkpoints_of(0)) == 1
+    assert content(storage, "thesis") == content(first, "notes") == b"mine"
+    second.clear(["0001-x"])
+    assert content(storage, "thesis") == b"mine"
+    filesystem, root = fs.FileSystem.from_uri(storage.root)
+    left = filesystem.get_file_info(fs.FileSelector(root))
+    assert {info.base_name for info in left} == {"thesis", "demo-aa"}
+
+
+def content(storage: Storage, place: str) -> bytes:
+    filesystem, root = fs.FileSystem.from_uri(storage.root)
+    with filesystem.open_input_stream(f"{root}/{place}/{CHECKPOINT_NAME}") as stream:
+        return bytes(stream.read())
+
+
+def test_a_number_in_the_place_itself_is_no_trial(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "0007"))
+    put(storage, "1/0003/checkpoint_000000", b"")
+    assert storage.checkpoints_of(7) == []
+    assert len(storage.checkpoints_of(3)) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "root"),
+    [
+        ("/data/store/", "/data/store/demo-aa"),
+        ("s3://bucket/prefix?region=x/y", "s3://bucket/prefix/demo-aa?region=x/y"),
+        ("/odd?name", "/odd?name/demo-aa"),
+    ],
+)
+def test_a_campaign_works_in_a_folder_of_its_own(place: str, root: str) -> None:
+    assert Storage.of_campaign(place, "demo", "aa").root == root
