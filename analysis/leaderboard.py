@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from core.config import load_yaml
 from core.errors import UserError
 from core.files import CampaignFolder, read_json
 from core.records import RETRIEVAL_KEYS, Evaluation, Scorecard
+from core.yaml_files import load_yaml
 
 SHOWN = ("rank", "number", "state", "recall_mean", "gain_over_baseline", *RETRIEVAL_KEYS, "best_epoch", "seconds")
 OFFICIAL_DIRECTIONS = {"txt": "t2i", "img": "i2t"}

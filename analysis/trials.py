@@ -28,10 +28,11 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import ConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.config import Section, load_yaml, parse
+from core.config import Section, parse
 from core.errors import UserError
 from core.files import CampaignFolder, TrialFolder, read_json, read_json_lines
 from core.records import RETRIEVAL_KEYS, Receipt
+from core.yaml_files import load_yaml
 
 STATES = {
     TrialState.COMPLETE: "complete",

@@ -45,7 +45,7 @@ def synth(
     out: Annotated[Path, typer.Argument(help="Folder to draw into; made if it is missing.")],
     buildings: Annotated[int, typer.Option(min=2, help="Training buildings.")] = 400,
     images_per_building: Annotated[int, typer.Option(min=1, help="Pictures of each.")] = 6,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Draw a synthetic data set in GeoText-1652 format, and a tiny random InternVL to go with it."""
     from core.synthetic import write_synthetic_dataset

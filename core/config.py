@@ -4,28 +4,27 @@ A YAML file holds only what differs from the defaults below. Modules never see t
 functions unpack them into plain numbers. Whoever adds a field adds a docstring under it.
 """
 
-import difflib
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     Strict,
     ValidationError,
-    ValidationInfo,
     model_validator,
 )
 
 from core.errors import UserError
+from core.places import BackboneName, FilePath
+from core.yaml_files import dump_plain, load_yaml
 
 Scalar = str | int | float | bool
 Fusion = Literal["concat", "interaction"]
@@ -36,29 +35,19 @@ Positives = Literal["image", "building"]
 Objective = Literal["recall_mean", "t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10"]
 
 
-def _refuse_boolean(value: object) -> object:
+def _require_number(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("a number is needed, not true or false")
+    if isinstance(value, str):
+        raise ValueError("a number is needed, like 10, 0.5 or 1e-4")
     return value
 
 
-def _absolute_path(path: Path, info: ValidationInfo) -> Path:
-    """Relative paths in a file are relative to that file: workers run in other folders."""
-    base = (info.context or {}).get("base")
-    return (base / path.expanduser()).resolve() if base is not None else path
-
-
-def _absolute_backbone(name: str, info: ValidationInfo) -> str:
-    """`./x`, `../x`, `/x` and `~/x` are folders; anything else is a hub id."""
-    if not name.startswith((".", "/", "~")):
-        return name
-    return str(_absolute_path(Path(name), info))
-
-
 Integer = Annotated[int, Strict()]
-Number = Annotated[float, BeforeValidator(_refuse_boolean)]
-FilePath = Annotated[Path, AfterValidator(_absolute_path)]
-BackboneName = Annotated[str, AfterValidator(_absolute_backbone)]
+Number = Annotated[float, BeforeValidator(_require_number)]
+Weight = Annotated[Number, Field(ge=0.0, le=1e6)]
+Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
+"""Numpy takes 32 bits; an epoch's seed, about 200,000 times as large (`core.training`), fits torch's 64."""
 
 
 class Section(BaseModel):
@@ -80,43 +69,43 @@ class ModelConfig(Section):
     """Dropout after the adapters' ReLU."""
     fusion: Fusion = "interaction"
     """What the heads see: [v; t] or [v; t; v⊙t; |v−t|]. The first cannot model matching (docs/methodology.md)."""
-    temperature: Number = Field(default=0.07, gt=0.0, le=1.0)
-    """Start value of the learned contrastive temperature."""
+    temperature: Number = Field(default=0.07, ge=0.001, le=1.0)
+    """Start value of the learned contrastive temperature, in the range to which training clips it."""
 
 
 class LossConfig(Section):
     """Weights of the four losses; 0 switches a loss off. Only ratios to `itc` matter."""
 
-    itc: Number = Field(default=1.0, ge=0.0)
+    itc: Weight = 1.0
     """Image-text contrastive."""
-    itm: Number = Field(default=1.0, ge=0.0)
+    itm: Weight = 1.0
     """Image-text matching, with hard negatives."""
-    box: Number = Field(default=0.1, ge=0.0)
+    box: Weight = 0.1
     """Box regression of a region sentence."""
-    spatial: Number = Field(default=0.1, ge=0.0)
+    spatial: Weight = 0.1
     """Spatial relation of a region to the first region of its image."""
-    giou: Number = Field(default=0.0, ge=0.0)
+    giou: Weight = 0.0
     """Weight of 1 − GIoU inside the box loss, beside L1."""
     positives: Positives = "building"
     """Which pairs of a batch count as matching: the same image, or any image of the same building."""
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
-        if self.itc == 0 and self.itm == 0:
-            raise ValueError("itc and itm are both 0, so nothing would train retrieval")
+        if max(self.itc, self.itm) < 1e-6:
+            raise ValueError("itc and itm are both 0 or next to it, so nothing would train retrieval")
         return self
 
 
 class OptimizerConfig(Section):
     """AdamW with a linear schedule."""
 
-    learning_rate: Number = Field(default=1e-3, gt=0.0, le=1.0)
+    learning_rate: Number = Field(default=1e-3, ge=1e-12, le=1.0)
     """Peak learning rate."""
-    weight_decay: Number = Field(default=0.01, ge=0.0)
-    """Decoupled weight decay."""
+    weight_decay: Number = Field(default=0.01, ge=0.0, le=10.0)
+    """Decoupled weight decay: each step takes rate × weight_decay off every weight."""
     warmup_ratio: Number = Field(default=0.1, ge=0.0, lt=1.0)
     """Share of a stage's steps in which the rate rises linearly from 0."""
-    batch_size: Integer = Field(default=512, ge=2)
+    batch_size: Integer = Field(default=512, ge=2, le=65536)
     """Image-caption pairs a step; also the number of contrastive candidates."""
     cuda_graph: bool = True
     """On a GPU record the step once and replay it; false runs it operation by operation."""
@@ -125,11 +114,11 @@ class OptimizerConfig(Section):
 class RecipeConfig(Section):
     """How long to train and where the stages split."""
 
-    epochs: Integer = Field(default=8, ge=1)
-    """Passes over the training captions, both stages together."""
-    stage1_epochs: Integer = Field(default=0, ge=0)
+    epochs: Integer = Field(default=8, ge=1, le=100_000)
+    """Passes over the training captions, both stages together; more would draw the seeds of another run."""
+    stage1_epochs: Integer = Field(default=0, ge=0, le=100_000)
     """Epochs of alignment (ITC + ITM) before the joint stage; 0 is single-stage."""
-    stage2_lr_scale: Number = Field(default=1.0, gt=0.0, le=10.0)
+    stage2_lr_scale: Number = Field(default=1.0, ge=1e-6, le=10.0)
     """Learning rate of the joint stage over that of the first; only used when stage1_epochs > 0."""
 
     @model_validator(mode="after")
@@ -150,7 +139,7 @@ class DataConfig(Section):
     """Folder that the `image` paths of the annotations start from."""
     validation_fraction: Number = Field(default=0.1, gt=0.0, lt=1.0)
     """Share of the training buildings held out for validation."""
-    split_seed: Integer = 0
+    split_seed: Seed = 0
     """Which buildings are held out."""
 
 
@@ -158,7 +147,8 @@ class FeaturesConfig(Section):
     """What the frozen backbone computes, once, and which of it a run reads."""
 
     backbone: BackboneName = "OpenGVLab/InternVL3-1B-hf"
-    """Hub id, or a folder (beginning with ./, ../ or /) in transformers format."""
+    """A folder in transformers format, or a hub id. A name that is a folder, seen from the file, is that folder; one
+    that begins with `.`, `/` or `~` is never a hub id."""
     store: FilePath = Path("output/features")
     """Folder of feature stores; each lies in a sub-folder named by its fingerprint."""
     image_size: Integer = Field(default=448, ge=28, le=4032)
@@ -169,7 +159,7 @@ class FeaturesConfig(Section):
     """Arithmetic of the frozen backbone; features are stored as float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the backbone and the adapters run."""
-    micro_batch: Integer = Field(default=32, ge=1)
+    micro_batch: Integer = Field(default=32, ge=1, le=65536)
     """Pictures or texts in one pass of the backbone; halved when memory runs out."""
     image_pooling: ImagePooling = "mean"
     """One vector a picture: the CLS token, or the mean of the patch tokens."""
@@ -186,7 +176,7 @@ class FeaturesConfig(Section):
 class EvaluationConfig(Section):
     """How `train --evaluate` measures."""
 
-    k_test: Integer = Field(default=256, ge=0)
+    k_test: Integer = Field(default=256, ge=0, le=10_000_000)
     """Best candidates re-ranked by the matching head, clipped to the gallery; 0 for none."""
 
 
@@ -202,7 +192,7 @@ class TrainConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     objective: Objective = "recall_mean"
     """The validation metric that decides which epoch of the last stage a run is scored by and keeps."""
-    seed: Integer = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seeds weights, batches, dropout and hard negatives."""
 
     @model_validator(mode="before")
@@ -226,10 +216,10 @@ class TrainConfig(Section):
         return parse(TrainConfig, content, where="overrides")
 
 
-SectionT = TypeVar("SectionT", bound=Section)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-def parse(kind: type[SectionT], content: object, *, where: object, base: Path | None = None) -> SectionT:
+def parse(kind: type[ModelT], content: object, *, where: object, base: Path | None = None) -> ModelT:
     """Validate plain YAML content as a section.
 
     Args:
@@ -239,11 +229,13 @@ def parse(kind: type[SectionT], content: object, *, where: object, base: Path | 
         UserError: names the place, the key and, for an unknown key, the nearest valid one.
     """
     if not isinstance(content, dict):
-        raise UserError("must be a mapping of settings", where=where)
+        raise UserError(f"must be a mapping of settings, not {shown(content)}", where=where)
     try:
         return kind.model_validate(content, context={"base": base})
     except ValidationError as error:
         raise UserError(_first_problem(kind, error), where=where) from None
+    except UserError as error:  # in another file that this one names
+        raise UserError(str(error), where=where) from None
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -252,30 +244,15 @@ def load_config(path: Path) -> TrainConfig:
     Raises:
         UserError: names the file, the key and the nearest valid key.
     """
-    return parse(TrainConfig, load_yaml(path), where=path, base=path.resolve().parent)
-
-
-def load_yaml(path: Path) -> Any:
-    """Read a YAML file; an empty one is an empty mapping."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise UserError("there is no such file", where=path) from None
-    except IsADirectoryError:
-        raise UserError("is a folder, not a YAML file", where=path) from None
-    except UnicodeDecodeError:
-        raise UserError("is not UTF-8 text", where=path) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise UserError(f"{place}is not valid YAML ({problem})", where=path) from None
-    return {} if content is None else content
+    content = load_yaml(path)
+    if isinstance(content, dict) and {"train", "space"} <= content.keys():
+        raise UserError("is a campaign, not a training configuration", where=path, how="name the file in its train")
+    return parse(TrainConfig, content, where=path, base=path.resolve().parent)
 
 
 def dump_yaml(section: Section) -> str:
     """The section as YAML, every value written out."""
-    return yaml.safe_dump(section.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+    return dump_plain(section.model_dump(mode="json", by_alias=True))
 
 
 def config_hash(config: Section, *, exclude: set[str] | None = None, exclude_defaults: bool = False) -> str:
@@ -293,19 +270,61 @@ def config_hash(config: Section, *, exclude: set[str] | None = None, exclude_def
 def dotted_keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every setting of a section as a dotted path, e.g. 'loss.itm'."""
     for name, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from dotted_keys(field.annotation, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}"
+            yield f"{prefix}{field.alias or name}"
 
 
-def unknown_key(path: str, kind: type[BaseModel]) -> str:
-    """The line that says a key is no setting and names the nearest one."""
-    keys = list(dotted_keys(kind))
-    keys += sorted({key.split(".")[0] for key in keys if "." in key})
-    by_last_word = [key for key in keys if key.split(".")[-1] == path.split(".")[-1]]
-    nearest = by_last_word or difflib.get_close_matches(path, keys, n=1, cutoff=0.4)
-    return f"{path} is not a setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
+def accepts(path: str, value: object) -> bool:
+    """Whether a setting of TrainConfig may have this value, whatever the others are."""
+    place = tuple(path.split("."))
+    content = value
+    for name in reversed(place):
+        content = {name: content}
+    try:
+        TrainConfig.model_validate(content)
+    except ValidationError as error:
+        return all(problem["loc"] != place for problem in error.errors())
+    return True
+
+
+def unknown_key(path: str, kind: type[BaseModel], sections: Iterable[str] = ()) -> str:
+    """The line that says a key is no setting, and names a similar one, or those that stand in its place.
+
+    Args:
+        sections: that may be meant, too.
+    """
+    settings = list(dotted_keys(kind))
+    if inside := [key for key in settings if key.startswith(f"{path}.")]:
+        return f"{path} is not a setting but a section; its settings are {', '.join(inside)}"
+    problem = f"{path if path.strip().isprintable() and 0 < len(path.strip()) <= 80 else shown(path)} is not a setting"
+    if near := _near(path[:80], settings, sections):
+        return f"{problem}; did you mean {' or '.join(near)}?"
+    section = path.rpartition(".")[0]
+    beside = [key for key in settings if section and key.startswith(f"{section}.")]
+    return f"{problem}; known are {', '.join(beside or dict.fromkeys(key.split('.')[0] for key in settings))}"
+
+
+def _near(path: str, settings: list[str], sections: Iterable[str]) -> list[str]:
+    """The same last word anywhere; else the most similar name beside it, or a very similar one elsewhere."""
+    path = path.lower().replace("-", "_")
+    section, _, word = path.rpartition(".")
+    if same := [key for key in settings if key.rpartition(".")[2] == word]:
+        return same[:2]
+    found: list[tuple[float, str]] = []
+    for key in [*settings, *sections]:
+        place, _, name = key.rpartition(".")
+        likeness = _likeness(word, name)
+        if place != section and key in settings:
+            likeness = max(likeness, _likeness(path, key))
+        if likeness >= (0.6 if place == section else 0.8):
+            found.append((likeness, key))
+    return [max(found)[1]] if found else []
+
+
+def _likeness(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other).ratio()
 
 
 def _set_dotted(content: dict[str, Any], path: str, value: Scalar) -> None:
@@ -318,33 +337,45 @@ def _set_dotted(content: dict[str, Any], path: str, value: Scalar) -> None:
     target[name] = value
 
 
+_MESSAGES = {
+    "missing": "is missing; write it",
+    "model_type": "must be a mapping of settings",
+    "dict_type": "must be a mapping of settings",
+    "list_type": "must be a list",
+    "path_type": "must be the name of a file or folder, in quotes where it looks like a number",
+    "string_type": "must be a text, in quotes where it looks like a number",
+}
+"""In the place of pydantic's own."""
+
+
 def _first_problem(kind: type[BaseModel], error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return unknown_key(path, kind)
-    message = problem["msg"].removeprefix("Value error, ")
-    if isinstance(problem["input"], Scalar | None):
-        message = f"{message}, not {problem['input']!r}"
+        return _unknown_in_file(path, kind)
+    message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    if isinstance(problem["input"], Scalar | None) or problem["type"].endswith("_type"):
+        message = f"{message}, not {shown(problem['input'])}"
     return f"{path}: {message}" if path else message
 
 
-class _Loader(yaml.SafeLoader):
-    """Without two surprises of PyYAML: a repeated key keeps only the last value, and `off` and `on` are booleans."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
+def _unknown_in_file(path: str, kind: type[BaseModel]) -> str:
+    settings = list(dotted_keys(kind))
+    if path in settings:
+        *sections, name = path.split(".")
+        nested = "".join(f"{section}: {{" for section in sections) + f"{name}: …" + "}" * len(sections)
+        return f"{path} is one key here, but {name} stands inside of {'.'.join(sections)}: write {nested}"
+    return unknown_key(path, kind, {key[: key.rindex(".")] for key in settings if "." in key})
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false|True|False)$"), list("tfTF"))
+def shown(value: object) -> str:
+    """A value as an error tells it: short, on one line, and without the password that a URL may hold."""
+    if value is None:
+        return "null"
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return "the URL given" if isinstance(value, str) and "://" in value else _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60

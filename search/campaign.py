@@ -15,10 +15,10 @@ from core.tracking import Tracker, build_tracker
 from search.book import SessionBook
 from search.cluster import connect, count_slots
 from search.config import Campaign, changed_keys, load_campaign
+from search.dimensions import Choice
 from search.preflight import preflight, preflight_here
 from search.restore import restore_files
 from search.session import run_session
-from search.space import Choice
 from search.storage import Storage
 from search.study import Ledger
 

@@ -6,13 +6,14 @@ a setting may depend on another one (`when`), in which case it is only drawn whe
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import optuna
-from pydantic import Field, RootModel, model_validator
+from pydantic import RootModel, model_validator
 
-from core.config import Integer, Number, Scalar, Section, TrainConfig, dotted_keys, parse, unknown_key
+from core.config import Scalar, TrainConfig, accepts, dotted_keys, parse, shown, unknown_key
 from core.errors import UserError
+from search.dimensions import KINDS, Choice, Condition, Dimension, IntRange, is_number
 
 SWITCH = ".on"
 NOT_SEARCHED = {
@@ -30,116 +31,6 @@ NOT_SEARCHED = {
 CORNERS_AT_MOST = 4096
 
 
-class Condition(Section):
-    """What another setting's value must fulfil; all of the given bounds."""
-
-    min: Number | None = None
-    """At least this."""
-    max: Number | None = None
-    """At most this."""
-    one_of: list[Scalar] | None = Field(default=None, alias="in")
-    """One of these."""
-
-    def holds(self, value: Scalar) -> bool:
-        if self.one_of is not None and value not in self.one_of:
-            return False
-        if self.min is not None and float(value) < self.min:
-            return False
-        return self.max is None or float(value) <= self.max
-
-
-class _Dimension(Section):
-    when: dict[str, Condition] = {}
-    """Other settings on which it depends."""
-
-
-class _Range(_Dimension):
-    off: bool = False
-    """Adds a switch that sets 0."""
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        raise NotImplementedError
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        low, high = self.bounds
-        if not low < high:
-            raise ValueError(f"the lower bound {low} is not below the upper bound {high}")
-        return self
-
-    def corners(self) -> list[Scalar]:
-        return [*self.bounds, *([0] if self.off else [])]
-
-    def contains(self, value: Scalar) -> bool:
-        low, high = self.bounds
-        return low <= float(value) <= high or (self.off and value == 0)
-
-
-class LogUniform(_Range):
-    """`{log: [low, high]}`: uniform in the logarithm."""
-
-    log: tuple[Number, Number]
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        return self.log
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        if self.log[0] <= 0:
-            raise ValueError(f"a logarithmic range must be above 0, not {self.log[0]}")
-        return self
-
-    def draw(self, trial: optuna.Trial, name: str) -> Scalar:
-        return float(trial.suggest_float(name, *self.log, log=True))
-
-
-class Uniform(_Range):
-    """`{uniform: [low, high]}`."""
-
-    uniform: tuple[Number, Number]
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        return self.uniform
-
-    def draw(self, trial: optuna.Trial, name: str) -> Scalar:
-        return float(trial.suggest_float(name, *self.uniform))
-
-
-class IntRange(_Range):
-    """`{int: [low, high]}`, both included."""
-
-    int_: tuple[Integer, Integer] = Field(alias="int")
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        return self.int_
-
-    def draw(self, trial: optuna.Trial, name: str) -> Scalar:
-        return int(trial.suggest_int(name, *self.int_))
-
-
-class Choice(_Dimension):
-    """`{choice: [a, b, c]}`."""
-
-    choice: Annotated[list[Scalar], Field(min_length=2)]
-
-    def draw(self, trial: optuna.Trial, name: str) -> Scalar:
-        return trial.suggest_categorical(name, self.choice)  # type: ignore[no-any-return]
-
-    def corners(self) -> list[Scalar]:
-        return list(self.choice)
-
-    def contains(self, value: Scalar) -> bool:
-        return value in self.choice
-
-
-Dimension = LogUniform | Uniform | IntRange | Choice
-KINDS: dict[str, type[Dimension]] = {"log": LogUniform, "uniform": Uniform, "int": IntRange, "choice": Choice}
-
-
 class Space(RootModel[dict[str, Any]]):
     """The searched settings of a campaign, in the order in which they are drawn."""
 
@@ -147,6 +38,8 @@ class Space(RootModel[dict[str, Any]]):
 
     @model_validator(mode="after")
     def _parse(self) -> Self:
+        if not self.root:
+            raise ValueError("it searches nothing; give a setting and its range, like loss.itm: {log: [0.1, 10]}")
         parsed = {key: _parse_dimension(key, content) for key, content in self.root.items()}
         self._dimensions = _in_drawing_order(parsed)
         return self
@@ -163,22 +56,40 @@ class Space(RootModel[dict[str, Any]]):
             UserError: a key is no setting or may not be searched, the baseline lies outside of the space, or a
                 corner of the space is not a valid configuration.
         """
-        settings = set(dotted_keys(TrainConfig))
-        for key in [*self.dimensions, *(other for d in self.dimensions.values() for other in d.when)]:
-            if key not in settings:
-                raise UserError(unknown_key(key, TrainConfig), where="space")
+        try:
+            for key, dimension in self.dimensions.items():
+                _require_searchable(key, dimension, setting(base, key))
+            self._check_conditions(base)
+            for overrides in self._extremes():
+                self._check_corner(base, overrides)
+            self._check_baseline(base)
+            for overrides in self._corners():
+                self._check_corner(base, overrides)
+        except UserError as error:
+            raise UserError(str(error), where="space") from None
+
+    def _check_conditions(self, base: TrainConfig) -> None:
         for key, dimension in self.dimensions.items():
-            for frozen, reason in NOT_SEARCHED.items():
-                if key == frozen or key.startswith(f"{frozen}."):
-                    raise UserError(f"{key} is not to be searched: {reason}", where="space")
+            for other, condition in dimension.when.items():
+                value, searched = setting(base, other), self.dimensions.get(other)
+                _require_possible(condition, other, value, where=f"{key}: when {other}")
+                may_stay = searched is None or searched.when  # at the baseline's value
+                if not (searched and searched.can_meet(condition)) and not (may_stay and condition.holds(value)):
+                    raise UserError("never holds", where=f"{key}: when {other}", how="change it, or leave the key out")
+
+    def _check_corner(self, base: TrainConfig, overrides: dict[str, Scalar]) -> None:
+        try:
+            base.with_overrides(overrides)
+        except UserError as error:
+            raise UserError(f"has an invalid corner {overrides}: {error.what}") from None
+
+    def _check_baseline(self, base: TrainConfig) -> None:
+        for key, dimension in self.dimensions.items():
             value = setting(base, key)
             if self._is_drawn(key, base, {}) and not dimension.contains(value):
-                raise UserError(f"{key}: the baseline's value {value} lies outside of the space", where="space")
-        for overrides in self._corners():
-            try:
-                base.with_overrides(overrides)
-            except UserError as error:
-                raise UserError(f"has an invalid corner {overrides}: {error}", where="space") from None
+                raise UserError(
+                    f"{key}: the baseline's value {value} lies outside of the space", how="let the space contain it"
+                )
 
     def suggest(self, trial: optuna.Trial, base: TrainConfig) -> dict[str, Scalar]:
         """Draw the settings whose conditions hold; a switched-off one is 0.
@@ -218,6 +129,11 @@ class Space(RootModel[dict[str, Any]]):
             for other, condition in self.dimensions[key].when.items()
         )
 
+    def _extremes(self) -> Iterator[dict[str, Scalar]]:
+        """Each alone, so that what is wrong with one is told without the others."""
+        for key, dimension in self.dimensions.items():
+            yield from ({key: value} for value in dimension.corners())
+
     def _corners(self) -> Iterator[dict[str, Scalar]]:
         """All combinations of extremes where they are few; else each extreme alone, and in pairs."""
         corners = {key: dimension.corners() for key, dimension in self.dimensions.items()}
@@ -240,13 +156,55 @@ def setting(config: TrainConfig, path: str) -> Scalar:
 
 
 def _parse_dimension(key: str, content: Any) -> Dimension:
+    _require_setting(key, content)
     kinds = [kind for kind in KINDS if isinstance(content, dict) and kind in content]
     if len(kinds) != 1:
-        raise ValueError(f"{key} needs exactly one of log, uniform, int and choice")
+        raise ValueError(f"{key} needs exactly one of log, uniform, int and choice, like {{log: [0.1, 10]}}")
+    if kinds == ["choice"] and "off" in content:
+        raise ValueError(f"{key}: off belongs to a range; put 0 into the choice instead")
     try:
-        return parse(KINDS[kinds[0]], content, where=key)
+        dimension = parse(KINDS[kinds[0]], content, where=key)
     except UserError as error:
         raise ValueError(str(error)) from None
+    if key in dimension.when:
+        raise ValueError(f"{key} depends on itself; remove it from its when")
+    for other in dimension.when:
+        _require_setting(other, None)
+    return dimension
+
+
+def _require_setting(key: str, content: Any) -> None:
+    settings = set(dotted_keys(TrainConfig))
+    if key in settings:
+        return
+    nested = [f"{key}.{name}" for name in content if f"{key}.{name}" in settings] if isinstance(content, dict) else []
+    if nested:
+        raise ValueError(f"{key} is a section; its settings are written in one word here: {nested[0]}: …")
+    raise ValueError(unknown_key(key, TrainConfig))
+
+
+def _require_searchable(key: str, dimension: Dimension, value: Scalar) -> None:
+    for frozen, reason in NOT_SEARCHED.items():
+        if key == frozen or key.startswith(f"{frozen}."):
+            raise UserError(f"{key} is not to be searched: {reason}")
+    if isinstance(dimension, Choice):
+        return
+    if not is_number(value):
+        raise UserError(f"{key} is no number, so it has no range", how="write {choice: [one, other]}")
+    if key.startswith("features."):
+        raise UserError(f"{key} needs features of its own for every value", how="write {choice: [one, other]}")
+    if isinstance(value, int) != isinstance(dimension, IntRange):
+        kind, how = ("a whole number", "int") if isinstance(value, int) else ("a real number", "uniform or log")
+        raise UserError(f"{key} is {kind}", how=f"write {how} for its range, or a choice")
+
+
+def _require_possible(condition: Condition, other: str, value: Scalar, *, where: str) -> None:
+    """A condition must ask for what the other setting can have at all; `value` is its present one."""
+    if (condition.min, condition.max) != (None, None) and not is_number(value):
+        raise UserError(f"{other} is no number, so it has no min or max", where=where, how="write {in: [one, other]}")
+    for wanted in condition.one_of or []:
+        if not accepts(other, wanted):
+            raise UserError(f"{other} can never be {shown(wanted)}", where=where, how="correct or remove it")
 
 
 def _in_drawing_order(dimensions: dict[str, Dimension]) -> dict[str, Dimension]:
@@ -255,6 +213,6 @@ def _in_drawing_order(dimensions: dict[str, Dimension]) -> dict[str, Dimension]:
     while waiting:
         ready = [key for key, d in waiting.items() if not any(other in waiting for other in d.when)]
         if not ready:
-            raise ValueError(f"the conditions of {' and '.join(waiting)} depend on each other")
+            raise ValueError(f"the conditions of {' and '.join(waiting)} depend on each other; remove one of them")
         ordered[ready[0]] = waiting.pop(ready[0])
     return ordered

@@ -1,9 +1,13 @@
+import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from core.config import TrainConfig, config_hash, dotted_keys, dump_yaml, load_config, load_yaml
+from core.config import TrainConfig, accepts, config_hash, dotted_keys, dump_yaml, load_config
 from core.errors import UserError
+from core.yaml_files import dump_plain
 
 
 def write(folder: Path, text: str) -> Path:
@@ -50,7 +54,38 @@ def test_a_rate_that_yaml_reads_as_a_string_is_a_number(tmp_path: Path) -> None:
         ("model: {fusion: sum}", "model.fusion: Input should be 'concat' or 'interaction', not 'sum'"),
         ("seed: 1\nseed: 2", "line 2: is not valid YAML (seed is given twice)"),
         ("seed: [1", "is not valid YAML"),
-        ("- 1", "must be a mapping of settings"),
+        ("- 1", "must be a mapping of settings, not a list"),
+        ("word", "must be a mapping of settings, not 'word'"),
+        ("loss:", "loss: must be a mapping of settings, not null"),
+        ("loss: 3", "loss: must be a mapping of settings, not 3"),
+        ("loss: [3]", "loss: must be a mapping of settings, not a list"),
+        ("lerning_rate_typo: 1", "is not a setting; did you mean optimizer.learning_rate?"),
+        ("zzz: 1", "zzz is not a setting; known are model, loss, optimizer"),
+        ("Loss: {itm: 1}", "Loss is not a setting; did you mean loss?"),
+        ("batch-size: 4", "did you mean optimizer.batch_size?"),
+        ("model: {epochs: 3}", "model.epochs is not a setting; did you mean recipe.epochs?"),
+        ("optimizer: {lr: 1}", "optimizer.lr is not a setting; known are optimizer.learning_rate, optimizer.weight"),
+        ("loss.itm: 0.5", "loss.itm is one key here, but itm stands inside of loss: write loss: {itm: …}"),
+        ("k" * 500 + ": 3", "kkk' is not a setting"),
+        ("optimizer: {weight_decay: '0.1'}", "a number is needed, like 10, 0.5 or 1e-4, not '0.1'"),
+        ("optimizer: {weight_decay: 1:30}", "a number is needed, like 10, 0.5 or 1e-4, not '1:30'"),
+        ("recipe: {epochs: 010}", "recipe.epochs: Input should be a valid integer, not '010'"),
+        ("data: {image_root: 3}", "data.image_root: must be the name of a file or folder, in quotes"),
+        ("data: {image_root: [a]}", "data.image_root: must be the name of a file or folder"),
+        ("data: {image_root: ''}", "data.image_root: the name of a file or folder is needed"),
+        ("data: {image_root: ~nosuchuser/x}", "a path whose ~ belongs to a user of this machine is needed"),
+        ("features: {backbone: 12e5}", "features.backbone: must be a text, in quotes where it looks like a number"),
+        ("features: {backbone: https://user:secret@host}", "is needed, not the URL given"),
+        ("name: a\ntrain: b.yaml\nspace: {}", "is a campaign, not a training configuration"),
+        ("seed: 18446744073709551616", "seed: Input should be less than 4294967296"),
+        ("data: {split_seed: 4294967296}", "data.split_seed: Input should be less than 4294967296"),
+        ("loss: {itm: 1e300}", "loss.itm: Input should be less than or equal to 1000000, not 1e+300"),
+        ("loss: {giou: 1e308}", "loss.giou: Input should be less than or equal to"),
+        ("loss: {itc: 1e-300, itm: 0}", "loss: itc and itm are both 0 or next to it"),
+        ("model: {temperature: 1e-300}", "model.temperature: Input should be greater than or equal to 0.001"),
+        ("optimizer: {weight_decay: 1e30}", "optimizer.weight_decay: Input should be less than or equal to 10,"),
+        ("optimizer: {batch_size: 99999999}", "optimizer.batch_size: Input should be less than or equal to"),
+        ("recipe: {epochs: " + "9" * 40 + "}", "recipe.epochs: Input should be less than or equal to 100000"),
     ],
 )
 def test_a_mistake_names_file_key_and_remedy(tmp_path: Path, text: str, message: str) -> None:
@@ -84,6 +119,28 @@ def test_any_changed_setting_changes_the_hash() -> None:
 def test_an_override_of_no_setting_is_refused(path: str) -> None:
     with pytest.raises(UserError, match=r"is not a setting"):
         TrainConfig().with_overrides({path: 1.0})
+
+
+@pytest.mark.parametrize("key", [key for key in dotted_keys(TrainConfig) if not key.startswith("data.")])
+def test_every_number_has_bounds(key: str) -> None:
+    for absurd in (10**40, -(10**40), 1e300, -1e300, math.inf, math.nan):
+        assert not accepts(key, absurd)
+
+
+def test_a_value_is_accepted_whatever_the_other_settings_are() -> None:
+    assert accepts("recipe.stage1_epochs", 99)
+    assert not accepts("recipe.stage1_epochs", -1)
+    assert accepts("loss.positives", "image")
+    assert not accepts("loss.positives", "picture")
+
+
+def test_the_greatest_seed_trains_its_last_epoch_with_a_seed_that_torch_takes() -> None:
+    import torch
+
+    from core.training import _epoch_seed
+
+    config = TrainConfig().with_overrides({"seed": 2**32 - 1, "recipe.epochs": 100_000})
+    torch.Generator().manual_seed(_epoch_seed(config.seed, 2, config.recipe.epochs - 1))
 
 
 def test_an_override_is_validated() -> None:
@@ -129,5 +186,33 @@ def test_the_stages_by_hand_are_the_stages_of_the_two_stage_run() -> None:
         assert by_hand[1] == stages[1]
 
 
-def test_an_empty_yaml_is_an_empty_mapping(tmp_path: Path) -> None:
-    assert load_yaml(write(tmp_path, "# nothing\n")) == {}
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=["Cs"]))
+    | st.sampled_from(["~x", "$x", "..", "/", "1e4", "010", "a/b", "concat"])
+)  # fmt: skip
+ANYTHING = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("itcm.l"), inner, max_size=3)
+)
+PLACES = [*dotted_keys(TrainConfig), "model", "data", "nothing", "loss.nothing", "loss.itm.x", ""]
+
+
+@given(st.dictionaries(st.sampled_from(PLACES), ANYTHING, max_size=3), st.booleans())
+def test_any_value_anywhere_is_a_configuration_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, object], nested: bool
+) -> None:
+    content: dict[str, object] = {}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        content |= {section: {name: value}} if nested and name else {key: value}
+    path = tmp_path_factory.getbasetemp() / "anything.yaml"
+    path.write_text(dump_plain(content))
+    line = f"{path}: "
+    try:
+        config = load_config(path)
+        path.write_text(dump_yaml(config))
+        assert load_config(path) == config
+    except UserError as error:
+        line = str(error)
+    assert line.startswith(f"{path}: ")
+    assert len(line.splitlines()) == 1
+    assert len(line) < len(str(path)) + 500

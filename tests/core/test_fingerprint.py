@@ -193,4 +193,5 @@ def test_buildings_and_images_that_two_splits_share_are_noted(copy: Path, moved:
     (copy / "train.json").write_text(json.dumps([*train, *again]))
     notes = plan_features(moved).notes
     assert notes.pop("image file in the training and in the validation split, under two image ids") > 0
+    assert notes.pop("image under several image_ids") == len(again)
     assert notes == building

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
-from core.config import TrainConfig, config_hash
+from core.config import TrainConfig, config_hash, parse
 from core.errors import UserError
 from search.space import Space, setting
 from tests.search.conftest import SPACE
@@ -15,7 +15,7 @@ BASE = TrainConfig().with_overrides({"recipe.epochs": 3})
 
 
 def space_of(content: dict[str, Any]) -> Space:
-    return Space.model_validate(content)
+    return parse(Space, content, where="test")
 
 
 @given(st.integers(0, 2**31))
@@ -71,7 +71,24 @@ def test_a_setting_is_drawn_after_those_it_depends_on() -> None:
         ({"optimizer.learning_rate": {"log": [1e-6, 1e-5]}}, "the baseline's value 0.001 lies outside"),
         ({"model.adapter_width": {"choice": [8, 16]}}, "the baseline's value 256 lies outside"),
         ({"optimizer.learning_rate": {"log": [1e-6, 1.0], "off": True}}, "has an invalid corner"),
-        ({"model.adapter_width": {"uniform": [8.0, 512.0]}}, "has an invalid corner"),
+        ({"model.adapter_width": {"uniform": [8.0, 512.0]}}, "model.adapter_width is a whole number; write int"),
+        ({"recipe.epochs": {"log": [1, 8]}}, "recipe.epochs is a whole number; write int for its range, or a choice"),
+        ({"loss.itm": {"int": [1, 3]}}, "loss.itm is a real number; write uniform or log for its range, or a choice"),
+        ({"model.fusion": {"uniform": [0, 1]}}, "model.fusion is no number, so it has no range; write {choice: "),
+        ({"optimizer.cuda_graph": {"int": [0, 1]}}, "optimizer.cuda_graph is no number"),
+        ({"features.max_tokens": {"int": [64, 128]}}, "features.max_tokens needs features of its own for every value"),
+        ({"model.fusion": {"choice": ["concat", "sum"]}}, "{'model.fusion': 'sum'}: model.fusion: Input should be"),
+        ({"model.adapter_width": {"choice": ["64", "256"]}}, "{'model.adapter_width': '64'}: model.adapter_width: Inp"),
+        ({"loss.itm": {"uniform": [0, 1e308]}}, "has an invalid corner {'loss.itm': 1e+308}"),
+        ({"recipe.epochs": {"int": [1, 10**30]}}, "has an invalid corner {'recipe.epochs': 1000000000000000000000"),
+        ({}, "it searches nothing; give a setting and its range, like loss.itm: {log: [0.1, 10]}"),
+        ({"model": 3}, "model is not a setting but a section; its settings are model.adapter_width, "),
+        ({"modle": {"log": [1, 2]}}, "modle is not a setting; known are model, loss"),
+        ({"lossitm": {"log": [1, 2]}}, "lossitm is not a setting; did you mean loss.itm?"),
+        ({"optimizer": {"learning_rate": {"log": [1e-4, 1e-1]}}}, "in one word here: optimizer.learning_rate: …"),
+        ({"loss.itm": 3}, "loss.itm needs exactly one of log, uniform, int and choice, like {log: [0.1, 10]}"),
+        ({"loss.itm": {"choice": [0, 1], "off": True}}, "loss.itm: off belongs to a range; put 0 into the choice"),
+        ({"loss.itm": {"choice": [1, 1.0]}}, "loss.itm: choice: 1.0 is there twice"),
     ],
 )
 def test_a_space_that_does_not_fit_is_refused_before_anything_starts(content: dict[str, Any], message: str) -> None:
@@ -79,6 +96,33 @@ def test_a_space_that_does_not_fit_is_refused_before_anything_starts(content: di
         space_of(content).check(BASE)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ({"model.fuson": {"in": ["concat"]}}, "model.fuson is not a setting; did you mean model.fusion?"),
+        ({"model": {"in": ["concat"]}}, "model is not a setting but a section"),
+        ({"loss.itm": {"min": 1}}, "loss.itm depends on itself"),
+        ({"model.fusion": {"min": 1}}, "model.fusion is no number, so it has no min or max; write {in: [one, other]}"),
+        ({"optimizer.cuda_graph": {"max": 1}}, "optimizer.cuda_graph is no number"),
+        ({"model.fusion": {"in": ["interaction", "sum"]}}, "model.fusion can never be 'sum'; correct or remove it"),
+        ({"recipe.epochs": {"in": [-1]}}, "recipe.epochs can never be -1"),
+        ({"recipe.epochs": {"in": ["3"]}}, "recipe.epochs can never be '3'"),
+        ({"model.fusion": {"in": ["concat"]}}, "loss.itm: when model.fusion: never holds"),
+        ({"recipe.stage1_epochs": {"min": 3}}, "loss.itm: when recipe.stage1_epochs: never holds"),
+        ({"model.dropout": {"in": [0.75]}}, "loss.itm: when model.dropout: never holds"),
+    ],
+)
+def test_a_condition_that_asks_for_the_impossible_is_refused(when: dict[str, Any], message: str) -> None:
+    searched = {key: SPACE[key] for key in ("recipe.stage1_epochs", "model.dropout")}
+    with pytest.raises(UserError) as caught:
+        space_of({**searched, "loss.itm": {"log": [0.1, 10.0], "when": when}}).check(BASE)
+    assert message in str(caught.value)
+
+
+def test_a_condition_on_a_setting_that_stays_as_it_is_may_hold() -> None:
+    space_of({"loss.itm": {"log": [0.1, 10.0], "when": {"model.fusion": {"in": ["interaction"]}}}}).check(BASE)
 
 
 def test_corners_are_tried_in_pairs_where_they_are_too_many_to_combine() -> None:
