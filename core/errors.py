@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this. Imports nothing."""
+"""The exceptions that mean: the user can mend this. Imports nothing."""
 
 
 class UserError(Exception):
@@ -9,3 +9,7 @@ class UserError(Exception):
         remedy = f"; {how}" if how else ""
         super().__init__(f"{place}{what}{remedy}")
         self.what = what
+
+
+class DivergedError(UserError):
+    """A loss, a weight or an output of a model is NaN or infinite."""

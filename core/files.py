@@ -55,6 +55,8 @@ def read_json(path: Path) -> Any:
         raise UserError(f"is not valid JSON ({error.msg} at {place})", where=path) from None
     except UnicodeDecodeError as error:
         raise UserError(f"is not UTF-8 text (byte {error.start})", where=path) from None
+    except (ValueError, RecursionError):  # thousands of digits, or of brackets
+        raise UserError("is not JSON of ours", where=path) from None
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
@@ -79,7 +81,7 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
             return
         try:
             yield json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UserError(f"line {number} is not valid JSON", where=path) from None
 
 

@@ -90,7 +90,11 @@ def advance(
         ledger.reconcile()
         on_status(_status(campaign, ledger))
         tracker = build_tracker(
-            project=campaign.wandb.project, group=campaign.name, mode=campaign.wandb.mode, folder=folder.root
+            project=campaign.wandb.project,
+            group=campaign.name,
+            mode=campaign.wandb.mode,
+            folder=folder.root,
+            identity=folder.root.name,
         )
         storage = Storage(campaign.storage or str(folder.sessions))
         book = SessionBook(

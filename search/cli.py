@@ -165,9 +165,10 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     """Train the best trial as the final two-stage model and evaluate it, once, on the test split."""
     from core.files import CampaignFolder
     from core.tables import scorecard_tables
-    from search.retrain import find_winner
+    from search.retrain import find_winner, require_free_output
     from search.retrain import retrain as train_winner
 
+    require_free_output(output_dir)
     winner = find_winner(CampaignFolder(folder))
     recipe = winner.config.recipe
     say(

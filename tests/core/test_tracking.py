@@ -1,5 +1,7 @@
 """Real offline runs are written and read back from their files."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,17 @@ from core.records import EpochMetrics
 from core.tracking import NoTracker, WandbTracker, build_tracker, resolve_mode
 from core.training import train
 from tests.wandb_files import read_run
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """W&B remembers variables and credentials for as long as a process lives."""
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    wandb.teardown()
+    yield
+    wandb.teardown()
 
 
 @pytest.fixture
@@ -27,7 +40,7 @@ def only_run(folder: Path) -> dict[str, Any]:
 def test_a_run_holds_config_epochs_and_summary(
     tmp_path: Path, history: list[EpochMetrics], small_config: TrainConfig
 ) -> None:
-    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path)
+    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path, identity="0123456789ab")
     tracker.start("trial-0007", small_config.model_dump(mode="json"))
     for metrics in history:
         tracker.epoch("trial-0007", metrics)
@@ -44,7 +57,7 @@ def test_a_run_holds_config_epochs_and_summary(
 
 
 def test_an_interrupted_trial_leaves_a_closed_failed_run(tmp_path: Path, history: list[EpochMetrics]) -> None:
-    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path)
+    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path, identity="0123456789ab")
     tracker.start("a", {})
     tracker.epoch("a", history[0])
     tracker.close()
@@ -60,7 +73,7 @@ def test_trouble_with_the_tracker_is_counted_and_passed_over(
         raise wandb.Error("no disk left")
 
     monkeypatch.setattr(wandb, "init", fail)
-    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path)
+    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path, identity="0123456789ab")
     tracker.start("a", {})
     tracker.start("b", {})
     tracker.epoch("a", history[0])
@@ -93,7 +106,7 @@ def test_offline_unless_a_key_or_the_environment_says_otherwise(
 
 
 def test_a_disabled_tracker_tells_nobody(tmp_path: Path, history: list[EpochMetrics]) -> None:
-    tracker = build_tracker(project="p", group="demo", mode="disabled", folder=tmp_path)
+    tracker = build_tracker(project="p", group="demo", mode="disabled", folder=tmp_path, identity="0123456789ab")
     assert isinstance(tracker, NoTracker)
     tracker.start("a", {})
     tracker.epoch("a", history[0])
