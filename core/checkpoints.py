@@ -14,7 +14,10 @@ from core.files import write_atomically
 from core.records import EpochMetrics, Receipt
 
 ZIP_MAGIC = b"PK\x03\x04"
-FINGERPRINT_SHOWN = 16
+FINGERPRINT_LENGTH = 64
+"""At most."""
+PROBLEM_SHOWN = 200
+"""Characters of what is wrong with a configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ def require_same_features(checkpoint: Checkpoint, fingerprint: str, where: objec
     """Raises UserError if a checkpoint belongs to other features than those of this fingerprint."""
     if checkpoint.fingerprint != fingerprint:
         raise UserError(
-            f"was trained on features {checkpoint.fingerprint[:FINGERPRINT_SHOWN]}, not on {fingerprint}",
+            f"was trained on features {checkpoint.fingerprint}, not on {fingerprint}",
             where=where,
             how="use the same backbone, data and feature settings",
         )
@@ -115,7 +118,7 @@ def _read(content: Any, where: object) -> Checkpoint:
             **others,
         } if not others:
             checkpoint = Checkpoint(
-                config=parse(TrainConfig, config, where=where),
+                config=_config(config, where),
                 fingerprint=fingerprint,
                 epoch=epoch,
                 weights=_tensors(weights),
@@ -130,6 +133,13 @@ def _read(content: Any, where: object) -> Checkpoint:
     if not all(value.isfinite().all() for value in (*checkpoint.weights.values(), *checkpoint.best_weights.values())):
         raise UserError("holds weights that are not finite", where=where, how="use an earlier checkpoint of the run")
     return checkpoint
+
+
+def _config(content: dict[Any, Any], where: object) -> TrainConfig:
+    try:
+        return parse(TrainConfig, content, where=where)
+    except UserError as error:  # it repeats keys and values, here those of any file
+        raise UserError(" ".join(error.what.split())[:PROBLEM_SHOWN], where=where) from None
 
 
 def _tensors(weights: dict[Any, Any]) -> dict[str, Tensor]:
@@ -150,6 +160,8 @@ def _require_one_run(checkpoint: Checkpoint) -> None:
         epochs == list(range(len(epochs)))
         and type(checkpoint.epoch) is int  # True is one, too, for isinstance
         and (checkpoint.epoch == last if checkpoint.optimizer else checkpoint.epoch in epochs)
+        and checkpoint.fingerprint.isprintable()
+        and len(checkpoint.fingerprint) <= FINGERPRINT_LENGTH
         and last < checkpoint.config.recipe.epochs
         and weights == best
         and all(group.keys() == {"stage", "learning_rate", "weight_decay"} for group in groups)

@@ -92,8 +92,10 @@ def run(
     Raises:
         UserError: the folder holds a run with another configuration, of other features, or without a whole checkpoint.
     """
-    _keep_config(config, folder)
+    _require_same_config(config, folder)
     resume_from = _last_whole_epoch(folder, config, features.fingerprint)
+    if not folder.config.exists():
+        write_atomically(folder.config, dump_yaml(config))
     _restore_log(folder, resume_from)
     if resume_from is not None and resume_from.epoch == config.recipe.epochs - 1:
         return _finish(folder, TrainResult(resume_from))
@@ -176,10 +178,8 @@ def summarise(result: TwoStageResult) -> dict[str, object]:
     return summary
 
 
-def _keep_config(config: TrainConfig, folder: RunFolder) -> None:
-    """Write the configuration, or make sure that the folder's run has the same one."""
+def _require_same_config(config: TrainConfig, folder: RunFolder) -> None:
     if not folder.config.exists():
-        write_atomically(folder.config, dump_yaml(config))
         return
     if not folder.config.read_bytes().strip():
         raise UserError("is empty", where=folder.config, how="choose another --output-dir")  # not the default one

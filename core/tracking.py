@@ -80,6 +80,7 @@ class WandbTracker:
         self._folder = folder
         self._identity = identity
         self._runs: dict[str, Any] = {}
+        self._configs: dict[str, dict[str, Any]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1)
         self.problems = 0
         """Calls to W&B that failed and were passed over."""
@@ -115,13 +116,13 @@ class WandbTracker:
                 logger.warning("Weights & Biases: %s", _reason(error))
 
     def _open(self, name: str, config: dict[str, Any]) -> None:
+        self._configs[name] = config
         try:
             self._runs[name] = self._init(name, config)
         except Exception as error:
             if self._mode == "offline":
                 raise
             self._go_offline(error)
-            self._runs[name] = self._init(name, config)
 
     def _init(self, name: str, config: dict[str, Any]) -> Any:
         if self._mode == "online" and not wandb.login(prompt=False, verify=False):
@@ -140,29 +141,29 @@ class WandbTracker:
         )
 
     def _go_offline(self, error: Exception) -> None:
-        """Once a session: each further run would wait as long."""
+        """Once a session, since each further run would wait as long; open ones go on in offline runs of the same id."""
         self._mode = "offline"
         logger.warning(
             "Weights & Biases cannot be used online (%s); runs are written offline from here on, to %s",
             _reason(error),
             self._folder / WANDB_FOLDER,
         )
+        wandb.teardown()  # an id stays taken until then, even if its run could not be opened
+        set_up()
+        self._runs = {name: self._init(name, config) for name, config in self._configs.items()}
 
     def _log(self, name: str, metrics: EpochMetrics) -> None:
         if run := self._runs.get(name):
             run.log(metrics.to_json(), step=metrics.epoch)
 
     def _finish(self, name: str, summary: dict[str, Any], failed: bool) -> None:
-        run = self._runs.pop(name, None)
-        if run is None:
-            return
-        run.summary.update(summary)
-        if self._mode == "offline" and not run.offline:
-            return  # opened before the server was given up: `close` ends all of these at once
-        try:
-            run.finish(exit_code=int(failed))
-        except TimeoutError as error:
-            self._go_offline(error)
+        self._configs.pop(name, None)
+        if run := self._runs.pop(name, None):
+            run.summary.update(summary)
+            try:
+                run.finish(exit_code=int(failed))
+            except TimeoutError as error:
+                self._go_offline(error)
 
 
 def run_id(group: str, name: str, identity: str) -> str:

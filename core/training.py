@@ -167,7 +167,7 @@ def _restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> N
         number in range(len(parameters)) and _are_moments(entry, parameters[number])
         for number, entry in moments.items()
     ):
-        raise UserError("the checkpoint's optimizer state does not fit the configured model")
+        raise UserError("the checkpoint's optimizer state does not fit the configured model", how="train anew")
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     for group in optimizer.param_groups:
         group["lr"] = rate  # it was copied, and must stay one tensor
