@@ -75,8 +75,9 @@ def compare(
 ) -> None:
     """Measure both on the same split and tell, metric by metric, whether they can be told apart."""
     from analysis import comparison, figures
-    from analysis.report import write_table
+    from analysis.report import require_free_table, write_table
 
+    require_free_table(output_dir, "comparison")
     single, two = _measure([single_stage_checkpoint, two_stage_checkpoint])
     found = comparison.compare(single.samples, two.samples)
     table = comparison.comparison_table(found, single.scorecard, two.scorecard)
@@ -99,7 +100,7 @@ def benchmark(
 ) -> None:
     """Measure several checkpoints: one table, one plot."""
     from analysis import comparison, figures
-    from analysis.report import write_table
+    from analysis.report import require_free_table, write_table
     from core.errors import UserError
 
     if len(checkpoints) != len(labels):
@@ -108,6 +109,7 @@ def benchmark(
         )
     if len(set(labels)) < len(labels):
         raise UserError(f"a label is given twice in {', '.join(labels)}", how="give each checkpoint its own")
+    require_free_table(output_dir, "benchmark")
     measured = _measure(checkpoints)
     table = comparison.benchmark_table(dict(zip(labels, (each.scorecard for each in measured), strict=True)))
     notes = [_gallery(measured[0].scorecard)]
@@ -130,8 +132,9 @@ def efficiency(
     """Epochs and seconds to convergence, and to each other's best."""
     from analysis import efficiency as convergence
     from analysis import figures
-    from analysis.report import write_table
+    from analysis.report import require_free_table, write_table
 
+    require_free_table(output_dir, "efficiency")
     single, two = convergence.read_single_stage(single_stage_log), convergence.read_two_stage(two_stage_log)
     table = convergence.efficiency_table(single, two)
     curves = convergence.curves_frame([single, two])

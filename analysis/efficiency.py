@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -10,6 +11,8 @@ from core.files import read_json, read_json_lines
 
 CLOSE_ENOUGH = 0.01
 """An epoch has converged when it is within this share of the best recall_mean."""
+LARGEST = 1e12
+"""Of any figure that is read: seconds and megabytes stay far below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +35,12 @@ def read_single_stage(log: Path) -> Curve:
     """Read log.txt, and the receipt beside it for the memory.
 
     Raises:
-        UserError: it is no training log, or holds no epoch.
+        UserError: it is no training log, or holds no epoch; or the receipt is none.
     """
     if not log.exists():
         raise UserError("there is no such file", where=log)
     receipt = log.parent / "receipt.json"
-    memory = read_json(receipt)["peak_memory_mb"] if receipt.exists() else None
+    memory = _peak_memory(read_json(receipt), receipt) if receipt.exists() else None
     return _curve("single-stage", read_json_lines(log), memory, log)
 
 
@@ -47,24 +50,39 @@ def read_two_stage(summary: Path) -> Curve:
     Raises:
         UserError: it is no such summary.
     """
-    content = read_json(summary)
-    try:
-        rows = [row for stage in ("stage1", "stage2") for row in content[stage]["history"]]
-        memory = max(content[stage]["peak_memory_mb"] for stage in ("stage1", "stage2"))
-    except (KeyError, TypeError):
-        raise UserError("is no summary of a two-stage run", where=summary, how="see train-two-stage") from None
-    return _curve("two-stage", rows, memory, summary)
+    match read_json(summary):
+        case {"stage1": {"history": [*first]} as stage1, "stage2": {"history": [*second]} as stage2}:
+            memory = max(_peak_memory(stage, summary) for stage in (stage1, stage2))
+            return _curve("two-stage", [*first, *second], memory, summary)
+    raise UserError("is no summary of a two-stage run", where=summary, how="see train-two-stage")
 
 
-def _curve(label: str, rows: list[dict[str, float]], memory: float | None, where: Path) -> Curve:
-    try:
-        recall = [float(row["recall_mean"]) for row in rows]
-        times = [float(row["train_seconds"] + row["evaluation_seconds"]) for row in rows]
-    except (KeyError, TypeError):
-        raise UserError("is no training log of crossmodal", where=where) from None
+def _peak_memory(content: Any, where: Path) -> float:
+    match content:
+        case {"peak_memory_mb": held} if _is_measure(held):
+            return float(held)
+    raise UserError("tells no peak_memory_mb", where=where, how="name the files that crossmodal wrote")
+
+
+def _curve(label: str, rows: list[Any], memory: float | None, where: Path) -> Curve:
+    recall, times = [], []
+    for row in rows:
+        match row:
+            case {"recall_mean": mean, "train_seconds": train, "evaluation_seconds": evaluation} if all(
+                map(_is_measure, (mean, train, evaluation))
+            ):
+                recall.append(float(mean))
+                times.append(float(train + evaluation))
+            case _:
+                raise UserError("is no training log of crossmodal", where=where)
     if not rows:
         raise UserError("holds no epoch", where=where, how="let the run finish one")
     return Curve(label, recall, pd.Series(times).cumsum().tolist(), memory)
+
+
+def _is_measure(value: object) -> bool:
+    """Whether a value read from JSON, which may hold NaN and integers of any length, is a figure of ours."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST
 
 
 def convergence_epoch(recall_mean: list[float]) -> int:

@@ -10,16 +10,33 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from core.files import write_atomically
+from core.ownership import claim_folder, require_ours
+
+TABLE_SUFFIXES = (".csv", ".json", ".md", ".html")
 
 
 def write_table(
     folder: Path, name: str, table: pd.DataFrame, *, title: str, notes: Sequence[str], figures: Sequence[go.Figure]
 ) -> None:
-    """Write `name`.csv, .json (full precision), .md and .html (as people read them) into a folder."""
+    """Write `name`.csv, .json (full precision), .md and .html (as people read them) into a folder.
+
+    Raises:
+        UserError: one of these files is there and somebody else's.
+    """
+    claim_folder(folder, _names(name))
     write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
     write_atomically(folder / f"{name}.json", table.to_json(orient="records", indent=2) + "\n")
     write_atomically(folder / f"{name}.md", to_markdown(table, title=title, notes=notes))
     write_report(folder / f"{name}.html", table, title=title, notes=notes, figures=figures)
+
+
+def require_free_table(folder: Path, name: str) -> None:
+    """Raises UserError where `write_table` would; to be asked before long work."""
+    require_ours(folder, _names(name))
+
+
+def _names(table: str) -> list[str]:
+    return [f"{table}{suffix}" for suffix in TABLE_SUFFIXES]
 
 
 def to_markdown(table: pd.DataFrame, *, title: str, notes: Sequence[str]) -> str:

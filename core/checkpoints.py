@@ -1,7 +1,6 @@
 """Checkpoints: weights, configuration, fingerprint and epoch in one file that runs no code when it is read."""
 
 import io
-import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,10 @@ from core.files import write_atomically
 from core.records import EpochMetrics, Receipt, best_epoch
 
 ZIP_MAGIC = b"PK\x03\x04"
+FINGERPRINT_LENGTH = 64
+"""At most."""
+PROBLEM_SHOWN = 200
+"""Characters of what is wrong with a configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,10 @@ def parse_checkpoint(data: bytes, *, where: object, fingerprint: str | None = No
         if not data.startswith(ZIP_MAGIC):
             raise ValueError("torch would try its old formats on it")
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        content["history"] = [EpochMetrics.from_json(metrics) for metrics in content["history"]]
-        content["receipt"] = Receipt.from_json(content["receipt"])
-        content["config"] = parse(TrainConfig, content["config"], where=where)
-        checkpoint = Checkpoint(**content)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, OSError, ValueError):
+        checkpoint = _read(content, where)
+    except UserError:
+        raise
+    except Exception:  # torch raises whatever damaged bytes lead it to
         raise UserError("is damaged, or no checkpoint written by crossmodal", where=where) from None
     if fingerprint is not None:
         require_same_features(checkpoint, fingerprint, where)
@@ -100,3 +102,70 @@ def require_same_features(checkpoint: Checkpoint, fingerprint: str, where: objec
             where=where,
             how="use the same backbone, data and feature settings",
         )
+
+
+def _read(content: Any, where: object) -> Checkpoint:
+    """Every field of its type, and the fields of one run; otherwise any exception, or a UserError that says more."""
+    match content:
+        case {
+            "config": {**config},
+            "fingerprint": str(fingerprint),
+            "epoch": int(epoch),
+            "weights": {**weights},
+            "optimizer": None | {"state": dict()} as optimizer,
+            "best_weights": {**best_weights},
+            "history": [*history],
+            "receipt": dict(),
+            **others,
+        } if not others:
+            checkpoint = Checkpoint(
+                config=_config(config, where),
+                fingerprint=fingerprint,
+                epoch=epoch,
+                weights=_tensors(weights),
+                optimizer=optimizer,
+                best_weights=_tensors(best_weights),
+                history=[EpochMetrics.from_json(metrics) for metrics in history],
+                receipt=Receipt.from_json(content["receipt"]),
+            )
+        case _:
+            raise ValueError("other fields, or of other types")
+    _require_one_run(checkpoint)
+    if not all(value.isfinite().all() for value in (*checkpoint.weights.values(), *checkpoint.best_weights.values())):
+        raise UserError("holds weights that are not finite", where=where, how="use an earlier checkpoint of the run")
+    return checkpoint
+
+
+def _config(content: dict[Any, Any], where: object) -> TrainConfig:
+    try:
+        return parse(TrainConfig, content, where=where)
+    except UserError as error:  # it repeats keys and values, here those of any file
+        raise UserError(" ".join(error.what.split())[:PROBLEM_SHOWN], where=where) from None
+
+
+def _tensors(weights: dict[Any, Any]) -> dict[str, Tensor]:
+    for name, value in weights.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise TypeError("a weight is no tensor with a name")
+    return weights
+
+
+def _require_one_run(checkpoint: Checkpoint) -> None:
+    """What everything that reads a checkpoint relies on; ValueError if its fields contradict each other."""
+    epochs = [metrics.epoch for metrics in checkpoint.history]
+    last, groups = len(epochs) - 1, checkpoint.receipt.optimizer_groups
+    weights, best = (
+        {name: value.shape for name, value in held.items()} for held in (checkpoint.weights, checkpoint.best_weights)
+    )
+    sound = (
+        epochs == list(range(len(epochs)))
+        and type(checkpoint.epoch) is int  # True is one, too, for isinstance
+        and (checkpoint.epoch == last if checkpoint.optimizer else checkpoint.epoch in epochs)
+        and checkpoint.fingerprint.isprintable()
+        and len(checkpoint.fingerprint) <= FINGERPRINT_LENGTH
+        and last < checkpoint.config.recipe.epochs
+        and weights == best
+        and all(group.keys() == {"stage", "learning_rate", "weight_decay"} for group in groups)
+    )
+    if not sound:
+        raise ValueError("the fields contradict each other")

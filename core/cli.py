@@ -1,9 +1,10 @@
 """Commands on data, features and single training runs. Each imports what it runs only when it is called."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from core.tracking import Tracker
 
 PROJECT = "crossmodal-search"
-"""In Weights & Biases."""
+"""In Weights & Biases, unless WANDB_PROJECT names another."""
 app = typer.Typer()
 data_app = typer.Typer(help="Draw or check a data set.", no_args_is_help=True)
 features_app = typer.Typer(help="Extract the frozen backbone's features, or describe them.", no_args_is_help=True)
@@ -166,7 +167,7 @@ def train(
     from core.errors import UserError
     from core.files import RunFolder
     from core.fingerprint import plan_features
-    from core.runs import run
+    from core.runs import hold_run, require_free_run, run
 
     changes = {"optimizer.batch_size": bs, "recipe.epochs": epochs, "seed": seed}
     settings = load_config(config).with_overrides({key: value for key, value in changes.items() if value is not None})
@@ -177,10 +178,12 @@ def train(
         return
     if save_embeddings:
         raise UserError("--save_embeddings goes with --evaluate", how="train first, then evaluate the checkpoint")
+    others = _wandb_names(use_wandb)
+    require_free_run(output_dir, *others)
     plan = plan_features(settings)
     start_from = load_checkpoint(checkpoint, fingerprint=plan.parts.fingerprint) if checkpoint else None
     features = open_features(settings, plan=plan)
-    with _tracker(output_dir, use_wandb=use_wandb) as tracker:
+    with hold_run(output_dir, *others) as identity, _tracker(output_dir, identity, use_wandb=use_wandb) as tracker:
         tracker.start("train", settings.model_dump(mode="json"))
         result = run(
             settings,
@@ -198,8 +201,11 @@ def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb:
     from core.checkpoints import load_checkpoint, require_same_features
     from core.files import write_json
     from core.fingerprint import plan_features
+    from core.ownership import claim_folder, require_ours
     from core.tables import scorecard_tables
 
+    names = ["metrics.json", *(["embeddings.npz"] if save_embeddings else []), *_wandb_names(use_wandb)]
+    require_ours(output_dir, names)
     checkpoint = load_checkpoint(path)
     scorecard.require_same_model(checkpoint, config, path)
     plan = plan_features(config)
@@ -207,7 +213,7 @@ def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb:
     features = open_features(config, plan=plan, with_test=config.data.test_annotations is not None)
     say(f"measuring {path}, epoch {checkpoint.epoch}, best {config.evaluation.k_test} re-ranked in a second round")
     measured = scorecard.measure(checkpoint, features, name=str(path), rerank=config.evaluation.k_test)
-    with _tracker(output_dir, use_wandb=use_wandb) as tracker:
+    with _tracker(output_dir, claim_folder(output_dir, names), use_wandb=use_wandb) as tracker:
         tracker.start("evaluate", config.model_dump(mode="json"))
         tracker.finish("evaluate", measured.scorecard.flat(), failed=False)
     write_json(output_dir / "metrics.json", measured.scorecard.to_json())
@@ -229,12 +235,17 @@ def train_two_stage(
 ) -> None:
     """Train stage 1 (align), then stage 2 (joint) from its weights."""
     from core.config import load_config
-    from core.runs import run_two_stage, split_stages
+    from core.runs import hold_two_stage, require_free_two_stage, run_two_stage, split_stages
 
     settings = load_config(config)
     stages = split_stages(settings)
+    others = _wandb_names(use_wandb)
+    require_free_two_stage(output_dir, *others)
     features = open_features(settings)
-    with _tracker(output_dir, use_wandb=use_wandb) as tracker:
+    with (
+        hold_two_stage(output_dir, *others) as identity,
+        _tracker(output_dir, identity, use_wandb=use_wandb) as tracker,
+    ):
         for number, stage in enumerate(stages, start=1):
             tracker.start(f"stage{number}", stage.model_dump(mode="json"))
         result = run_two_stage(
@@ -245,13 +256,24 @@ def train_two_stage(
     say(f"best epoch of stage 2: {result.stage2.best.epoch}; everything is in {output_dir}")
 
 
+def _wandb_names(use_wandb: bool) -> list[str]:
+    from core.tracking import WANDB_FOLDER
+
+    return [WANDB_FOLDER] if use_wandb else []
+
+
 @contextmanager
-def _tracker(output_dir: Path, *, use_wandb: bool) -> "Iterator[Tracker]":
+def _tracker(output_dir: Path, identity: str, *, use_wandb: bool) -> "Iterator[Tracker]":
     """Runs grouped by the output folder, online with a key, else offline in that folder."""
     from core.tracking import build_tracker
 
-    mode: Literal["auto", "disabled"] = "auto" if use_wandb else "disabled"
-    tracker = build_tracker(project=PROJECT, group=output_dir.resolve().name, mode=mode, folder=output_dir)
+    tracker = build_tracker(
+        project=os.environ.get("WANDB_PROJECT") or PROJECT,
+        group=output_dir.resolve().name,
+        mode="auto" if use_wandb else "disabled",
+        folder=output_dir,
+        identity=identity,
+    )
     try:
         yield tracker
     finally:

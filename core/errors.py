@@ -1,4 +1,4 @@
-"""The one exception that means: the user can fix this; and how a value from a file is echoed in its line."""
+"""The exceptions that mean: the user can fix this; and how a value from a file is echoed in its line."""
 
 import reprlib
 
@@ -14,6 +14,10 @@ class UserError(Exception):
         remedy = f"; {how}" if how else ""
         super().__init__(_printable(f"{place}{what}{remedy}"))
         self.what = what
+
+
+class DivergedError(UserError):
+    """A loss, a weight or an output of a model is NaN or infinite."""
 
 
 def shown(value: object) -> str:

@@ -16,7 +16,7 @@ from core.metrics import (
     query_blocks,
     recall_at,
 )
-from core.model import CrossModalModel
+from core.model import CrossModalModel, require_finite
 from core.records import RETRIEVAL_KEYS, Evaluation, Samples
 from core.regions import measure_regions
 
@@ -40,12 +40,17 @@ class Embeddings:
 
 @torch.no_grad()
 def embed_split(model: CrossModalModel, split: FeatureSplit) -> Embeddings:
-    """Embed a split in evaluation mode; equal texts are embedded once."""
+    """Embed a split in evaluation mode; equal texts are embedded once.
+
+    Raises:
+        DivergedError: an embedding is not finite.
+    """
     was_training = model.training
     model.eval()
     images = torch.cat([model.embed_images(split.images[rows]) for rows in _runs(len(split.images))])
     texts = torch.cat([model.embed_texts(split.texts[rows]) for rows in _runs(len(split.texts))])
     model.train(was_training)
+    images, texts = require_finite(images, "embeddings"), require_finite(texts, "embeddings")
     return Embeddings(images.float(), texts[split.caption_text].float(), texts[split.sentence_text].float())
 
 
@@ -182,7 +187,7 @@ def rerank_ranks(
         asking = queries[block].repeat_interleave(k, dim=0)
         answering = gallery[shortlist.flatten()]
         odds = model.match_odds(answering, asking) if texts_ask else model.match_odds(asking, answering)
-        scores = odds.view(-1, k)
+        scores = require_finite(odds, "matching scores").view(-1, k)
         relevant = query_keys[block][:, None] == gallery_keys[shortlist]
         best = scores.masked_fill(~relevant, -torch.inf).amax(dim=1, keepdim=True)
         reranked = 1 + ((scores >= best) & ~relevant).sum(dim=1)

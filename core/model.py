@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from core.config import Fusion, ModelConfig, Normalization
+from core.errors import DivergedError
 from core.features import Features, Statistics
 from core.geometry import RELATIONS
 from core.layers import Dropout, FeatureNorm, interaction, read_interaction, unit_norm
@@ -131,6 +132,13 @@ def build_model(config: ModelConfig, features: Features, *, normalization: Norma
 def _use_statistics(model: CrossModalModel, statistics: Statistics) -> None:
     model.vision_norm.use_statistics(statistics.image_mean, statistics.image_std)
     model.text_norm.use_statistics(statistics.text_mean, statistics.text_std)
+
+
+def require_finite(output: Tensor, what: str) -> Tensor:
+    """An output of a model as it is; DivergedError if weights of such a size left NaN or infinity in it."""
+    if not output.isfinite().all():
+        raise DivergedError(f"{what} of the model are not finite", how="train with a lower optimizer.learning_rate")
+    return output
 
 
 def parameter_counts(model: CrossModalModel) -> dict[str, int]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from core.features import FeatureSplit
 from core.geometry import paired_giou, paired_iou
 from core.metrics import box_scores, confusion_matrix, relation_scores
-from core.model import CrossModalModel
+from core.model import CrossModalModel, require_finite
 from core.records import Samples
 
 RIDGE = 1e-2
@@ -34,12 +34,15 @@ def measure_regions(
 
     Args:
         images, sentences: [N, D] and [R, D], embedded from the same split.
+    Raises:
+        DivergedError: a box or a relation's score is not finite.
     """
     if len(split.boxes) == 0:
         return RegionMeasurement({}, {}, [])
     where = images[split.sentence_image]
     groups = split.groups[split.sentence_image]
     boxes, relations = model.ground(where, sentences)
+    require_finite(boxes, "boxes"), require_finite(relations, "relations")
     metrics = box_scores(boxes, split.boxes)
     iou = paired_iou(boxes, split.boxes)
     samples = {

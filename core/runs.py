@@ -1,22 +1,79 @@
 """Training runs on disk: one run in a folder, and the two-stage run in two of them.
 
 A run started again in its folder continues after its last whole epoch. `core.training` does the work and knows no
-files; the command line and `search.retrain` call this module.
+files; the command line and `search.retrain` call this module. They hold the folder while they do (`hold_run`,
+`hold_two_stage`), and ask `require_free_…` before any long work, so that a folder of somebody else is refused first.
 """
 
-from collections.abc import Callable
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from core.checkpoints import Checkpoint, load_checkpoint, require_same_features, save_checkpoint
 from core.config import TrainConfig, dump_yaml, load_config
 from core.errors import UserError
 from core.features import Features
-from core.files import RunFolder, append_json_line, read_json_lines, write_atomically, write_json
-from core.records import EpochMetrics, Receipt, best_epoch
+from core.files import RunFolder, append_json_line, write_atomically, write_json
+from core.ownership import IDENTITY, hold_folder, require_ours
+from core.records import EpochMetrics, best_epoch
 from core.training import TrainResult, train
 
+logger = logging.getLogger(__name__)
+
+RUN_FILES = ("config.yaml", "log.txt", "receipt.json", "checkpoint_best.pth", "checkpoint_[0-9]*.pth")
+STAGES = ("stage1", "stage2")
+TWO_STAGE_FILES = (*STAGES, "experiment_summary.json")
+
 OnEpoch = Callable[[EpochMetrics], None]
+
+
+def require_free_run(root: Path, *others: str) -> None:
+    """Refuse what `hold_run` would refuse; nothing is written into a folder that is not ours."""
+    _require_free(root, (*RUN_FILES, *others))
+
+
+def require_free_two_stage(root: Path, *others: str) -> None:
+    """Refuse what `hold_two_stage` would refuse; nothing is written into a folder that is not ours."""
+    _require_free(root, (*TWO_STAGE_FILES, *others))
+    for stage in STAGES:
+        require_free_run(root / stage)
+
+
+def _require_free(root: Path, names: Sequence[str]) -> None:
+    require_ours(root, names)
+    if (root / IDENTITY).exists():
+        with hold_folder(root, names):
+            return
+    parent = next(place for place in (root, *root.absolute().parents) if place.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError("cannot be written to", where=parent, how="name another output folder")
+
+
+@contextmanager
+def hold_run(root: Path, *others: str) -> Iterator[str]:
+    """Keep the folder of a run to this process while it writes there; gives the folder's id.
+
+    Args:
+        others: names that the caller writes beside the run.
+    Raises:
+        UserError: another process is at work there, or somebody else's file has one of the names.
+    """
+    with hold_folder(root, (*RUN_FILES, *others)) as identity:
+        yield identity
+
+
+@contextmanager
+def hold_two_stage(root: Path, *others: str) -> Iterator[str]:
+    """`hold_run` of a two-stage run and of both its stages."""
+    require_free_two_stage(root, *others)  # all three, before the first is written to
+    with hold_folder(root, (*TWO_STAGE_FILES, *others)) as identity, ExitStack() as held:
+        for stage in STAGES:
+            held.enter_context(hold_run(root / stage))
+        yield identity
 
 
 def run(
@@ -30,12 +87,15 @@ def run(
     """Train into a folder: a checkpoint and a log line an epoch, the best checkpoint, configuration and receipt.
 
     Args:
+        folder: held by the caller.
         start_from: begin with these weights; ignored when the folder already holds a whole epoch.
     Raises:
-        UserError: the folder holds a run with another configuration.
+        UserError: the folder holds a run with another configuration, of other features, or without a whole checkpoint.
     """
-    _claim(config, folder)
-    resume_from = _last_whole_epoch(folder, config.recipe.epochs, features.fingerprint)
+    _require_same_config(config, folder)
+    resume_from = _last_whole_epoch(folder, config, features.fingerprint)
+    if not folder.config.exists():
+        write_atomically(folder.config, dump_yaml(config))
     _restore_log(folder, resume_from)
     if resume_from is not None and resume_from.epoch == config.recipe.epochs - 1:
         return _finish(folder, TrainResult(resume_from))
@@ -63,6 +123,8 @@ def run_two_stage(
 ) -> TwoStageResult:
     """Align, then train jointly from the aligned weights; writes stage1/, stage2/ and experiment_summary.json.
 
+    Args:
+        root: held by the caller.
     Raises:
         UserError: the recipe has only one stage.
     """
@@ -116,36 +178,66 @@ def summarise(result: TwoStageResult) -> dict[str, object]:
     return summary
 
 
-def _claim(config: TrainConfig, folder: RunFolder) -> None:
-    """Write the configuration, or make sure that the folder's run has the same one."""
-    if folder.config.exists():
-        if load_config(folder.config) != config:
-            raise UserError(
-                "holds a run with another configuration", where=folder.root, how="choose another --output-dir"
-            )
+def _require_same_config(config: TrainConfig, folder: RunFolder) -> None:
+    if not folder.config.exists():
         return
-    write_atomically(folder.config, dump_yaml(config))
+    if not folder.config.read_bytes().strip():
+        raise UserError("is empty", where=folder.config, how="choose another --output-dir")  # not the default one
+    if load_config(folder.config) != config:
+        raise UserError("holds a run with another configuration", where=folder.root, how="choose another --output-dir")
 
 
-def _last_whole_epoch(folder: RunFolder, epochs: int, fingerprint: str) -> Checkpoint | None:
-    for epoch in reversed(range(epochs)):
+def _last_whole_epoch(folder: RunFolder, config: TrainConfig, fingerprint: str) -> Checkpoint | None:
+    """The newest checkpoint that can be continued, or None for a run without any; what is passed over is said."""
+    problems: list[UserError] = []
+    for epoch in reversed(range(config.recipe.epochs)):
         if folder.checkpoint(epoch).exists():
-            return load_checkpoint(folder.checkpoint(epoch), fingerprint=fingerprint)
+            try:
+                checkpoint = _load_epoch(folder, epoch)
+            except UserError as error:
+                problems.append(error)
+                continue
+            _require_same_run(checkpoint, config, fingerprint, folder)
+            if problems:
+                logger.warning("%s; the run continues after epoch %d, whose checkpoint is whole", problems[0], epoch)
+            return checkpoint
+    if problems:  # written by another version, perhaps: nothing is overwritten
+        raise UserError(f"{problems[0]}, and no older checkpoint is whole; choose another --output-dir")
     return None
 
 
+def _load_epoch(folder: RunFolder, epoch: int) -> Checkpoint:
+    path = folder.checkpoint(epoch)
+    checkpoint = load_checkpoint(path)
+    if checkpoint.optimizer is None or checkpoint.epoch != epoch:
+        raise UserError(f"is not the checkpoint of epoch {epoch}", where=path)
+    return checkpoint
+
+
+def _require_same_run(checkpoint: Checkpoint, config: TrainConfig, fingerprint: str, folder: RunFolder) -> None:
+    where = folder.checkpoint(checkpoint.epoch)
+    if checkpoint.config != config:
+        raise UserError("was trained with another configuration", where=where, how="choose another --output-dir")
+    require_same_features(checkpoint, fingerprint, where)
+
+
 def _restore_log(folder: RunFolder, checkpoint: Checkpoint | None) -> None:
-    """Make the log tell exactly the epochs of the checkpoint: a kill may fall between the two writes."""
-    history = [] if checkpoint is None else [metrics.to_json() for metrics in checkpoint.history]
-    if read_json_lines(folder.log) != history:
-        folder.log.unlink(missing_ok=True)
-        for metrics in history:
-            append_json_line(folder.log, metrics)
-    if checkpoint is not None and checkpoint.best_epoch == checkpoint.epoch:
+    """Make log and best checkpoint tell exactly what the newest checkpoint does: a kill may fall between the writes."""
+    history = [] if checkpoint is None else checkpoint.history
+    lines = "".join(json.dumps(metrics.to_json(), allow_nan=False, ensure_ascii=False) + "\n" for metrics in history)
+    if (folder.log.read_bytes() if folder.log.exists() else b"") != lines.encode():
+        write_atomically(folder.log, lines)
+    if checkpoint is not None and not _holds_best(folder, checkpoint):
         save_checkpoint(folder.best_checkpoint, checkpoint.best())
 
 
+def _holds_best(folder: RunFolder, checkpoint: Checkpoint) -> bool:
+    try:
+        return load_checkpoint(folder.best_checkpoint).epoch == checkpoint.best_epoch
+    except UserError:
+        return False
+
+
 def _finish(folder: RunFolder, result: TrainResult) -> TrainResult:
-    receipt: Receipt = result.receipt
-    write_json(folder.receipt, receipt.to_json())
+    write_json(folder.receipt, result.receipt.to_json())
     return result

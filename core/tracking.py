@@ -1,11 +1,13 @@
 """Weights & Biases, written by the process that the user started, never by a worker: one run a trial or stage.
 
-Tracking never fails a trial: a problem is counted and shown once. The JSON lines beside it are the canonical
-log, from which runs can be rebuilt.
+Tracking never fails a trial: a problem is counted and shown once, and a server that cannot be reached is given up for
+the whole session, whose runs are then written offline. The JSON lines beside it are the canonical log, from which runs
+can be rebuilt.
 """
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,14 +15,26 @@ from typing import Any, Literal, Protocol
 
 import wandb
 
+from core.ownership import claim_folder
 from core.records import EpochMetrics
 
 logger = logging.getLogger(__name__)
 
 Mode = Literal["auto", "online", "offline", "disabled"]
+Resolved = Literal["online", "offline", "disabled"]
 
+WANDB_FOLDER = "wandb"
+ID_LENGTH = 64
+GROUP_LENGTH = 128
+"""The longest group that W&B takes."""
+ANSWERS_WITHIN_S = 20
+UPLOADS_WITHIN_S = 30
 LEAN = wandb.Settings(
     silent=True,
+    use_dot_wandb=False,  # W&B would write into a folder .wandb wherever there is one
+    init_timeout=ANSWERS_WITHIN_S,
+    finish_timeout=UPLOADS_WITHIN_S,
+    finish_timeout_raises=True,
     console="off",
     disable_git=True,  # the receipt tells the commit and the versions; W&B would look for them again in each run
     x_save_requirements=False,  # parsing every installed package's metadata takes six times as long as all the rest
@@ -59,15 +73,18 @@ class WandbTracker:
     A thread of its own talks to W&B, in the order of the calls: a worker would wait for a slow disk or network.
     """
 
-    def __init__(self, *, project: str, group: str, mode: Mode, folder: Path) -> None:
+    def __init__(self, *, project: str, group: str, mode: Resolved, folder: Path, identity: str) -> None:
         self._project = project
         self._group = group
-        self._mode = resolve_mode(mode)
+        self._mode = mode
         self._folder = folder
+        self._identity = identity
         self._runs: dict[str, Any] = {}
+        self._configs: dict[str, dict[str, Any]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1)
         self.problems = 0
         """Calls to W&B that failed and were passed over."""
+        self._try(set_up)
 
     def start(self, name: str, config: dict[str, Any]) -> None:
         """Open a run."""
@@ -86,6 +103,7 @@ class WandbTracker:
         self._thread.shutdown()
         for name in list(self._runs):
             self._try(self._finish, name, {"state": "interrupted"}, True)
+        self._try(wandb.teardown)  # files are whole only when its service has ended
         if self.problems:
             logger.warning("%d calls to Weights & Biases failed; the JSON lines on disk hold everything", self.problems)
 
@@ -95,50 +113,143 @@ class WandbTracker:
         except Exception as error:
             self.problems += 1
             if self.problems == 1:
-                logger.warning("Weights & Biases: %s", (str(error).splitlines() or [type(error).__name__])[0])
+                logger.warning("Weights & Biases: %s", _reason(error))
 
     def _open(self, name: str, config: dict[str, Any]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._runs[name] = wandb.init(
+        self._configs[name] = config
+        try:
+            self._runs[name] = self._init(name, config)
+        except Exception as error:
+            if self._mode == "offline":
+                raise
+            self._go_offline(error)
+
+    def _init(self, name: str, config: dict[str, Any]) -> Any:
+        if self._mode == "online" and not wandb.login(prompt=False, verify=False):
+            raise wandb.Error("there is no API key; `wandb login` keeps one")  # rather than be asked for it in a thread
+        return wandb.init(
             project=self._project,
-            group=self._group,
+            group=self._group[:GROUP_LENGTH],
             name=name,
-            id=f"{self._group}-{name}",
+            id=run_id(self._group, name, self._identity),
             config=config,
             mode=self._mode,
             dir=str(self._folder),
             reinit="create_new",
             resume="allow",
-            settings=LEAN,
+            settings=LEAN.model_copy(),  # W&B writes the rest into it
         )
+
+    def _go_offline(self, error: Exception) -> None:
+        """Once a session, since each further run would wait as long; open ones go on in offline runs of the same id."""
+        self._mode = "offline"
+        logger.warning(
+            "Weights & Biases cannot be used online (%s); runs are written offline from here on, to %s",
+            _reason(error),
+            self._folder / WANDB_FOLDER,
+        )
+        wandb.teardown()  # an id stays taken until then, even if its run could not be opened
+        set_up()
+        self._runs = {name: self._init(name, config) for name, config in self._configs.items()}
 
     def _log(self, name: str, metrics: EpochMetrics) -> None:
         if run := self._runs.get(name):
             run.log(metrics.to_json(), step=metrics.epoch)
 
     def _finish(self, name: str, summary: dict[str, Any], failed: bool) -> None:
+        self._configs.pop(name, None)
         if run := self._runs.pop(name, None):
             run.summary.update(summary)
-            run.finish(exit_code=int(failed))
+            try:
+                run.finish(exit_code=int(failed))
+            except TimeoutError as error:
+                self._go_offline(error)
 
 
-def resolve_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
-    """`auto` follows WANDB_MODE, else is online where there is a key in the environment, else offline."""
+def run_id(group: str, name: str, identity: str) -> str:
+    """The W&B id of a run, the same whenever the run continues, and of safe characters.
+
+    Args:
+        identity: of the output folder: folders of one name, and names that differ in unsafe characters only, are kept
+            apart by it.
+    """
+    tail = re.sub(r"[^A-Za-z0-9_-]", "-", f"-{name}-{identity}")[-ID_LENGTH:]
+    return re.sub(r"[^A-Za-z0-9_-]", "-", group)[: ID_LENGTH - len(tail)] + tail
+
+
+def resolve_mode(mode: Mode) -> Resolved:
+    """`auto` follows WANDB_MODE, else is online with credentials, else offline; what is strange there is said."""
     if mode != "auto":
         return mode
-    match os.environ.get("WANDB_MODE"):
-        case "online" | "run":
-            return "online"
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on"):
+        logger.warning("WANDB_DISABLED is set: there are no Weights & Biases runs")
+        return "disabled"
+    stated = os.environ.get("WANDB_MODE")
+    if stated is None:
+        return _by_credentials()
+    resolved: Resolved
+    match stated.strip().lower():
+        case "":
+            resolved = _by_credentials()
+        case "online" | "run" | "shared":
+            resolved = "online"
         case "disabled":
-            return "disabled"
-        case None:
-            return "online" if os.environ.get("WANDB_API_KEY") else "offline"
+            resolved = "disabled"
         case _:
-            return "offline"
+            resolved = "offline"
+    if stated != resolved:
+        logger.warning("WANDB_MODE is %r: Weights & Biases is %s", stated[:40], resolved)
+    return resolved
 
 
-def build_tracker(*, project: str, group: str, mode: Mode, folder: Path) -> Tracker:
-    """The tracker that a mode asks for."""
-    if resolve_mode(mode) == "disabled":
+def _by_credentials() -> Resolved:
+    return "online" if has_credentials() else "offline"
+
+
+def has_credentials() -> bool:
+    """Whether W&B finds a key or an identity token: in the environment, its own settings or a netrc file.
+
+    True for those that it finds but refuses: the first run then says why.
+    """
+    try:
+        set_up()
+        return bool(wandb.login(prompt=False, verify=False))
+    except Exception:
+        return True
+
+
+def set_up() -> None:
+    """Let W&B read its variables, but for those that are settled here: on some values it would fail with every run.
+
+    Its service dies of an identity token that cannot be read.
+    """
+    token = os.environ.get("WANDB_IDENTITY_TOKEN_FILE")
+    if token is not None and not os.access(token, os.R_OK):
+        logger.warning("WANDB_IDENTITY_TOKEN_FILE names %r, which cannot be read; it is passed over", token[:80])
+        del os.environ["WANDB_IDENTITY_TOKEN_FILE"]
+    mode = os.environ.pop("WANDB_MODE", None)
+    try:
+        wandb.setup(LEAN.model_copy())
+    finally:
+        if mode is not None:
+            os.environ["WANDB_MODE"] = mode
+
+
+def _reason(error: Exception) -> str:
+    """One line of it."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def build_tracker(*, project: str, group: str, mode: Mode, folder: Path, identity: str) -> Tracker:
+    """The tracker that a mode asks for.
+
+    Args:
+        identity: of `folder`, for the ids of runs.
+    Raises:
+        UserError: `folder` holds a `wandb` of somebody else.
+    """
+    resolved = resolve_mode(mode)
+    if resolved == "disabled":
         return NoTracker()
-    return WandbTracker(project=project, group=group, mode=mode, folder=folder)
+    claim_folder(folder, [WANDB_FOLDER])
+    return WandbTracker(project=project, group=group, mode=resolved, folder=folder, identity=identity)

@@ -6,15 +6,11 @@ the first one's weights is bit-equal to the second stage of a two-stage run.
 """
 
 import copy
-import platform
-import subprocess
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,21 +18,21 @@ from torch import Tensor
 
 from core.batches import epoch_batches, steps_per_epoch
 from core.checkpoints import Checkpoint
-from core.config import TrainConfig, config_hash
-from core.device import choose_device, device_name, peak_memory_mb
-from core.errors import UserError
+from core.config import TrainConfig
+from core.device import choose_device
+from core.errors import DivergedError, UserError
 from core.evaluation import validate
 from core.features import Features, FeatureSplit
-from core.model import CrossModalModel, build_model, parameter_counts
+from core.model import CrossModalModel, build_model
+from core.receipts import make_receipt
 from core.records import ALIGN, JOINT, EpochMetrics, Receipt, best_epoch
 from core.step import ReplayedStep, TrainStep, own_stream, record_cuda_graph
 
 Report = Callable[[EpochMetrics, Checkpoint], None]
 """Called after each epoch; may raise SystemExit to stop the run."""
 
-
-class DivergedError(ArithmeticError):
-    """The loss became NaN or infinite."""
+NAME_SHOWN = 60
+"""Characters of a foreign name that a message repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +79,7 @@ def train(
         resume_from: continue this run exactly.
         start_from: begin with these weights and nothing else, e.g. a second stage by hand.
     Raises:
-        DivergedError: the loss is no longer finite.
+        DivergedError: a loss, a weight or a figure of validation is no longer finite.
         UserError: a checkpoint does not fit the configuration or the features.
     """
     device = choose_device(config.features.device)
@@ -114,7 +110,7 @@ def _train(
         step = build_step(model, optimizer, config)
         for epoch in range(first, stage.first_epoch + stage.epochs):
             metrics = _run_epoch(model, optimizer, step, train_split, validation, config, stage, epoch)
-            receipt = make_receipt(config, features, model, optimizer, stage, last)
+            receipt = make_receipt(config, features, model, optimizer, stage=stage.number, previous=last)
             seconds = time.monotonic() - started + (resume_from.receipt.seconds if resume_from else 0.0)
             last = _checkpoint(config, model, optimizer, metrics, last, replace(receipt, seconds=seconds))
             report(metrics, last)
@@ -158,10 +154,31 @@ def build_optimizer(model: CrossModalModel, learning_rate: float, weight_decay: 
 
 
 def _restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> None:
+    """Take over the moments; rates, decay and the rest are those of this configuration, device and process.
+
+    Raises:
+        UserError: they are not the moments of these parameters.
+    """
     rate = optimizer.param_groups[0]["lr"]
-    optimizer.load_state_dict(state)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments = state.get("state")
+    if not isinstance(moments, dict) or not all(
+        number in range(len(parameters)) and _are_moments(entry, parameters[number])
+        for number, entry in moments.items()
+    ):
+        raise UserError("the checkpoint's optimizer state does not fit the configured model", how="train anew")
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     for group in optimizer.param_groups:
-        group["lr"], group["capturable"] = rate, False  # of this device and process, not of the checkpoint's
+        group["lr"] = rate  # it was copied, and must stay one tensor
+
+
+def _are_moments(entry: object, parameter: Tensor) -> bool:
+    """Whether AdamW left `entry` for a parameter."""
+    match entry:
+        case {"step": Tensor() as step, "exp_avg": Tensor() as mean, "exp_avg_sq": Tensor() as square, **others}:
+            shapes = {mean.shape, square.shape}
+            return not others and shapes == {parameter.shape} and step.numel() == 1 and step.dtype == torch.float32
+    return False
 
 
 def build_step(model: CrossModalModel, optimizer: torch.optim.AdamW, config: TrainConfig) -> TrainStep:
@@ -179,37 +196,6 @@ def scheduled_rate(peak: float, step: int, steps: int, warmup_ratio: float) -> f
     return peak * (steps - step) / max(1, steps - warmup)
 
 
-def make_receipt(
-    config: TrainConfig,
-    features: Features,
-    model: CrossModalModel,
-    optimizer: torch.optim.Optimizer,
-    stage: Stage,
-    previous: Checkpoint | None,
-) -> Receipt:
-    """What this run really uses, read off the objects that do the work rather than off the configuration."""
-    device = next(model.parameters()).device
-    groups = [] if previous is None else [g for g in previous.receipt.optimizer_groups if g["stage"] != stage.number]
-    for group in optimizer.param_groups:
-        held = {"learning_rate": group["initial_lr"], "weight_decay": group["weight_decay"]}
-        groups.append({"stage": float(stage.number), **held})
-    weights = config.loss
-    return Receipt(
-        config_hash=config_hash(config),
-        fingerprint=features.fingerprint,
-        parameters=sum(parameter_counts(model).values()),
-        optimizer_groups=groups,
-        loss_weights={"itc": weights.itc, "itm": weights.itm, "box": weights.box, "spatial": weights.spatial},
-        seed=config.seed,
-        device=device_name(device),
-        versions=_versions(),
-        git_commit=_git_commit(),
-        seconds=0.0,
-        peak_memory_mb=peak_memory_mb(device),
-        epochs=1 if previous is None else len(previous.history) + 1,
-    )
-
-
 def _run_epoch(
     model: CrossModalModel,
     optimizer: torch.optim.Optimizer,
@@ -224,13 +210,15 @@ def _run_epoch(
     seed = _epoch_seed(config.seed, stage.number, epoch - stage.first_epoch)
     totals, steps_without_regions, rate = _train_epoch(model, optimizer, step, split, config, stage, epoch, seed)
     trained = time.monotonic()
-    if not all(map(torch.isfinite, totals)):
-        raise DivergedError(f"the loss is not finite in epoch {epoch}")
+    _require_finite(totals.isfinite().all(), "the loss", epoch)
+    _require_finite(
+        torch.stack([value.isfinite().all() for value in model.state_dict().values()]).all(), "a weight", epoch
+    )
     itc, itm, box, spatial = totals.tolist()
     weights = config.loss
     joint = stage.number == JOINT
     validated = validate(model, validation)
-    return EpochMetrics(
+    metrics = EpochMetrics(
         epoch=epoch,
         stage=stage.number,
         learning_rate=rate,
@@ -245,6 +233,14 @@ def _run_epoch(
         evaluation_seconds=time.monotonic() - trained,
         **validated,
     )
+    _require_finite(all(map(math.isfinite, filter(None, metrics.to_json().values()))), "a figure", epoch)
+    return metrics
+
+
+def _require_finite(is_finite: Tensor | bool, what: str, epoch: int) -> None:
+    if not is_finite:
+        how = "lower optimizer.learning_rate or the weights of loss"
+        raise DivergedError(f"{what} is not finite in epoch {epoch}", how=how)
 
 
 def _train_epoch(
@@ -280,7 +276,7 @@ def _train_epoch(
 
 
 def _epoch_seed(seed: int, stage: int, epoch_of_stage: int) -> int:
-    return (seed * 2 + stage - 1) * 100_003 + epoch_of_stage
+    return ((seed * 2 + stage - 1) * 100_003 + epoch_of_stage) % 2**63  # torch takes no more bits
 
 
 @contextmanager
@@ -320,24 +316,14 @@ def _load_weights(model: CrossModalModel, checkpoint: Checkpoint, features: Feat
             f"the checkpoint was trained on features {checkpoint.fingerprint}, not on {features.fingerprint}",
             how="use the same backbone, data and feature settings",
         )
-    try:
-        model.load_state_dict(checkpoint.weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"the checkpoint does not fit the configured model ({reason})") from None
-
-
-@cache
-def _versions() -> dict[str, str]:
-    packages = ("crossmodal-search", "torch", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
-@cache
-def _git_commit() -> str | None:
-    """Of the checkout that this code runs from; None outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+    wanted = model.state_dict()
+    problems = [f"has no {name}" for name in wanted if name not in checkpoint.weights]
+    for name, value in checkpoint.weights.items():
+        if name not in wanted:
+            problems.append(f"holds {name[:NAME_SHOWN]}, which that does not have")
+        elif (value.shape, value.dtype) != (wanted[name].shape, wanted[name].dtype):
+            held, asked = (f"{list(each.shape)} {each.dtype}" for each in (value, wanted[name]))
+            problems.append(f"holds {name} as {held}, not {asked}")
+    if problems:
+        raise UserError(f"the checkpoint does not fit the configured model: it {problems[0]}")
+    model.load_state_dict(checkpoint.weights)

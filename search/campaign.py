@@ -132,7 +132,7 @@ def advance(
             stopped_by = None
             if ledger.has_work:
                 storage = Storage.of_campaign(campaign.storage or str(folder.sessions), campaign.name, identity)
-                with closing(_tracker(campaign, folder)) as tracker:
+                with closing(_tracker(campaign, folder, identity)) as tracker:
                     book = SessionBook(
                         campaign, folder, ledger, storage, tracker, features.fingerprint,
                         on_change=lambda: on_status(_status(campaign, ledger)),
@@ -145,9 +145,9 @@ def advance(
             return replace(_status(campaign, ledger), stopped_by=stopped_by)
 
 
-def _tracker(campaign: Campaign, folder: CampaignFolder) -> Tracker:
-    wandb = campaign.wandb
-    return build_tracker(project=wandb.project, group=campaign.name, mode=wandb.mode, folder=folder.root)
+def _tracker(campaign: Campaign, folder: CampaignFolder, identity: str) -> Tracker:
+    project, mode = campaign.wandb.project, campaign.wandb.mode
+    return build_tracker(project=project, group=campaign.name, mode=mode, folder=folder.root, identity=identity)
 
 
 @contextmanager

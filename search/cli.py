@@ -224,9 +224,10 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     from core.fingerprint import plan_features
     from core.tables import scorecard_tables
     from search.campaign import CampaignFeatures, extraction_variant, require_unchanged_features
-    from search.retrain import find_winner
+    from search.retrain import find_winner, require_free_output
     from search.retrain import retrain as train_winner
 
+    require_free_output(output_dir)
     winner = find_winner(CampaignFolder(folder))
     for path in lost_files(CampaignFolder(folder), load_trials(CampaignFolder(folder))):
         say(f"{path} is missing or torn; the winner is that of the study all the same", style="yellow")

@@ -3,7 +3,6 @@
 A node that cannot see the feature store gets a copy of its own, once, under a lock; trials look there second.
 """
 
-import importlib.metadata
 import platform
 import socket
 import uuid
@@ -17,6 +16,7 @@ from pyarrow import fs
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from core.errors import UserError
+from core.receipts import module_version
 from search.config import Campaign
 from search.node_cache import find_store, write_piece
 from search.storage import Storage
@@ -115,7 +115,7 @@ def inspect_node(root: str, fingerprints: list[str], storage: str, asks_gpu: boo
 
 def versions() -> dict[str, str]:
     """What must agree between nodes, for results that do not depend on where a trial ran."""
-    found = {name: importlib.metadata.version(name) for name in COMPARED_PACKAGES}
+    found = {name: module_version(name) for name in COMPARED_PACKAGES}
     return {"python": ".".join(platform.python_version_tuple()[:2]), **found}
 
 

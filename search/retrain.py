@@ -10,13 +10,15 @@ from core.errors import UserError
 from core.features import Features
 from core.files import CampaignFolder, write_json
 from core.records import Scorecard, best_epoch
-from core.runs import OnEpoch, run_two_stage
+from core.runs import OnEpoch, hold_two_stage, require_free_two_stage, run_two_stage
 from core.scorecard import measure
 from search.config import load_campaign
 from search.restore import trial_config
 
 DEFAULT_STAGE_SPLIT = 3 / 8
 """The methodology's: 3 epochs of 8 align. Used where neither the winner nor the baseline has two stages."""
+
+METRICS = "metrics.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +87,15 @@ def retrain(
         features: opened with the test split.
     """
     assert features.test is not None, "the caller opens the test split"
-    stage2 = run_two_stage(winner.config, features, output, on_epoch=on_epoch).stage2
     objective = winner.config.objective
-    name = str(output / "stage2" / "checkpoint_best.pth")
-    card = measure(stage2.best, features, name=name, rerank=winner.config.evaluation.k_test).scorecard
-    write_json(output / "metrics.json", {"trial": winner.number, **card.to_json()})
+    with hold_two_stage(output, METRICS):
+        stage2 = run_two_stage(winner.config, features, output, on_epoch=on_epoch).stage2
+        name = str(output / "stage2" / "checkpoint_best.pth")
+        card = measure(stage2.best, features, name=name, rerank=winner.config.evaluation.k_test).scorecard
+        write_json(output / METRICS, {"trial": winner.number, **card.to_json()})
     return FinalModel(float(getattr(best_epoch(stage2.history, objective), objective)), card)
+
+
+def require_free_output(output: Path) -> None:
+    """Raises UserError where `retrain` would find somebody else's files or another process at work."""
+    require_free_two_stage(output, METRICS)

@@ -63,3 +63,47 @@ def test_other_files_are_refused(tmp_path: Path, logs: tuple[Path, Path]) -> Non
     logs[0].write_text("")
     with pytest.raises(UserError, match="holds no epoch"):
         read_single_stage(logs[0])
+
+
+DIGITS = "1" + "0" * 400
+LOGS = ["[]", "3", "null", '"a"', "[" * 100_000, '{"recall_mean": 1' + "0" * 5000 + "}"]
+LOGS += [
+    f'{{"recall_mean": {value}, "train_seconds": 1, "evaluation_seconds": 1}}'
+    for value in ("NaN", "Infinity", "null", "true", '"0.5"', "[]", "-1", DIGITS, "1e999")
+]
+
+
+@pytest.mark.parametrize("line", LOGS, ids=lambda line: line[:40])
+def test_a_log_of_anything_else_is_one_line(logs: tuple[Path, Path], line: str) -> None:
+    logs[0].write_text(line + "\n")
+    with pytest.raises(UserError, match=r"log\.txt") as caught:
+        read_single_stage(logs[0])
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("receipt", ["", "[]", "null", "{}", '{"peak_memory_mb": NaN}', '{"peak_memory_mb": "1"}'])
+def test_a_receipt_of_anything_else_is_one_line(logs: tuple[Path, Path], receipt: str) -> None:
+    (logs[0].parent / "receipt.json").write_text(receipt)
+    with pytest.raises(UserError, match=r"receipt\.json"):
+        read_single_stage(logs[0])
+
+
+STAGES: list[object] = [None, [], {}, "a", {"history": [], "peak_memory_mb": 1}, {"history": {}, "peak_memory_mb": 1}]
+STAGES += [{"history": [1], "peak_memory_mb": 1}, {"history": [row(0.5)], "peak_memory_mb": None}]
+STAGES += [{"history": [row(0.5)], "peak_memory_mb": math.nan}, {"history": [row(math.nan)], "peak_memory_mb": 1}]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=str)
+def test_a_summary_of_anything_else_is_one_line(logs: tuple[Path, Path], stage: object) -> None:
+    logs[1].write_text(json.dumps({"stage1": stage, "stage2": stage}))
+    with pytest.raises(UserError, match=r"experiment_summary\.json") as caught:
+        read_two_stage(logs[1])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "{}", "[" * 100_000, "1" * 5000, '{"stage1": {}}'])
+def test_a_summary_that_is_none_is_one_line(logs: tuple[Path, Path], content: str) -> None:
+    logs[1].write_text(content)
+    with pytest.raises(UserError, match=r"experiment_summary\.json"):
+        read_two_stage(logs[1])

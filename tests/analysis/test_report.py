@@ -2,9 +2,11 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from analysis import figures
-from analysis.report import write_table
+from analysis.report import require_free_table, write_table
+from core.errors import UserError
 
 
 def test_a_table_is_written_four_ways(tmp_path: Path) -> None:
@@ -19,3 +21,23 @@ def test_a_table_is_written_four_ways(tmp_path: Path) -> None:
     assert "A &amp; B" in page
     assert "Plotly.newPlot" in page
     assert "https://cdn" not in page.split("</script>")[-1]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".md", ".html"])
+def test_somebody_elses_table_is_left_alone(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"t{suffix}").write_text("mine")
+    for write in (
+        lambda: require_free_table(tmp_path, "t"),
+        lambda: write_table(tmp_path, "t", pd.DataFrame({"a": [1]}), title="T", notes=[], figures=[]),
+    ):
+        with pytest.raises(UserError, match=f"holds t{suffix}, which crossmodal did not write"):
+            write()
+    assert [path.name for path in tmp_path.iterdir()] == [f"t{suffix}"]
+
+
+def test_our_own_table_is_written_again_and_other_files_stay(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("mine")
+    for value in (1, 2):
+        write_table(tmp_path, "t", pd.DataFrame({"a": [value]}), title="T", notes=[], figures=[])
+    assert "| 2 |" in (tmp_path / "t.md").read_text()
+    assert (tmp_path / "notes.md").read_text() == "mine"

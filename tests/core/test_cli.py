@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from core import digests
 from core.checkpoints import load_checkpoint
 from core.config import TrainConfig, dump_yaml
 from core.files import read_json, read_json_lines
+from core.runs import hold_run, hold_two_stage
 from tests.commands import CommandLine, environment
 from tests.wandb_files import read_run
 
@@ -433,3 +435,96 @@ def test_somebody_elses_folder_in_the_place_of_the_tiny_backbone_is_kept(
     shutil.rmtree(tmp_path / "d" / "tiny-internvl")
     assert crossmodal(*drawn).code == 0
     assert (tmp_path / "d" / ".tiny-internvl.partial" / "thesis.tex").read_text() == "mine"
+
+
+def snapshot(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("command", ["train", "train-two-stage"])
+def test_a_second_command_in_a_folder_is_refused_by_name_before_it_does_anything(
+    crossmodal: CommandLine, config: Path, tmp_path: Path, command: str
+) -> None:
+    edited(config, lambda content: content["recipe"].update(stage1_epochs=1))
+    hold = hold_run if command == "train" else hold_two_stage
+    with hold(tmp_path / "run"):
+        before = snapshot(tmp_path)
+        outcome = crossmodal(command, "--config", config, "--output-dir", tmp_path / "run", "--use-wandb")
+        assert outcome.code == 2
+        assert f"process {os.getpid()} on " in outcome.err
+        assert len(outcome.err.strip().splitlines()) == 1
+        assert snapshot(tmp_path) == before  # nor were features extracted
+    assert crossmodal(command, "--config", config, "--output-dir", tmp_path / "run").code == 0
+
+
+OUTPUTS: dict[str, tuple[str, list[str]]] = {
+    "config.yaml": ("train", []),
+    "checkpoint_3.pth": ("train", []),
+    "wandb/debug.log": ("train", ["--use-wandb"]),
+    "identity.json": ("train", []),
+    "stage2/log.txt": ("train-two-stage", []),
+    "experiment_summary.json": ("train-two-stage", []),
+    "metrics.json": ("train", ["--evaluate", "--checkpoint", "nowhere.pth"]),
+    "embeddings.npz": ("train", ["--evaluate", "--checkpoint", "nowhere.pth", "--save-embeddings"]),
+}
+
+
+@pytest.mark.parametrize(("name", "command"), OUTPUTS.items(), ids=OUTPUTS.keys())
+def test_a_folder_with_somebody_elses_file_is_refused_before_features_are_extracted(
+    crossmodal: CommandLine, config: Path, tmp_path: Path, name: str, command: tuple[str, list[str]]
+) -> None:
+    edited(config, lambda content: content["recipe"].update(stage1_epochs=1))
+    theirs = tmp_path / "run" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    before = snapshot(tmp_path)
+    outcome = crossmodal(command[0], "--config", config, "--output-dir", tmp_path / "run", *command[1])
+    assert outcome.code == 2
+    assert name.split("/")[0] in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert snapshot(tmp_path) == before
+
+
+def test_an_evaluation_may_go_into_the_runs_own_folder(crossmodal: CommandLine, config: Path, tmp_path: Path) -> None:
+    run = ["train", "--config", config, "--output-dir", tmp_path / "run"]
+    assert crossmodal(*run).code == 0
+    evaluate = [*run, "--evaluate", "--checkpoint", tmp_path / "run" / "checkpoint_best.pth"]
+    assert [crossmodal(*evaluate).code, crossmodal(*evaluate).code, crossmodal(*run).code] == [0, 0, 0]
+
+
+def test_a_checkpoint_of_other_features_is_refused_before_any_are_extracted(
+    crossmodal: CommandLine, config: Path, tmp_path: Path
+) -> None:
+    assert crossmodal("train", "--config", config, "--output-dir", tmp_path / "run").code == 0
+    edited(config, lambda content: content["features"].update(image_size=56, store=str(tmp_path / "other")))
+    using = ["train", "--config", config, "--output-dir", tmp_path / "new"]
+    using += ["--checkpoint", tmp_path / "run" / "checkpoint_1.pth"]
+    for arguments in (using, [*using, "--evaluate"]):
+        outcome = crossmodal(*arguments)
+        assert outcome.code == 2
+        assert "checkpoint_1.pth: was trained on features" in outcome.err
+    assert not list((tmp_path / "other").rglob("*.npy"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_diverges_is_one_line(crossmodal: CommandLine, config: Path, tmp_path: Path) -> None:
+    edited(config, lambda content: content["loss"].update(itc=1e308, itm=1e308))
+    outcome = crossmodal("train", "--config", config, "--output-dir", tmp_path / "run")
+    assert outcome.code == 2
+    assert "not finite in epoch 0; lower optimizer.learning_rate" in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+
+
+def test_folders_of_one_name_hold_different_wandb_runs_and_a_run_keeps_its_own(
+    crossmodal: CommandLine, config: Path, tmp_path: Path
+) -> None:
+    for parent in ("A", "B"):
+        arguments = ["train", "--config", config, "--output-dir", tmp_path / parent / "my run", "--use-wandb"]
+        assert crossmodal(*arguments).code == 0
+        (tmp_path / parent / "my run" / "checkpoint_1.pth").unlink()
+        assert crossmodal(*arguments).code == 0
+    ids = [
+        {path.stem for path in (tmp_path / parent / "my run").glob("wandb/offline-run-*/*.wandb")} for parent in "AB"
+    ]
+    assert [len(found) for found in ids] == [1, 1]
+    assert ids[0] != ids[1]

@@ -1,4 +1,6 @@
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,15 @@ from core.errors import UserError
 from core.features import Features
 from core.files import RunFolder, read_json_lines
 from core.records import EpochMetrics
-from core.runs import run, run_two_stage, split_stages
+from core.runs import (
+    hold_run,
+    hold_two_stage,
+    require_free_run,
+    require_free_two_stage,
+    run,
+    run_two_stage,
+    split_stages,
+)
 
 
 def figures(folder: RunFolder) -> list[dict[str, object]]:
@@ -79,14 +89,153 @@ def test_a_folder_with_another_configuration_is_refused(
         run(small_config.with_overrides({"seed": 3}), planted_features, RunFolder(tmp_path))
 
 
-def test_a_damaged_checkpoint_is_named_instead_of_trusted(
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "torn": lambda data: data[:1000],
+    "empty": lambda data: b"",
+    "garbage": lambda data: b"not a checkpoint at all",
+    "changed": lambda data: data.replace(b"weights", b"heights"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_continued(
+    planted_features: Features,
+    small_config: TrainConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[bytes], bytes],
+) -> None:
+    folder = RunFolder(tmp_path)
+    run(small_config, planted_features, folder)
+    before, weights = figures(folder), load_checkpoint(folder.checkpoint(3)).weights
+    folder.checkpoint(3).write_bytes(damage(folder.checkpoint(3).read_bytes()))
+    run(small_config, planted_features, folder)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "core.runs"]
+    assert "checkpoint_3.pth: is damaged" in line
+    assert "continues after epoch 2" in line
+    assert figures(folder) == before
+    assert all(torch.equal(load_checkpoint(folder.checkpoint(3)).weights[name], weights[name]) for name in weights)
+
+
+def test_a_run_without_any_whole_checkpoint_is_refused_and_left_alone(
     planted_features: Features, small_config: TrainConfig, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path)
     run(small_config, planted_features, folder)
-    folder.checkpoint(3).write_bytes(folder.checkpoint(3).read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"checkpoint_3\.pth: is damaged"):
+    for epoch in range(4):
+        folder.checkpoint(epoch).write_bytes(b"of another version, perhaps")
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError, match=r"checkpoint_3\.pth: is damaged.* no older checkpoint is whole"):
         run(small_config, planted_features, folder)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "torn", "of another epoch"])
+def test_the_best_checkpoint_is_written_again_where_it_is_not_whole(
+    planted_features: Features, small_config: TrainConfig, tmp_path: Path, damage: str
+) -> None:
+    folder = RunFolder(tmp_path)
+    best = run(small_config, planted_features, folder).best
+    match damage:
+        case "missing":
+            folder.best_checkpoint.unlink()
+        case "torn":
+            folder.best_checkpoint.write_bytes(folder.best_checkpoint.read_bytes()[:500])
+        case "of another epoch":
+            folder.best_checkpoint.write_bytes(folder.checkpoint((best.epoch + 1) % 4).read_bytes())
+    run(small_config, planted_features, folder)
+    again = load_checkpoint(folder.best_checkpoint)
+    assert again.epoch == best.epoch
+    assert all(torch.equal(again.weights[name], value) for name, value in best.weights.items())
+
+
+@pytest.mark.parametrize("content", ["", "{{{\n", "[]\n", '{"epoch": 0}\n', "\xff"])
+def test_a_log_that_does_not_tell_the_run_is_written_again(
+    planted_features: Features, small_config: TrainConfig, tmp_path: Path, content: str
+) -> None:
+    folder = RunFolder(tmp_path)
+    run(small_config, planted_features, folder)
+    log = folder.log.read_bytes()
+    folder.log.write_text(content)
+    run(small_config, planted_features, folder)
+    assert folder.log.read_bytes() == log
+
+
+@pytest.mark.parametrize("content", ["", "  \n", "[1]", "3", "{{", "seed: 4", "lerning_rate: 3"])
+def test_a_configuration_that_is_not_the_runs_is_one_line_and_nothing_is_written(
+    planted_features: Features, small_config: TrainConfig, tmp_path: Path, content: str
+) -> None:
+    folder = RunFolder(tmp_path)
+    run(small_config, planted_features, folder)
+    folder.config.write_text(content)
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError) as caught:
+        run(small_config, planted_features, folder)
+    assert "\n" not in str(caught.value)
+    assert snapshot(tmp_path) == before
+
+
+def test_checkpoints_of_another_configuration_are_not_continued(
+    planted_features: Features, small_config: TrainConfig, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path)
+    run(small_config, planted_features, folder)
+    folder.config.unlink()
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError, match=r"checkpoint_3\.pth: was trained with another configuration"):
+        run(small_config.with_overrides({"seed": 3}), planted_features, folder)
+    assert snapshot(tmp_path) == before
+
+
+def snapshot(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "log.txt", "receipt.json", "checkpoint_3.pth", "checkpoint_best.pth"])
+def test_a_run_is_not_begun_among_somebody_elses_files(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    before = snapshot(tmp_path)
+    for refuse in (require_free_run, lambda root: hold_run(root).__enter__()):
+        with pytest.raises(UserError, match=f"holds {name}, which crossmodal did not write"):
+            refuse(tmp_path)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["stage1", "stage2/log.txt", "experiment_summary.json"])
+def test_two_stages_are_not_begun_among_somebody_elses_files(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError, match="which crossmodal did not write"), hold_two_stage(tmp_path):
+        pass
+    assert snapshot(tmp_path) == before
+
+
+def test_files_of_other_names_stay_as_they_are(
+    planted_features: Features, small_config: TrainConfig, tmp_path: Path
+) -> None:
+    names = ["thesis.tex", "log.txt.bak", "checkpoint.pth", "checkpoint_mine.pth", "stage3", ".log.txt.swp"]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    with hold_run(tmp_path):
+        run(small_config, planted_features, RunFolder(tmp_path))
+    assert [(tmp_path / name).read_text() for name in names] == names
+
+
+def test_a_held_run_keeps_others_out_until_it_ends(tmp_path: Path) -> None:
+    with hold_two_stage(tmp_path):
+        for root, ask in ((tmp_path, require_free_two_stage), (tmp_path / "stage1", require_free_run)):
+            with pytest.raises(UserError, match=f"process {os.getpid()} on .* is working in this folder"):
+                ask(root)
+    require_free_two_stage(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_first(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="cannot be written to"):
+        require_free_run(tmp_path / "file" / "below")
+    with pytest.raises(UserError, match="is a file, not a folder"):
+        require_free_run(tmp_path / "file")
 
 
 def test_two_stages_write_both_and_a_summary(

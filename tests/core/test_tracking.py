@@ -1,22 +1,59 @@
-"""Real offline runs are written and read back from their files."""
+"""Real offline runs are written and read back from their files; servers that do not do as W&B's are on loopback."""
 
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
+from hypothesis import given
+from hypothesis import strategies as st
 
+from core import tracking
 from core.config import TrainConfig
+from core.errors import UserError
 from core.features import Features
 from core.records import EpochMetrics
-from core.tracking import NoTracker, WandbTracker, build_tracker, resolve_mode
+from core.tracking import NoTracker, WandbTracker, build_tracker, resolve_mode, run_id
 from core.training import train
+from tests.commands import free_port
 from tests.wandb_files import read_run
+
+KEY = "k" * 40
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """W&B remembers variables and credentials for as long as a process lives."""
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    wandb.teardown()
+    yield
+    wandb.teardown()
 
 
 @pytest.fixture
 def history(planted_features: Features, small_config: TrainConfig) -> list[EpochMetrics]:
     return train(small_config.with_overrides({"recipe.epochs": 2}), planted_features).history
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Lines that a user sees."""
+    return [record.getMessage() for record in caplog.records if record.name == "core.tracking"]
+
+
+def tell_one_run(folder: Path, mode: Any) -> None:
+    tracker = build_tracker(project="p", group="demo", mode=mode, folder=folder, identity="0123456789ab")
+    tracker.start("a", {})
+    tracker.finish("a", {}, failed=False)
+    tracker.close()
 
 
 def only_run(folder: Path) -> dict[str, Any]:
@@ -27,7 +64,7 @@ def only_run(folder: Path) -> dict[str, Any]:
 def test_a_run_holds_config_epochs_and_summary(
     tmp_path: Path, history: list[EpochMetrics], small_config: TrainConfig
 ) -> None:
-    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path)
+    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path, identity="0123456789ab")
     tracker.start("trial-0007", small_config.model_dump(mode="json"))
     for metrics in history:
         tracker.epoch("trial-0007", metrics)
@@ -44,7 +81,7 @@ def test_a_run_holds_config_epochs_and_summary(
 
 
 def test_an_interrupted_trial_leaves_a_closed_failed_run(tmp_path: Path, history: list[EpochMetrics]) -> None:
-    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path)
+    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path, identity="0123456789ab")
     tracker.start("a", {})
     tracker.epoch("a", history[0])
     tracker.close()
@@ -60,7 +97,7 @@ def test_trouble_with_the_tracker_is_counted_and_passed_over(
         raise wandb.Error("no disk left")
 
     monkeypatch.setattr(wandb, "init", fail)
-    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path)
+    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path, identity="0123456789ab")
     tracker.start("a", {})
     tracker.start("b", {})
     tracker.epoch("a", history[0])
@@ -92,8 +129,157 @@ def test_offline_unless_a_key_or_the_environment_says_otherwise(
     assert resolve_mode(mode) == resolved
 
 
+@pytest.mark.parametrize(
+    ("stated", "resolved"),
+    [
+        ("foo", "offline"),
+        ("", "online"),
+        ("OFFLINE", "offline"),
+        (" online ", "online"),
+        ("dryrun", "offline"),
+        ("shared", "online"),
+        ("Disabled", "disabled"),
+    ],
+)
+def test_a_strange_mode_in_the_environment_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stated: str, resolved: str
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_MODE", stated)
+    assert resolve_mode("auto") == resolved
+    (line,) = said(caplog)
+    assert line == f"WANDB_MODE is {stated!r}: Weights & Biases is {resolved}"
+
+
+@pytest.mark.parametrize("mode", ["foo", "", "OFFLINE", "shared"])
+def test_a_strange_mode_never_costs_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    tell_one_run(tmp_path, "offline")
+    assert only_run(tmp_path)["name"] == "a"
+
+
+def test_a_variable_that_switches_tracking_off_is_obeyed_and_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert resolve_mode("auto") == "disabled"
+    assert said(caplog) == ["WANDB_DISABLED is set: there are no Weights & Biases runs"]
+
+
+@pytest.mark.parametrize("variable", ["HOME", "NETRC"])
+def test_a_login_counts_as_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    place = tmp_path / "home" / ".netrc" if variable == "HOME" else tmp_path / "keys"
+    place.parent.mkdir(exist_ok=True)
+    monkeypatch.setenv(variable, str(place.parent if variable == "HOME" else place))
+    assert resolve_mode("auto") == "offline"
+    place.write_text(f"machine api.wandb.ai\n  login user\n  password {KEY}\n")
+    assert resolve_mode("auto") == "online"
+
+
+def test_an_identity_token_that_cannot_be_read_is_passed_over_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_IDENTITY_TOKEN_FILE", str(tmp_path / "gone"))
+    tell_one_run(tmp_path, "auto")
+    assert only_run(tmp_path)["name"] == "a"
+    assert "cannot be read; it is passed over" in said(caplog)[0]
+
+
+@contextmanager
+def server(kind: str) -> Iterator[str]:
+    """Address of a server that is gone, never answers, or answers everything with a status."""
+    if kind == "gone":
+        yield f"http://127.0.0.1:{free_port()}"
+        return
+    if kind == "silent":
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        return
+
+    class Refusal(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            self.send_response(int(kind))
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as refusing:
+        threading.Thread(target=refusing.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{refusing.server_port}"
+        refusing.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["gone", "silent", "401", "500"])
+def test_a_server_that_cannot_be_used_is_given_up_once_and_all_runs_are_offline(
+    tmp_path: Path,
+    history: list[EpochMetrics],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+) -> None:
+    monkeypatch.setattr(tracking, "LEAN", tracking.LEAN.model_copy(update={"init_timeout": 1.0}))
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with server(kind) as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        tracker = build_tracker(project="p", group="demo", mode="auto", folder=tmp_path, identity="0123456789ab")
+        for name in ("a", "b", "c"):
+            tracker.start(name, {})
+            tracker.epoch(name, history[0])
+            tracker.finish(name, {}, failed=False)
+        tracker.close()
+    runs = [read_run(path) for path in tmp_path.glob("wandb/offline-run-*/*.wandb")]
+    assert sorted(run["name"] for run in runs) == ["a", "b", "c"]
+    assert all(len(run["rows"]) == 1 for run in runs)
+    assert len(list(tmp_path.glob("wandb/run-*"))) == 1  # tried once
+    (line,) = said(caplog)
+    assert "cannot be used online" in line
+    assert "\n" not in line
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+
+
+def test_online_without_a_key_asks_nobody_and_goes_offline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tell_one_run(tmp_path, "online")
+    assert only_run(tmp_path)["name"] == "a"
+    assert "there is no API key" in said(caplog)[0]
+
+
+@given(st.text(max_size=300), st.sampled_from(["train", "stage1", "trial-0007"]), st.text(max_size=80))
+def test_an_id_is_short_and_of_safe_characters(group: str, name: str, identity: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", run_id(group, name, identity))
+    assert run_id(group, name, identity) == run_id(group, name, identity)
+
+
+def test_an_id_tells_folders_and_runs_apart() -> None:
+    ids = {
+        run_id(group, name, identity)
+        for group in ("run", "r\u00fcn", "r/n", "run" * 100)
+        for name in ("train", "stage1", "stage2", "trial-0001", "trial-0010")
+        for identity in ("0123456789ab", "ba9876543210")
+    }
+    assert len(ids) >= 3 * 5 * 2  # two of the groups differ in an unsafe character alone
+
+
+@pytest.mark.parametrize("group", ["my run", "a:b?c#d", "R\u00fcckgrat \u4e2d\u6587", "x" * 255])
+def test_a_folder_of_any_name_gets_its_run(tmp_path: Path, group: str) -> None:
+    tracker = build_tracker(project="p", group=group, mode="offline", folder=tmp_path, identity="0123456789ab")
+    tracker.start("a", {})
+    tracker.finish("a", {}, failed=False)
+    tracker.close()
+    assert only_run(tmp_path)["group"] == group[:128]
+
+
+def test_somebody_elses_wandb_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "debug.log").write_text("mine")
+    with pytest.raises(UserError, match="holds wandb, which crossmodal did not write"):
+        build_tracker(project="p", group="g", mode="offline", folder=tmp_path, identity="0123456789ab")
+    assert [path.name for path in tmp_path.rglob("*")] == ["wandb", "debug.log"]
+
+
 def test_a_disabled_tracker_tells_nobody(tmp_path: Path, history: list[EpochMetrics]) -> None:
-    tracker = build_tracker(project="p", group="demo", mode="disabled", folder=tmp_path)
+    tracker = build_tracker(project="p", group="demo", mode="disabled", folder=tmp_path, identity="0123456789ab")
     assert isinstance(tracker, NoTracker)
     tracker.start("a", {})
     tracker.epoch("a", history[0])

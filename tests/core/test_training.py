@@ -1,16 +1,19 @@
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from core.checkpoints import Checkpoint
 from core.config import TrainConfig, config_hash
-from core.errors import UserError
+from core.errors import DivergedError, UserError
 from core.features import Features
 from core.records import EpochMetrics
 from core.runs import split_stages
-from core.training import DivergedError, plan_stages, scheduled_rate, train
+from core.scorecard import measure
+from core.training import plan_stages, scheduled_rate, train
 
 
 def figures(history: list[EpochMetrics]) -> list[dict[str, object]]:
@@ -108,6 +111,78 @@ def test_a_loss_that_is_no_number_is_an_error(planted_features: Features, small_
     broken = dataclasses.replace(planted_features.train, images=planted_features.train.images * math.nan)
     with pytest.raises(DivergedError, match="not finite in epoch 0"):
         train(small_config, dataclasses.replace(planted_features, train=broken))
+
+
+def test_outputs_that_run_away_under_a_finite_loss_are_an_error(
+    planted_features: Features, small_config: TrainConfig
+) -> None:
+    """Stage 1 does not compute the loss of relations, but they are validated."""
+    config = small_config.with_overrides({"recipe.stage1_epochs": 2})
+    last = train(config, planted_features).last
+    generator = torch.Generator().manual_seed(0)
+    huge = torch.randn(last.weights["relation_head.weight"].shape, generator=generator).sign() * 3e38
+    broken = dataclasses.replace(last, weights=last.weights | {"relation_head.weight": huge})
+    with pytest.raises(DivergedError, match="relations of the model are not finite"):
+        train(config, planted_features, start_from=broken)
+
+
+def test_an_endless_weighted_loss_is_an_error(planted_features: Features, small_config: TrainConfig) -> None:
+    config = small_config.with_overrides({"loss.itc": 1e308, "loss.itm": 1e308})
+    with pytest.raises(DivergedError, match=r"is not finite in epoch 0; lower optimizer\.learning_rate"):
+        train(config, planted_features)
+
+
+@pytest.mark.parametrize("part", ["vision_", "match_head", "relation_head"])
+def test_finite_weights_whose_outputs_are_not_are_told_in_evaluation(
+    planted_features: Features, small_config: TrainConfig, part: str
+) -> None:
+    last = train(small_config.with_overrides({"recipe.epochs": 1}), planted_features).last
+    generator = torch.Generator().manual_seed(0)
+    huge = {
+        name: torch.randn(value.shape, generator=generator).sign() * 3e38 if name.startswith(part) else value
+        for name, value in last.weights.items()
+    }
+    with pytest.raises(DivergedError, match=r"of the model are not finite"):
+        measure(dataclasses.replace(last, weights=huge), planted_features, name="a.pth", rerank=8)
+
+
+@pytest.mark.parametrize("seed", [2**63 - 1, 2**62])
+def test_a_seed_of_any_size_trains(planted_features: Features, small_config: TrainConfig, seed: int) -> None:
+    config = small_config.with_overrides({"seed": seed, "recipe.epochs": 1})
+    assert len(train(config, planted_features).history) == 1
+
+
+MOMENTS: dict[str, Callable[[dict[Any, Any]], object]] = {
+    "of another shape": lambda state: state[0].update(exp_avg=torch.zeros(3)),
+    "of a parameter that is not there": lambda state: state.update({77: state[0]}),
+    "of another optimizer": lambda state: state.update({0: {"momentum_buffer": state[0]["exp_avg"]}}),
+    "numbers": lambda state: state[0].update(exp_avg_sq=1.0),
+    "a word": lambda state: state.update({"0": state.pop(0)}),
+}
+
+
+@pytest.mark.parametrize("change", MOMENTS.values(), ids=MOMENTS.keys())
+def test_moments_of_another_optimizer_are_refused(
+    planted_features: Features, small_config: TrainConfig, change: Callable[[dict[Any, Any]], object]
+) -> None:
+    kept: list[Checkpoint] = []
+    train(small_config, planted_features, lambda metrics, checkpoint: kept.append(checkpoint))
+    assert kept[0].optimizer is not None
+    change(kept[0].optimizer["state"])
+    with pytest.raises(UserError, match="optimizer state does not fit the configured model"):
+        train(small_config, planted_features, resume_from=kept[0])
+
+
+def test_weights_of_another_precision_or_name_are_refused(
+    planted_features: Features, small_config: TrainConfig
+) -> None:
+    last = train(small_config.with_overrides({"recipe.epochs": 1}), planted_features).last
+    halved = {name: value.half() for name, value in last.weights.items()}
+    with pytest.raises(UserError, match=r"holds log_temperature as \[\] torch.float16, not \[\] torch.float32"):
+        train(small_config, planted_features, start_from=dataclasses.replace(last, weights=halved))
+    extra = last.weights | {"x" * 500: torch.zeros(1)}
+    with pytest.raises(UserError, match=r"holds x{60}, which"):
+        train(small_config, planted_features, start_from=dataclasses.replace(last, weights=extra))
 
 
 def test_a_split_without_regions_trains_with_a_count_instead_of_a_crash(

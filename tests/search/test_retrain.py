@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,11 @@ from core.cli import open_features
 from core.config import dump_yaml
 from core.errors import UserError
 from core.files import CampaignFolder, read_json
+from core.ownership import claim_folder
+from core.runs import hold_run
 from search.config import load_campaign
 from search.retrain import find_winner, in_two_stages, retrain
+from tests.commands import CommandLine
 
 
 def copy_of(campaign: CampaignFolder, tmp_path: Path) -> CampaignFolder:
@@ -63,3 +67,28 @@ def test_the_final_model_is_measured_on_the_test_split(finished_campaign: Campai
 def test_a_folder_without_a_campaign_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         find_winner(CampaignFolder(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "stage1/log.txt", "experiment_summary.json"])
+def test_somebody_elses_files_are_refused_before_anything_is_done(
+    crossmodal: CommandLine, finished_campaign: CampaignFolder, tmp_path: Path, name: str
+) -> None:
+    theirs = tmp_path / "final" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    outcome = crossmodal("retrain", finished_campaign.root, "--output-dir", tmp_path / "final")
+    assert outcome.code == 2
+    assert f"holds {name.split('/')[0]}, which crossmodal did not write" in outcome.err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [theirs]
+    assert theirs.read_text() == "mine"
+
+
+def test_a_folder_in_which_a_run_is_at_work_is_refused_by_name(
+    crossmodal: CommandLine, finished_campaign: CampaignFolder, tmp_path: Path
+) -> None:
+    claim_folder(tmp_path, ["stage1", "stage2"])
+    with hold_run(tmp_path / "stage2"):
+        outcome = crossmodal("retrain", finished_campaign.root, "--output-dir", tmp_path)
+    assert outcome.code == 2
+    assert f"process {os.getpid()} on " in outcome.err
+    assert not (tmp_path / "stage1").exists()
