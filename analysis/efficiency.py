@@ -52,7 +52,9 @@ def read_two_stage(summary: Path) -> Curve:
         rows = [row for stage in ("stage1", "stage2") for row in content[stage]["history"]]
         memory = max(content[stage]["peak_memory_mb"] for stage in ("stage1", "stage2"))
     except (KeyError, TypeError):
-        raise UserError("is no summary of a two-stage run", where=summary, how="see train-two-stage") from None
+        raise UserError(
+            "is no summary of a two-stage run", where=summary, how="name the one that crossmodal train-two-stage wrote"
+        ) from None
     return _curve("two-stage", rows, memory, summary)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.leaderboard import failures
 from analysis.trials import load_trials
 from core.config import load_yaml
 from core.files import CampaignFolder, read_json
@@ -33,11 +34,11 @@ class Standing:
 
 def read_standing(folder: CampaignFolder) -> Standing:
     """Raises UserError where there is no campaign."""
-    rows = load_trials(folder).to_dict("records")
+    trials = load_trials(folder)
+    rows = trials.to_dict("records")
     campaign = load_yaml(folder.campaign)
     states = dict.fromkeys(("complete", "pruned", "failed", "interrupted", "running", "waiting"), 0)
     states |= Counter(_state(row) for row in rows)
-    failures = Counter(str(row["reason"]) for row in rows if _state(row) == "failed")
     complete = [(int(row["number"]), float(row["value"])) for row in rows if row["state"] == "complete"]
     baseline = [row["value"] for row in rows if 0 in (row["number"], row["retry_of"]) and pd.notna(row["value"])]
     return Standing(
@@ -45,7 +46,7 @@ def read_standing(folder: CampaignFolder) -> Standing:
         objective=campaign["objective"],
         limits=campaign["limits"],
         states=states,
-        failures=dict(failures.most_common()),
+        failures=failures(trials),
         running=[(int(row["number"]), int(row["epochs"])) for row in rows if row["state"] == "running"],
         best=max(complete, key=lambda trial: trial[1], default=None),
         baseline=float(baseline[0]) if baseline else None,

@@ -37,6 +37,11 @@ STATES = {
 EPOCH_FIGURES = (
     *RETRIEVAL_KEYS, "recall_mean", "box_iou", "relation_accuracy", "gallery_images", "gallery_texts",
 )  # fmt: skip
+COLUMNS = (
+    "number", "state", "value", "best_epoch", "epochs", "reason", "retry_of", "session", "seconds", *EPOCH_FIGURES,
+    "parameters",
+)  # fmt: skip
+"""Without the searched settings."""
 
 
 def load_trials(folder: CampaignFolder) -> pd.DataFrame:
@@ -45,7 +50,8 @@ def load_trials(folder: CampaignFolder) -> pd.DataFrame:
     Raises:
         UserError: the folder holds no campaign.
     """
-    return pd.DataFrame([_trial_row(folder, trial) for trial in _read_study(folder)])
+    rows = [_trial_row(folder, trial) for trial in _read_study(folder)]
+    return pd.DataFrame(rows, columns=None if rows else COLUMNS)
 
 
 def load_history(folder: CampaignFolder) -> pd.DataFrame:
@@ -99,9 +105,9 @@ def _read_study(folder: CampaignFolder) -> list[FrozenTrial]:
 
 def _read_journal(folder: CampaignFolder, name: str) -> list[FrozenTrial]:
     """Read from a copy without the line that a driver may be writing right now."""
-    if not folder.journal.exists():
+    content = folder.journal.read_bytes() if folder.journal.exists() else b""
+    if b"\n" not in content:  # a driver makes it right now
         raise UserError("holds no study yet", where=folder.root, how="wait for its first trial")
-    content = folder.journal.read_bytes()
     with tempfile.TemporaryDirectory() as copy:
         path = Path(copy) / "study.journal"
         path.write_bytes(content[: content.rfind(b"\n") + 1])

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from core.config import TrainConfig
@@ -88,10 +90,10 @@ def check(
         with progress_bar() as progress:
             task = progress.add_task(f"checking {file.name}", total=None)
             counts = check_dataset(file, root, on_progress=_shown_in(progress, task))
-        table = Table(title=str(file), show_header=False)
+        table = Table(title=escape(str(file)), show_header=False)
         for name, value in counts.rows():
-            table.add_row(name, str(value))
-        console.print(table)
+            table.add_row(escape(name), str(value))
+        show(table)
         for message in counts.messages:
             say(message, style="red")
         rejected += sum(counts.rejected.values())
@@ -128,7 +130,7 @@ def info(config: ConfigOption) -> None:
     for part, count in parameter_counts(model).items():
         table.add_row(f"trainable: {part}", f"{count:,}")
     table.add_row("trainable in all", f"{sum(parameter_counts(model).values()):,}")
-    console.print(table)
+    show(table)
 
 
 @app.command()
@@ -196,7 +198,7 @@ def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb:
         records = plan_features(config).records["test" if features.test else "validation"]
         scorecard.save_embeddings(output_dir / "embeddings.npz", measured.embeddings, records, config.data.image_root)
     for table in scorecard_tables(measured.scorecard):
-        console.print(table)
+        show(table)
     say(f"metrics.json{' and embeddings.npz' if save_embeddings else ''} in {output_dir}")
 
 
@@ -304,6 +306,17 @@ def open_features(config: "TrainConfig", *, with_test: bool = False) -> "Feature
 def say(text: str, *, style: str | None = None) -> None:
     """One line to the user, never broken by us: terminals wrap, and pipes keep lines whole."""
     console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+
+
+def show(table: Table) -> None:
+    """A table, or its rows as lines where the terminal is too narrow for it."""
+    from core.tables import as_lines, is_too_wide
+
+    if is_too_wide(table, console):
+        for line in as_lines(table, console.width):
+            say(Text.from_markup(line).plain)
+    else:
+        console.print(table)
 
 
 def progress_bar() -> Progress:

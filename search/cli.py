@@ -1,5 +1,7 @@
 """The root command: search campaigns, and everything of `core.cli` and `analysis.cli` beside them."""
 
+import codecs
+import io
 import logging
 import sys
 from datetime import timedelta
@@ -11,12 +13,13 @@ from rich.console import Console
 
 import analysis.cli
 import core.cli
-from core.cli import ConfigOption, OutputOption, console, open_features, prepare_features, print_epoch, say
+from core.cli import ConfigOption, OutputOption, console, open_features, prepare_features, print_epoch, say, show
 from core.errors import UserError
 
 if TYPE_CHECKING:
     from core.config import TrainConfig
     from core.features import FeatureStore
+    from core.files import CampaignFolder
     from search.campaign import CampaignStatus, FeatureFingerprints
     from search.config import Campaign
     from search.plan import Estimate
@@ -56,6 +59,7 @@ def search(
     from search.progress import CampaignProgress
 
     plan = load_campaign(campaign).with_limits(trials=trials, hours=hours)
+    _require_cluster(address)
     folder = CampaignFolder((output_dir or Path("output") / plan.name).resolve())
     fingerprints = _prepare_all_features(plan, address, nodes)
     say(
@@ -75,7 +79,7 @@ def search(
     if status.stopped_by:
         say(f"stopped; {status.finished + status.pruned} trials are kept. Continue with the same command.")
         raise typer.Exit(128 + status.stopped_by)
-    _print_outcome(status, plan.objective)
+    _print_outcome(status, plan.objective, folder)
 
 
 @core.cli.features_app.command()
@@ -88,8 +92,17 @@ def extract(
     """Run the frozen backbone once over every picture and every distinct text, here or on a cluster."""
     from core.config import load_config
 
+    _require_cluster(address)
     store = _prepare_features(load_config(config), address, nodes, shard)
     say(f"features {store.fingerprint} in {store.folder}")
+
+
+def _require_cluster(address: str | None) -> None:
+    """Before minutes of work that would end there."""
+    if address is not None:
+        from search.cluster import require_cluster
+
+        require_cluster(address)
 
 
 def _prepare_features(
@@ -110,11 +123,14 @@ def _prepare_all_features(campaign: "Campaign", address: str | None, nodes: int)
     return FeatureFingerprints({variant: store.fingerprint for variant, store in stores.items()})
 
 
-def _print_outcome(status: "CampaignStatus", objective: str) -> None:
+def _print_outcome(status: "CampaignStatus", objective: str, folder: "CampaignFolder") -> None:
     if status.stop_reason:
         raise UserError(status.stop_reason, where="the campaign stopped", how="mend it and run the same command again")
     if status.best_value is None:
-        raise UserError("no trial finished", where="the campaign ended", how="see crossmodal leaderboard")
+        from analysis.leaderboard import nothing_to_rank
+        from analysis.trials import load_trials
+
+        raise nothing_to_rank(load_trials(folder))
     gain = "" if status.baseline_value is None else f", {status.best_value - status.baseline_value:+.4f} over baseline"
     say(
         f"{status.finished} trials complete, {status.pruned} pruned, {status.failed} failed; "
@@ -179,13 +195,27 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     features = open_features(winner.config, with_test=True)
     card = train_winner(winner, features, output_dir, on_epoch=print_epoch)
     for table in scorecard_tables(card):
-        console.print(table)
+        show(table)
     say(f"the final model is {card.checkpoint}")
+
+
+PLAIN = {"–": "-", "×": "x", "…": "..."}
+_IN_PLAIN = "crossmodal-plain"
+
+
+def _in_plain(error: UnicodeError) -> tuple[str, int]:
+    """For a terminal or a pipe that does not know all characters (LANG=C, latin-1): the nearest it knows."""
+    assert isinstance(error, UnicodeEncodeError), "nothing is decoded with this handler"
+    return "".join(PLAIN.get(each, "?") for each in error.object[error.start : error.end]), error.end
 
 
 def main() -> None:
     """Run a command; what a user got wrong, or a full disk, becomes one line and exit code 2."""
     logging.raiseExceptions = False  # a library's log that cannot be written (a full disk) must not fill the screen
+    codecs.register_error(_IN_PLAIN, _in_plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_IN_PLAIN)
     try:
         app(args=_one_flag_a_value(sys.argv[1:]))
     except UserError as error:

@@ -17,7 +17,7 @@ from core.errors import UserError
 SWITCH = ".on"
 NOT_SEARCHED = {
     "data": "all trials must see the same data",
-    "seed": "the best seed is luck, not a setting; see crossmodal confirm",
+    "seed": "the best seed is luck, not a setting",
     "evaluation": "it does not change training",
     "features.backbone": "a campaign compares adapters on one backbone",
     "features.store": "it is a place, not a setting",
