@@ -2,6 +2,7 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 DEMO := output/demo
+PROCESSES ?= 3
 
 .PHONY: search test check format install clean
 
@@ -20,9 +21,9 @@ search: install
 	$(BIN)/crossmodal retrain $(DEMO) --output-dir $(DEMO)/final
 	$(BIN)/crossmodal leaderboard $(DEMO)
 
-## Everything that CI runs.
+## Everything that CI runs. Three processes on two cores: tests that kill and restart campaigns mostly wait.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup
 
 check: install
 	$(BIN)/ruff check .

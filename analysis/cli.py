@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
-from core.cli import OutputOption, console, open_features, say
+from core.cli import OutputOption, open_features, say, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,7 +59,7 @@ def leaderboard(
         case None:
             write_atomically(campaign.leaderboard.with_suffix(".csv"), to_csv(table))
             write_atomically(campaign.leaderboard.with_suffix(".md"), to_markdown(table))
-            console.print(_terminal_table(table.head(top), caption(table)))
+            show(_terminal_table(table.head(top), caption(table)))
             say(f"{len(table)} trials in {campaign.leaderboard}.csv and .md")
             _name_lost_files(str(path.relative_to(folder)) for path in lost_files(campaign, trials))
 
@@ -84,7 +85,7 @@ def compare(
     notes = [
         _gallery(single.scorecard),
         "Differences are two-stage minus single-stage, query by query; 95 % intervals by bootstrap over buildings.",
-        "Training cost is of the checkpoint's own run: a stage 2 without its stage 1 (crossmodal efficiency has both).",
+        "Training epochs and seconds count the run that a checkpoint began with: stage 1, for a stage 2.",
     ]
     title = "Single-stage against two-stage"
     write_table(output_dir, "comparison", table, title=title, notes=notes, figures=[figures.differences(table)])
@@ -232,10 +233,10 @@ def _print_frame(table: "pd.DataFrame", notes: list[str]) -> None:
     shown = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for name in table.columns:
         worded = name in ("metric", "verdict")
-        shown.add_column(str(name), justify="left" if worded else "right", no_wrap=name == "metric")
+        shown.add_column(escape(str(name)), justify="left" if worded else "right", no_wrap=name == "metric")
     for row in printed(table):
-        shown.add_row(*row)
-    console.print(shown)
+        shown.add_row(*map(escape, row))
+    show(shown)
     for note in notes:
         say(note)
 

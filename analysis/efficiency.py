@@ -54,7 +54,9 @@ def read_two_stage(summary: Path) -> Curve:
         case {"stage1": {"history": [*first]} as stage1, "stage2": {"history": [*second]} as stage2}:
             memory = max(_peak_memory(stage, summary) for stage in (stage1, stage2))
             return _curve("two-stage", [*first, *second], memory, summary)
-    raise UserError("is no summary of a two-stage run", where=summary, how="see train-two-stage")
+    raise UserError(
+        "is no summary of a two-stage run", where=summary, how="name the one that crossmodal train-two-stage wrote"
+    )
 
 
 def _peak_memory(content: Any, where: Path) -> float:

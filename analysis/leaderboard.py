@@ -2,6 +2,8 @@
 
 import difflib
 import json
+import textwrap
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +17,9 @@ from core.records import RETRIEVAL_KEYS, Evaluation, Scorecard
 from core.yaml_files import load_yaml
 
 SHOWN = ("rank", "number", "state", "recall_mean", "gain_over_baseline", *RETRIEVAL_KEYS, "best_epoch", "seconds")
+MEASURED_ON = {"box_iou": "boxes", "relation_accuracy": "relations"}
+"""What the data must have for a metric to be measured."""
+REASON_WIDTH = 300
 OFFICIAL_DIRECTIONS = {"txt": "t2i", "img": "i2t"}
 
 
@@ -32,19 +37,56 @@ def rank(trials: pd.DataFrame, by: str = "recall_mean") -> pd.DataFrame:
     Raises:
         UserError: there is no such metric, or no trial that has it.
     """
-    known = [*RETRIEVAL_KEYS, "recall_mean", "box_iou", "relation_accuracy"]
-    if by not in known:
-        nearest = difflib.get_close_matches(by, known, n=1, cutoff=0.0)[0]
-        raise UserError(f"{by} is not a metric of the leaderboard; did you mean {nearest}?")
-    ended = trials[trials["state"].isin(["complete", "pruned"])] if len(trials) else trials
-    table = ended[ended[by].notna()].copy() if len(ended) else ended
+    _require_metric(by)
+    ended = trials[trials["state"].isin(["complete", "pruned"])]
+    table = ended[ended[by].notna()].copy()
     if table.empty:
-        raise UserError("no trial has finished yet", how="let the campaign run on")
+        raise nothing_to_rank(trials) if ended.empty else _never_measured(len(ended), by)
     baseline = table.loc[_is_baseline(table), by]
     table["gain_over_baseline"] = table[by] - (baseline.iloc[0] if len(baseline) else float("nan"))
     complete = table["state"] == "complete"
     table.insert(0, "rank", table[by].where(complete).rank(method="min", ascending=False).astype("Int64"))
     return table.sort_values(["rank", by, "number"], ascending=[True, False, True], ignore_index=True)
+
+
+def failures(trials: pd.DataFrame) -> dict[str, int]:
+    """Reason → trials that failed for it, most frequent first; those that were retried do not count.
+
+    Args:
+        trials: as `load_trials` gives them.
+    """
+    failed = trials[(trials["state"] == "failed") & (trials["reason"] != "stale")]
+    reasons = Counter(textwrap.shorten(str(reason), REASON_WIDTH, placeholder=" …") for reason in failed["reason"])
+    return dict(reasons.most_common())
+
+
+def _require_metric(by: str) -> None:
+    known = [*RETRIEVAL_KEYS, "recall_mean", *MEASURED_ON]
+    if by in known:
+        return
+    nearest = difflib.get_close_matches(by.lower(), known, n=1, cutoff=0.6)
+    remedy = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(known)}"
+    asked = textwrap.shorten(by, 60, placeholder="…") or "an empty name"
+    raise UserError(f"{asked} is not a metric of the leaderboard", where="--by", how=remedy)
+
+
+def _never_measured(ended: int, by: str) -> UserError:
+    what = f"none of the {ended} trials that ended has {by}"
+    if by in MEASURED_ON:
+        what = f"{what}, since the validation data have no {MEASURED_ON[by]}"
+    return UserError(what, where="--by", how="rank by recall_mean")
+
+
+def nothing_to_rank(trials: pd.DataFrame) -> UserError:
+    """For a campaign without a finished trial: says what its trials do instead, and why those that failed did."""
+    failed = failures(trials)
+    at_work = int(trials["state"].isin(["running", "waiting"]).sum())
+    if not failed:
+        what = f"no trial has finished yet ({at_work} running or waiting)" if at_work else "no trial has finished yet"
+        return UserError(what, how="let the campaign run on")
+    reasons = "; ".join(f"{count} × {reason}" for reason, count in failed.items())
+    what = f"no trial has finished: {sum(failed.values())} failed ({reasons})"
+    return UserError(what, how="fix what the reasons say, and start a new campaign")
 
 
 def _is_baseline(table: pd.DataFrame) -> "pd.Series[bool]":
@@ -101,13 +143,23 @@ def official_entry(folder: CampaignFolder) -> str:
     content = read_json(folder.final_metrics)
     content.pop("trial")
     measured = Scorecard.from_json(content).find("geotext-official", reranked=False)
-    backbone = Path(load_yaml(folder.campaign)["train"]["features"]["backbone"]).name
+    train = load_yaml(folder.campaign)["train"]
     date = datetime.fromtimestamp(folder.final_metrics.stat().st_mtime).date().isoformat()
-    name = folder.root.resolve().name
-    return to_geotext(measured, identifier=name, method="crossmodal-search", backbone=backbone, date=date)
+    return to_geotext(
+        measured,
+        identifier=folder.root.resolve().name,
+        training_data=training_data(Path(train["data"]["train_annotations"])),
+        backbone=Path(train["features"]["backbone"]).name,
+        date=date,
+    )
 
 
-def to_geotext(evaluation: Evaluation, *, identifier: str, method: str, backbone: str, date: str) -> str:
+def training_data(annotations: Path) -> str:
+    """What a model was trained on, as far as its files say: that they are GeoText-1652 is for the submitter to say."""
+    return "synthetic" if (annotations.parent / "synthetic.json").exists() else annotations.name
+
+
+def to_geotext(evaluation: Evaluation, *, identifier: str, training_data: str, backbone: str, date: str) -> str:
     """An entry for the official GeoText-1652 leaderboard, as JSON.
 
     There, `txt_*` are text queries over images (our t2i) and `img_*` image queries over texts (our i2t), although the
@@ -129,10 +181,12 @@ def to_geotext(evaluation: Evaluation, *, identifier: str, method: str, backbone
         for official, ours in OFFICIAL_DIRECTIONS.items()
         for k in (1, 5, 10)
     }
+    measured_on = f"{evaluation.queries_image} images, {evaluation.queries_text} texts, {evaluation.groups} buildings"
     entry = {
-        "id": identifier.lower(), "method": method, "submitter": "", "affiliation": "", "paper": "", "code": "",
-        "checkpoint": "", "training_data": "GeoText-1652", "backbone": backbone, "date": date, "metrics": metrics,
-        "verified": False, "notes": f"relevance: {evaluation.protocol}; re-ranked: {evaluation.rerank}",
+        "id": identifier.lower(), "method": "crossmodal-search", "submitter": "", "affiliation": "", "paper": "",
+        "code": "", "checkpoint": "", "training_data": training_data, "backbone": backbone, "date": date,
+        "metrics": metrics, "verified": False,
+        "notes": f"relevance: {evaluation.protocol}; re-ranked: {evaluation.rerank}; {measured_on}",
     }  # fmt: skip
     return json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
 

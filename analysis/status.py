@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.leaderboard import failures
 from analysis.trials import load_trials, lost_files, read_campaign
 from core.files import CampaignFolder
 from core.ownership import read_holder
@@ -37,7 +38,6 @@ def read_standing(folder: CampaignFolder) -> Standing:
     rows = trials.to_dict("records")
     states = dict.fromkeys(("complete", "pruned", "failed", "interrupted", "running", "waiting"), 0)
     states |= Counter(_state(row) for row in rows)
-    failures = Counter(str(row["reason"]) for row in rows if _state(row) == "failed")
     complete = [(int(row["number"]), float(row["value"])) for row in rows if row["state"] == "complete"]
     baseline = [row["value"] for row in rows if row["origin"] == 0 and row["state"] == "complete"]
     return Standing(
@@ -45,7 +45,7 @@ def read_standing(folder: CampaignFolder) -> Standing:
         objective=campaign.objective,
         limits=campaign.limits.model_dump(),
         states=states,
-        failures=dict(failures.most_common()),
+        failures=failures(trials),
         running=[(int(row["number"]), int(row["epochs"])) for row in rows if row["state"] == "running"],
         best=max(complete, key=lambda trial: trial[1], default=None),
         baseline=float(baseline[0]) if baseline else None,

@@ -44,6 +44,11 @@ STATES = {
 EPOCH_FIGURES = (
     *RETRIEVAL_KEYS, "recall_mean", "box_iou", "relation_accuracy", "gallery_images", "gallery_texts",
 )  # fmt: skip
+COLUMNS = (
+    "number", "state", "value", "best_epoch", "epochs", "reason", "retry_of", "origin", "session", "seconds",
+    *EPOCH_FIGURES, "parameters", "config_hash",
+)  # fmt: skip
+"""Without the searched settings."""
 
 
 class StartedCampaign(Section):
@@ -88,7 +93,8 @@ def load_trials(folder: CampaignFolder) -> pd.DataFrame:
     Raises:
         UserError: the folder holds no campaign.
     """
-    return pd.DataFrame([_trial_row(folder, trial) for trial in read_study(folder)])
+    rows = [_trial_row(folder, trial) for trial in read_study(folder)]
+    return pd.DataFrame(rows, columns=None if rows else COLUMNS)
 
 
 def trial_parameters(folder: CampaignFolder, number: int) -> dict[str, Any]:
@@ -168,10 +174,10 @@ def read_study(folder: CampaignFolder) -> list[FrozenTrial]:
 
 def _read_journal(folder: CampaignFolder, name: str) -> list[FrozenTrial]:
     """Read from a copy without the line that a driver may be writing right now."""
-    if not folder.journal.exists():
+    content = folder.journal.read_bytes() if folder.journal.exists() else b""
+    if b"\n" not in content:  # a driver makes it right now
         raise UserError("holds no study yet", where=folder.root, how="wait for its first trial")
-    content = folder.journal.read_bytes()
-    read_json_lines(folder.journal)
+    read_json_lines(folder.journal)  # names the line that is not JSON
     with tempfile.TemporaryDirectory() as copy:
         path = Path(copy) / "study.journal"
         path.write_bytes(content[: content.rfind(b"\n") + 1])

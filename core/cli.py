@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from core.config import TrainConfig
@@ -106,7 +107,7 @@ def check(
         table.add_column(justify="right", no_wrap=True)
         for name, value in counts.rows():
             table.add_row(name, f"{value:,}")
-        console.print(table)
+        show(table)
         for message in counts.messages:
             say(message, style="red")
         rejected += counts.rejected.total()
@@ -144,7 +145,7 @@ def info(config: ConfigOption, verify: VerifyOption = False) -> None:
     for part, count in parameter_counts(model).items():
         table.add_row(f"trainable: {part}", f"{count:,}")
     table.add_row("trainable in all", f"{sum(parameter_counts(model).values()):,}")
-    console.print(table)
+    show(table)
 
 
 @app.command()
@@ -221,7 +222,7 @@ def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb:
         records = plan.records["test" if features.test else "validation"]
         scorecard.save_embeddings(output_dir / "embeddings.npz", measured.embeddings, records, config.data.image_root)
     for table in scorecard_tables(measured.scorecard):
-        console.print(table)
+        show(table)
     say(f"metrics.json{' and embeddings.npz' if save_embeddings else ''} in {output_dir}")
 
 
@@ -370,6 +371,17 @@ def open_features(config: "TrainConfig", *, plan: "FeaturePlan | None" = None, w
 def say(text: str, *, style: str | None = None) -> None:
     """One line to the user, never broken by us: terminals wrap, and pipes keep lines whole."""
     console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+
+
+def show(table: Table) -> None:
+    """A table, or its rows as lines where the terminal is too narrow for it."""
+    from core.tables import as_lines, is_too_wide
+
+    if is_too_wide(table, console):
+        for line in as_lines(table, console.width):
+            say(Text.from_markup(line).plain)
+    else:
+        console.print(table)
 
 
 def progress_bar() -> Progress:

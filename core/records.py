@@ -107,6 +107,9 @@ class Receipt(Record):
     seconds: float
     peak_memory_mb: float
     epochs: int
+    earlier_epochs: int = 0
+    """Of the run whose weights this one began with (stage 1 of a two-stage run), and of those before it."""
+    earlier_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,14 +157,19 @@ class Efficiency(Record):
     frozen_parameters: int
     """Of the backbone that its features came from; 0 if unknown."""
     training_epochs: int
+    """Of the run itself and of those that it began with, as the seconds are."""
     training_seconds: float
     training_peak_memory_mb: float
+    """Of the run itself."""
     images_per_second: float
     """Embedded from pooled features, on `device`."""
     texts_per_second: float
     evaluation_seconds: float
     evaluation_peak_memory_mb: float
     device: str
+    earlier_epochs: int = 0
+    """How many of the epochs, and of the seconds, were of the runs that it began with: stage 1, for a stage 2."""
+    earlier_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,14 +152,16 @@ def _efficiency(
     return Efficiency(
         trainable_parameters=sum(parameter_counts(model).values()),
         frozen_parameters=features.backbone_parameters,
-        training_epochs=receipt.epochs,
-        training_seconds=receipt.seconds,
+        training_epochs=receipt.epochs + receipt.earlier_epochs,
+        training_seconds=receipt.seconds + receipt.earlier_seconds,
         training_peak_memory_mb=receipt.peak_memory_mb,
         images_per_second=_rows_per_second(model.embed_images, split.images[:PROBED_ROWS]),
         texts_per_second=_rows_per_second(model.embed_texts, split.texts[:PROBED_ROWS]),
         evaluation_seconds=seconds,
         evaluation_peak_memory_mb=peak_memory_mb(device),
         device=device_name(device),
+        earlier_epochs=receipt.earlier_epochs,
+        earlier_seconds=receipt.earlier_seconds,
     )
 
 

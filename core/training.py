@@ -101,7 +101,7 @@ def _train(
         _load_weights(model, initial, features)
     model.to(device)
     train_split, validation = features.train.to(device), features.validation.to(device)
-    last = resume_from
+    last, earlier = resume_from, _earlier(resume_from, start_from)
     for stage in plan_stages(config):
         optimizer = build_optimizer(model, stage.learning_rate, config.optimizer.weight_decay)
         first = stage.first_epoch if last is None else max(stage.first_epoch, last.epoch + 1)
@@ -112,10 +112,24 @@ def _train(
             metrics = _run_epoch(model, optimizer, step, train_split, validation, config, stage, epoch)
             receipt = make_receipt(config, features, model, optimizer, stage=stage.number, previous=last)
             seconds = time.monotonic() - started + (resume_from.receipt.seconds if resume_from else 0.0)
-            last = _checkpoint(config, model, optimizer, metrics, last, replace(receipt, seconds=seconds))
+            last = _checkpoint(config, model, optimizer, metrics, last, replace(receipt, seconds=seconds, **earlier))
             report(metrics, last)
     assert last is not None, "a recipe has at least one epoch"
     return TrainResult(last)
+
+
+def _earlier(resume_from: Checkpoint | None, start_from: Checkpoint | None) -> dict[str, Any]:
+    """What the runs took that this one began with, as fields of its receipt."""
+    if resume_from is not None:
+        receipt = resume_from.receipt
+        return {"earlier_epochs": receipt.earlier_epochs, "earlier_seconds": receipt.earlier_seconds}
+    if start_from is None:
+        return {}
+    receipt = start_from.receipt
+    return {
+        "earlier_epochs": receipt.epochs + receipt.earlier_epochs,
+        "earlier_seconds": receipt.seconds + receipt.earlier_seconds,
+    }
 
 
 def restore_model(checkpoint: Checkpoint, features: Features) -> CrossModalModel:

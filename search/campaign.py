@@ -50,8 +50,6 @@ class CampaignStatus:
     baseline_value: float | None
     stop_reason: str | None
     """Why it ended before its limits, if it did."""
-    failures: str | None
-    """Failed trials, grouped by reason."""
     stopped_by: int | None = None
     """The signal that stopped this session."""
 
@@ -246,5 +244,4 @@ def _status(campaign: Campaign, ledger: Ledger) -> CampaignStatus:
         best_value=None if best is None else best[1],
         baseline_value=ledger.baseline_value(),
         stop_reason=ledger.stop_reason,
-        failures=ledger.failures,
     )

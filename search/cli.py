@@ -1,5 +1,7 @@
 """The root command: search campaigns, and everything of `core.cli` and `analysis.cli` beside them."""
 
+import codecs
+import io
 import logging
 import signal
 import sys
@@ -22,6 +24,7 @@ from core.cli import (
     prepare_features,
     print_epoch,
     say,
+    show,
 )
 from core.errors import UserError
 
@@ -84,6 +87,7 @@ def search(
     from search.progress import CampaignProgress
 
     plan = load_campaign(campaign).with_limits(trials=trials, hours=hours)
+    _require_cluster(address)
     folder = CampaignFolder((output_dir or Path("output") / plan.name).resolve())
     require_ours(folder.root, folder.NAMES)
     cluster = Cluster(address, nodes, reuse_actors=not no_reuse)
@@ -104,7 +108,7 @@ def search(
     if status.stopped_by:
         say(f"stopped; {status.finished + status.pruned} trials are kept. Continue with the same command.")
         raise typer.Exit(128 + status.stopped_by)
-    _print_outcome(status, plan.objective)
+    _print_outcome(status, plan.objective, folder)
 
 
 @core.cli.features_app.command()
@@ -119,10 +123,19 @@ def extract(
     from core.config import load_config
     from core.fingerprint import plan_features
 
+    _require_cluster(address)
     settings = load_config(config)
     plan = plan_features(settings, verify=verify)
     store = _prepare_features(settings, address, nodes, plan=plan, shard=shard)
     say(f"features {store.fingerprint} in {store.folder}")
+
+
+def _require_cluster(address: str | None) -> None:
+    """Before minutes of work that would end there."""
+    if address is not None:
+        from search.cluster import require_cluster
+
+        require_cluster(address)
 
 
 def _prepare_features(
@@ -165,12 +178,14 @@ def _prepare_all_features(
     return features
 
 
-def _print_outcome(status: "CampaignStatus", objective: str) -> None:
+def _print_outcome(status: "CampaignStatus", objective: str, folder: "CampaignFolder") -> None:
     if status.stop_reason:
         raise UserError(status.stop_reason, where="the campaign stopped", how="fix it and run the same command again")
     if status.best_value is None:
-        reasons = f" ({status.failures})" if status.failures else ""
-        raise UserError(f"no trial was trained to its end{reasons}", where="the campaign ended")
+        from analysis.leaderboard import nothing_to_rank
+        from analysis.trials import load_trials
+
+        raise nothing_to_rank(load_trials(folder))
     gain = "" if status.baseline_value is None else f", {status.best_value - status.baseline_value:+.4f} over baseline"
     say(
         f"{status.finished} trials complete, {status.pruned} pruned, {status.failed} failed; "
@@ -245,15 +260,29 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     features = open_features(winner.config, plan=plan, with_test=True)
     final = train_winner(winner, features, output_dir, on_epoch=print_epoch)
     for table in scorecard_tables(final.card):
-        console.print(table)
+        show(table)
     told = f"validation {winner.config.objective} {final.value:.4f}; trial {winner.number} had {winner.value:.4f}"
     say(told, style="yellow" if final.value < winner.value else None)
     say(f"the final model is {final.card.checkpoint}")
 
 
+PLAIN = {"–": "-", "×": "x", "…": "..."}
+_IN_PLAIN = "crossmodal-plain"
+
+
+def _in_plain(error: UnicodeError) -> tuple[str, int]:
+    """For a terminal or a pipe that does not know all characters (LANG=C, latin-1): the nearest it knows."""
+    assert isinstance(error, UnicodeEncodeError), "nothing is decoded with this handler"
+    return "".join(PLAIN.get(each, "?") for each in error.object[error.start : error.end]), error.end
+
+
 def main() -> None:
     """Run a command; what a user got wrong, or a full disk, becomes one line and exit code 2."""
     logging.raiseExceptions = False  # a library's log that cannot be written (a full disk) must not fill the screen
+    codecs.register_error(_IN_PLAIN, _in_plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_IN_PLAIN)
     try:
         app(args=_one_flag_a_value(sys.argv[1:]))
     except UserError as error:

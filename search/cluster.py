@@ -3,7 +3,9 @@
 import logging
 import math
 import os
+import re
 import socket
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +27,10 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 ANSWER_WITHIN_S = 10
+ADDRESS = re.compile(r"(ray://)?(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\s:/?#@\[\]]+):(?P<port>[0-9]{1,5})")
+HTTP2_SETTINGS = 4
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, HTTP2_SETTINGS, 0, 0, 0, 0, 0])
+"""To which a gRPC server, as every Ray head is, answers with its own settings (RFC 9113, sections 3.4 and 6.5)."""
 NODES_JOIN_WITHIN_S = 300
 OBJECT_STORE_BYTES = 128 * 2**20
 """Features are memory-mapped from disk, so little ever travels through Ray's object store."""
@@ -40,7 +46,7 @@ def connect(address: str | None, *, nodes: int = 1) -> Iterator[None]:
         UserError: no cluster answers at the address, or the nodes do not come.
     """
     if address is not None:
-        _require_answer(address)
+        require_cluster(address)
     os.environ.update(QUIET)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the ledger tells why a trial failed, in one line
     runtime_env: dict[str, Any] = {"env_vars": QUIET}
@@ -58,9 +64,10 @@ def connect(address: str | None, *, nodes: int = 1) -> Iterator[None]:
             )
         else:
             ray.init(address=address, log_to_driver=False, logging_level="error", runtime_env=runtime_env)
-    except ConnectionError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"no Ray cluster answers at {address} ({reason})", how="check --address") from None
+    except (ConnectionError, RuntimeError, ValueError) as error:  # nobody there, another version of Ray, no token
+        if address is None:
+            raise
+        raise _no_answer(address, str(error)) from None
     try:
         _wait_for_nodes(nodes)
         yield
@@ -73,16 +80,40 @@ def _our_packages() -> list[Path]:
     return [root / name for name in ("core", "search", "analysis")]
 
 
-def _require_answer(address: str) -> None:
-    """Ray itself would try for minutes; `auto` is left to it, since it knows where to look."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
+def require_cluster(address: str) -> None:
+    """Make sure that a Ray cluster may be at an address; Ray itself would try for minutes, or wait for ever.
+
+    `auto` is left to Ray, since it knows where to look.
+
+    Raises:
+        UserError: it is no address, or what answers there is not Ray.
+    """
+    if address == "auto":
         return
+    found = ADDRESS.fullmatch(address)
+    if found is None or not 0 < int(found["port"]) < 2**16:
+        asked = textwrap.shorten(address, 60, placeholder="…") or "an empty word"
+        raise UserError(
+            f"{asked} is no address of a Ray cluster", where="--address", how="give auto, host:port or ray://host:port"
+        )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_WITHIN_S).close()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"no Ray cluster answers at {address} ({reason})", how="check --address") from None
+        greeted = _greets_as_grpc(found["host"].strip("[]"), int(found["port"]))
+    except (OSError, UnicodeError) as error:
+        raise _no_answer(address, getattr(error, "strerror", None) or str(error)) from None
+    if not greeted and not os.environ.get("RAY_USE_TLS"):
+        raise _no_answer(address, "what listens there is not Ray")
+
+
+def _greets_as_grpc(host: str, port: int) -> bool:
+    with socket.create_connection((host, port), timeout=ANSWER_WITHIN_S) as connection:
+        connection.sendall(HTTP2_GREETING)
+        answer = connection.makefile("rb").read(9)
+    return len(answer) == 9 and answer[3] == HTTP2_SETTINGS
+
+
+def _no_answer(address: str, reason: str) -> UserError:
+    told = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
+    return UserError(f"no Ray cluster answers at {address} ({told})", how="check --address")
 
 
 def _wait_for_nodes(number: int) -> None:

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TypeVar, get_args
@@ -65,6 +65,16 @@ class TrainingCost:
 
 
 @dataclass(frozen=True, slots=True)
+class Tables:
+    """The shape of the features that a trial reads."""
+
+    splits: tuple[SplitShape, ...]
+    """Training and validation."""
+    dimensions: tuple[int, int]
+    """Widths of images and texts."""
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """What `crossmodal plan` prints."""
 
@@ -89,15 +99,16 @@ def estimate(campaign: Campaign, folder: CampaignFolder, *, slots: int | None = 
         UserError: the data or the backbone cannot be read.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    extraction = []
+    extraction, tables = [], []
     for config in extraction_variants(campaign, campaign.base):
         plan = plan_features(config)
         splits = index_splits(plan.records)
         planned, dimensions = _estimate_extraction(config, plan.parts.fingerprint, splits)
         extraction.append(planned)
+        tables.append(Tables(tuple(SplitShape(**split_counts(splits[split])) for split in TIMED_SPLITS), dimensions))
     done, training = _from_history(campaign, folder)
     if training is None:
-        training = _calibrate(campaign, splits, dimensions)
+        training = _calibrate_each(campaign, list(dict.fromkeys(tables)))
     resources = campaign.resources
     machine = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     at_once = slots or max(1, slots_of(machine, resources.cpu, resources.gpu))
@@ -178,10 +189,19 @@ def _from_history(campaign: Campaign, folder: CampaignFolder) -> tuple[int, Trai
     return len(ended) + len(failed), TrainingCost(float(seconds), None, basis, float(ended["epochs"].mean()))
 
 
-def _calibrate(campaign: Campaign, splits: Mapping[Split, SplitIndex], dimensions: tuple[int, int]) -> TrainingCost:
+def _calibrate_each(campaign: Campaign, tables: Sequence[Tables]) -> TrainingCost:
+    """Of the features that take longest; variants whose features are of one shape cost the same."""
+    costs = [_calibrate(campaign, each) for each in tables]
+    dearest = max(costs, key=lambda cost: cost.seconds_per_epoch)
+    peaks = [cost.peak_memory_mb for cost in costs if cost.peak_memory_mb is not None]
+    told = "" if len(costs) == 1 else f", on the slowest of {len(costs)} shapes of features"
+    return replace(dearest, peak_memory_mb=max(peaks, default=None), basis=f"{dearest.basis}{told}")
+
+
+def _calibrate(campaign: Campaign, tables: Tables) -> TrainingCost:
     """One epoch each of the baseline and of a few draws from the space, after one to warm up."""
-    shapes = [SplitShape(**split_counts(splits[split])) for split in TIMED_SPLITS]
-    features = stand_in_features(*shapes, vision_dim=dimensions[0], text_dim=dimensions[1])
+    vision_dim, text_dim = tables.dimensions
+    features = stand_in_features(*tables.splits, vision_dim=vision_dim, text_dim=text_dim)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=campaign.sampler.seed))
     drawn = [campaign.space.suggest(study.ask(), campaign.base) for _ in range(SAMPLE_CONFIGS - 1)]
     threads = torch.get_num_threads()

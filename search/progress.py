@@ -49,8 +49,8 @@ class CampaignProgress:
         parts = [f"{_done(status)}/{status.limit} trials: {status.finished} complete", f"{status.running} running"]
         parts += [f"{status.pruned} pruned", f"{status.failed} failed"]
         if status.best_value is not None:
-            gain = status.best_value - (status.baseline_value or status.best_value)
-            parts.append(f"best {self._objective} {status.best_value:.4f} (trial {status.best_number}, {gain:+.4f})")
+            gain = "" if status.baseline_value is None else f", {status.best_value - status.baseline_value:+.4f}"
+            parts.append(f"best {self._objective} {status.best_value:.4f} (trial {status.best_number}{gain})")
         return ", ".join(parts)
 
     def _time_left(self, status: CampaignStatus) -> str:

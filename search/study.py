@@ -10,7 +10,7 @@ import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -168,13 +168,9 @@ class Ledger:
         last = sorted(ended, key=lambda trial: trial.datetime_complete or 0)[-limit:]
         if len(last) < limit or any(trial.state != TrialState.FAIL for trial in last):
             return None
-        return f"{limit} trials failed in a row ({_grouped_reasons(last)})"
-
-    @property
-    def failures(self) -> str | None:
-        """All failures, grouped by reason; None without any."""
-        failed = [trial for trial in self.ended() if trial.state == TrialState.FAIL]
-        return _grouped_reasons(failed) if failed else None
+        reasons = Counter(str(trial.user_attrs.get("reason")) for trial in last)
+        grouped = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
+        return f"{limit} trials failed in a row ({grouped})"
 
     def reconcile(self) -> list[int]:
         """Tell the trials that a dead driver left RUNNING, put each back in the queue, and return their numbers."""
@@ -331,11 +327,6 @@ class Ledger:
             path.unlink()
         if self._folder.journal.exists():
             drop_torn_line(self._folder.journal)
-
-
-def _grouped_reasons(trials: Iterable[FrozenTrial]) -> str:
-    reasons = Counter(str(trial.user_attrs.get("reason")) for trial in trials)
-    return "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
 
 
 def _value(trial: FrozenTrial) -> float:

@@ -1,11 +1,16 @@
 """Fixtures: planted features for training tests, and a small real data set with a tiny real InternVL."""
 
-from collections.abc import Iterator
+import gc
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 from core.config import TrainConfig, dump_yaml, parse
@@ -18,6 +23,11 @@ if TYPE_CHECKING:
 
 settings.register_profile("patient", deadline=None)  # time is never asserted
 settings.load_profile("patient")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow ones first, so that no test process is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
@@ -76,14 +86,30 @@ def small_config(tmp_path: Path) -> TrainConfig:
     )
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one of the test processes makes while the others wait, and that all of them only read."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # each process has a folder below the common one
+    folder = root / name
+    with FileLock(root / f"{name}.lock"):
+        if not (root / f"{name}.made").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            (root / f"{name}.made").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small synthetic data set with its tiny InternVL, made by the code that users run."""
     from core.cli import synth
 
-    folder = tmp_path_factory.mktemp("demo") / "data"
-    synth(folder, buildings=12, images_per_building=3, seed=0)
-    return folder
+    def make(folder: Path) -> None:
+        synth(folder / "data", buildings=12, images_per_building=3, seed=0)
+
+    return made_once(tmp_path_factory, "demo", make) / "data"
 
 
 @pytest.fixture
@@ -153,10 +179,12 @@ def write_campaign(folder: Path, demo: Path, content: str = CAMPAIGN, *, epochs:
 @pytest.fixture(scope="session")
 def finished_campaign(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> CampaignFolder:
     """Five trials by real Ray workers, to be read only."""
-    work = tmp_path_factory.mktemp("campaign")
-    outcome = run("search", write_campaign(work, demo), "--output-dir", work / "small", cwd=work)
-    assert outcome.code == 0, outcome.err
-    return CampaignFolder(work / "small")
+
+    def make(work: Path) -> None:
+        outcome = run("search", write_campaign(work, demo), "--output-dir", work / "small", cwd=work)
+        assert outcome.code == 0, outcome.err
+
+    return CampaignFolder(made_once(tmp_path_factory, "campaign", make) / "small")
 
 
 @pytest.fixture
@@ -170,3 +198,5 @@ def cluster() -> "Iterator[Cluster]":
     made.wait_for_nodes()
     yield made
     made.shutdown()
+    with warnings.catch_warnings(action="ignore"):
+        gc.collect()  # sockets that Ray leaves for the collector would warn in whatever test comes next

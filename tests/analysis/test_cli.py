@@ -29,6 +29,7 @@ def test_the_official_entry_is_that_of_the_final_model(crossmodal: CommandLine, 
     (official,) = [found for found in measured if found["protocol"] == "geotext-official" and not found["rerank"]]
     assert entry["metrics"]["txt_r1"] == round(100 * official["metrics"]["t2i_r1"], 2)
     assert entry["backbone"] == "tiny-internvl"
+    assert entry["training_data"] == "synthetic"
 
 
 def test_the_leaderboard_is_printed_and_written(crossmodal: CommandLine, campaign: CampaignFolder) -> None:
@@ -84,6 +85,7 @@ def test_compare_writes_the_methodologys_table(crossmodal: CommandLine, runs: Pa
     rows = {row["metric"]: row for row in json.loads((runs / "cmp" / "comparison.json").read_text())}
     assert set(rows) >= {"t2i_r1", "i2t_r10", "box_iou", "relation_accuracy", "training_epochs"}
     assert rows["t2i_r1"]["verdict"] in ("better", "worse", "not distinguishable")
+    assert (rows["training_epochs"]["single_stage"], rows["training_epochs"]["two_stage"]) == (3, 3)  # with stage 1
     assert {path.suffix for path in (runs / "cmp").iterdir()} == {".csv", ".md", ".json", ".html"}
 
 

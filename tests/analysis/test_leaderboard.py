@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.leaderboard import rank, to_csv, to_geotext, to_json, to_latex, to_markdown
+from analysis.leaderboard import rank, to_csv, to_geotext, to_json, to_latex, to_markdown, training_data
+from analysis.trials import COLUMNS
 from core.errors import UserError
 from core.records import RETRIEVAL_KEYS, Evaluation
 
@@ -17,6 +19,7 @@ def trials(*rows: dict[str, Any]) -> pd.DataFrame:
         {
             "number": number,
             "state": "complete",
+            "reason": None,
             "origin": number,
             "recall_mean": 0.1,
             **dict.fromkeys(RETRIEVAL_KEYS, 0.1),
@@ -67,9 +70,32 @@ def test_an_unknown_metric_names_the_nearest() -> None:
         rank(trials({}), by="recal_mean")
 
 
+@pytest.mark.parametrize("by", ["", "seconds", "number", "param:optimizer.learning_rate", "x" * 5000])
+def test_a_word_that_is_near_to_no_metric_gets_the_list(by: str) -> None:
+    with pytest.raises(UserError, match=r"choose one of t2i_r1, .*, relation_accuracy$") as refused:
+        rank(trials({}), by=by)
+    assert len(str(refused.value)) < 300
+
+
 def test_nothing_finished_is_said() -> None:
-    with pytest.raises(UserError, match="no trial has finished yet"):
+    with pytest.raises(UserError, match=r"no trial has finished yet \(1 running or waiting\)"):
         rank(trials({"state": "running", "recall_mean": math.nan}))
+    with pytest.raises(UserError, match="no trial has finished yet; let the campaign run on"):
+        rank(pd.DataFrame([], columns=COLUMNS))
+
+
+def test_where_all_failed_the_reasons_are_said_in_groups() -> None:
+    reasons = ["no GPU", "disk\nfull", "no GPU", "stale"]
+    with pytest.raises(UserError) as refused:
+        rank(trials(*({"state": "failed", "recall_mean": math.nan, "reason": reason} for reason in reasons)))
+    assert "no trial has finished: 3 failed (2 × no GPU; 1 × disk full)" in str(refused.value)
+
+
+@pytest.mark.parametrize(("by", "missing"), [("box_iou", "no boxes"), ("relation_accuracy", "no relations")])
+def test_a_metric_that_no_data_were_there_for_is_said(by: str, missing: str) -> None:
+    table = trials({by: math.nan}, {by: None, "state": "pruned"}, {by: math.nan, "state": "running"})
+    with pytest.raises(UserError, match=f"none of the 2 trials that ended has {by}, since .* {missing}"):
+        rank(table, by=by)
 
 
 def test_files_keep_fractions_and_print_percent() -> None:
@@ -95,7 +121,9 @@ def evaluation(**changes: Any) -> Evaluation:
 
 
 def test_the_official_entry_names_text_queries_txt() -> None:
-    entry = json.loads(to_geotext(evaluation(), identifier="Ours", method="m", backbone="b", date="2026-01-02"))
+    entry = json.loads(
+        to_geotext(evaluation(), identifier="Ours", training_data="train.json", backbone="b", date="2026-01-02")
+    )
     assert entry["id"] == "ours"
     assert entry["metrics"] == {
         "txt_r1": 10.0,
@@ -106,9 +134,17 @@ def test_the_official_entry_names_text_queries_txt() -> None:
         "img_r10": 60.0,
     }
     assert entry["verified"] is False
+    assert entry["training_data"] == "train.json"
+    assert "3 images, 9 texts, 2 buildings" in entry["notes"]
+
+
+def test_training_data_are_named_by_their_file_unless_they_are_drawn(tmp_path: Path) -> None:
+    assert training_data(tmp_path / "train.json") == "train.json"
+    (tmp_path / "synthetic.json").touch()
+    assert training_data(tmp_path / "train.json") == "synthetic"
 
 
 @pytest.mark.parametrize("changes", [{"split": "validation"}, {"protocol": "image"}])
 def test_other_figures_do_not_go_to_the_official_leaderboard(changes: dict[str, str]) -> None:
     with pytest.raises(UserError, match="do not belong on the leaderboard"):
-        to_geotext(evaluation(**changes), identifier="a", method="m", backbone="b", date="2026-01-02")
+        to_geotext(evaluation(**changes), identifier="a", training_data="t", backbone="b", date="2026-01-02")

@@ -46,3 +46,13 @@ def test_a_torn_last_line_of_the_journal_is_not_read(finished_campaign: Campaign
 def test_a_folder_without_a_campaign_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no campaign"):
         load_trials(CampaignFolder(tmp_path))
+
+
+def test_a_study_that_is_only_being_made_is_said(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
+    folder = CampaignFolder(tmp_path)
+    folder.campaign.write_text(finished_campaign.campaign.read_text())
+    for content in (None, b"", b'{"op_code": 0, "stu'):
+        if content is not None:
+            folder.journal.write_bytes(content)
+        with pytest.raises(UserError, match="holds no study yet; wait for its first trial"):
+            load_trials(folder)

@@ -512,7 +512,7 @@ def test_a_run_that_diverges_is_one_line(crossmodal: CommandLine, config: Path, 
         "learning_rate": 1.0,
         "weight_decay": 10.0,
         "batch_size": 2,
-    }  # each step multiplies weights by up to -9
+    }  # -9 times a step
     edited(config, lambda content: content["optimizer"].update(explosive))
     edited(config, lambda content: content["recipe"].update(epochs=4))
     outcome = crossmodal("train", "--config", config, "--output-dir", tmp_path / "run")

@@ -1,13 +1,15 @@
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from core.config import TrainConfig
 from core.features import Features
 from core.records import Scorecard
 from core.scorecard import measure
-from core.tables import scorecard_tables
+from core.tables import as_lines, is_too_wide, scorecard_tables
 from core.training import train
 
 
@@ -31,3 +33,41 @@ def test_the_tables_say_what_was_measured_on_what(card: Scorecard) -> None:
         assert expected in text
     r1 = card.find("building", reranked=False).metrics["t2i_r1"]
     assert f"{r1:.1%}" in text
+
+
+def printed(card: Scorecard, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    return [line for table in scorecard_tables(card) for line in as_lines(table, console.width)]
+
+
+@pytest.mark.parametrize("width", [1, 20, 40])
+def test_a_narrow_terminal_gets_every_cell(card: Scorecard, width: int) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    tables = list(scorecard_tables(card))
+    assert all(is_too_wide(table, console) for table in tables)
+    lines = printed(card, width)
+    for table in tables:
+        cells = [str(cell) for column in table.columns for cell in column.cells]
+        assert all(any(cell in line for line in lines) for cell in cells)
+    assert not any("…" in line for line in lines)
+
+
+def test_lines_break_between_cells_and_stay_within_the_width() -> None:
+    table = Table("metric", "model", "chance")
+    table.add_row("t2i R@1", "12.3%", "1.0%")
+    table.add_row("i2t R@1", "", "1.0%")
+    assert list(as_lines(table, 28)) == [
+        "metric t2i R@1, model 12.3%,",
+        " chance 1.0%",
+        "metric i2t R@1, chance 1.0%",
+    ]
+
+
+def test_what_went_before_a_run_is_part_of_its_cost(card: Scorecard) -> None:
+    assert "of these before" not in "\n".join(printed(card, 80))
+    second = replace(
+        card, efficiency=replace(card.efficiency, training_epochs=7, earlier_epochs=3, earlier_seconds=2.5)
+    )
+    text = "\n".join(printed(second, 80))
+    assert "training: 7 epochs" in text
+    assert "of these before: 3 epochs, 2.5 s" in text

@@ -7,14 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.evaluation import IMAGES, TEXTS
+
 ROOT = Path(__file__).parents[2]
+QUERIES = 2_000
 
 
 @pytest.mark.slow
 def test_the_full_gallery_is_ranked_in_little_memory_and_like_the_direct_way(tmp_path: Path) -> None:
+    """Some of the queries against all of the gallery: the rest of them are more blocks of the same size."""
     command = [sys.executable, "-m", "benchmarks.evaluation", "--output", tmp_path / "evaluation.json"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    _, full = json.loads((tmp_path / "evaluation.json").read_text())["galleries"]
-    assert (full["images"], full["texts"]) == (55_000, 166_000)
-    assert full["peak_memory_mb"] < 2_500
+    subprocess.run([*command, "--queries", str(QUERIES)], cwd=ROOT, check=True, capture_output=True)
+    quarter, full = json.loads((tmp_path / "evaluation.json").read_text())["galleries"]
+    assert (full["images"], full["texts"]) == (IMAGES, TEXTS) == (55_000, 166_000)
+    assert full["queries"] == QUERIES
+    scores_mb = 4 * QUERIES * TEXTS / 2**20
+    assert full["beyond_embeddings_mb"] < scores_mb / 3
+    growth = full["beyond_embeddings_mb"] - quarter["beyond_embeddings_mb"]
+    assert growth < scores_mb / 4  # the scores themselves grow by three quarters
+    assert full["peak_memory_mb"] < 1_200
     assert full["sample_equals_direct"] is True

@@ -4,9 +4,7 @@ import json
 import os
 import random
 import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,163 +13,91 @@ import torch
 from analysis.leaderboard import rank
 from analysis.trials import load_trials
 from core.files import CampaignFolder, read_json_lines
-from tests.commands import run, start
+from tests.commands import command_of, descendants, finish, hold, kill_everything, run, wait_until, wait_until_held
 from tests.conftest import CAMPAIGN, write_campaign
+from tests.end_to_end.conftest import EPOCHS, Begin, epochs_of, epochs_reported, finished, have_ended, have_reported
 
 pytestmark = pytest.mark.slow
 
 
-def descendants(pid: int) -> list[int]:
-    """All processes below one, Ray's daemons and workers among them, though they lead groups of their own."""
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    children: dict[int, list[int]] = {}
-    for line in listing.splitlines():
-        child, parent = map(int, line.split())
-        children.setdefault(parent, []).append(child)
-    found, waiting = [], [pid]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
-
-
-def kill_everything(process: subprocess.Popen[str]) -> None:
-    victims = [process.pid, *descendants(process.pid)]
-    for pid in victims:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.communicate()
-
-
-def finished(folder: CampaignFolder) -> dict[int, float]:
-    """Number → value of the trials that have ended well."""
-    if not folder.journal.exists() or not folder.campaign.exists():
-        return {}
-    trials = load_trials(folder)
-    if trials.empty:
-        return {}
-    ended = trials[trials["state"] == "complete"]
-    return dict(zip(ended["number"], ended["value"], strict=True))
-
-
-def wait_for(folder: CampaignFolder, trials: int, process: subprocess.Popen[str], timeout: float = 180) -> None:
-    """Until so many trials have ended, or the driver has."""
-    deadline = time.monotonic() + timeout
-    while len(finished(folder)) < trials and process.poll() is None:
-        assert time.monotonic() < deadline, "the campaign does not get on"
-        time.sleep(0.1)
-
-
-@pytest.fixture
-def long_campaign(demo: Path, tmp_path: Path) -> Path:
-    """Twelve trials of about a second."""
-    content = CAMPAIGN.replace("trials: 5", "trials: 12") + "checkpoint_every_s: 0\n"
-    return write_campaign(tmp_path, demo, content, epochs=25)
-
-
-Begin = Callable[..., subprocess.Popen[str]]
-
-
-@pytest.fixture
-def begin(tmp_path: Path) -> Iterator[Begin]:
-    """Starts the command line; what still runs at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
-
-    def begin(*arguments: object) -> subprocess.Popen[str]:
-        started.append(start(*arguments, cwd=tmp_path))
-        return started[-1]
-
-    yield begin
-    for process in started:
-        if process.poll() is None:
-            kill_everything(process)
-        for stream in (process.stdout, process.stderr):
-            if stream:
-                stream.close()
-
-
-def test_a_driver_killed_again_and_again_loses_nothing(long_campaign: Path, tmp_path: Path, begin: Begin) -> None:
+def test_a_driver_killed_again_and_again_loses_nothing(endless_campaign: Path, tmp_path: Path, begin: Begin) -> None:
     folder = CampaignFolder(tmp_path / "c")
-    command = ("search", long_campaign, "--output-dir", folder.root)
+    command = ("search", endless_campaign, "--output-dir", folder.root)
     generator, kills = random.Random(0), 0
     kept: dict[int, float] = {}
     for _ in range(5):
         process = begin(*command)
-        wait_for(folder, len(kept) + 1, process)
-        time.sleep(generator.uniform(0, 1.5))
-        assert process.poll() is None, "the campaign ended before it could be killed"
+        wait_until(partial(have_ended, folder, len(kept) + 1), during=process)
+        point = epochs_reported(folder) + generator.randrange(2 * EPOCHS)  # anywhere within two trials
+        wait_until(partial(have_reported, folder, point), during=process)
         kill_everything(process)
         kills += 1
         now = finished(folder)
         assert {number: now[number] for number in kept} == kept  # still there, with the same value
         kept = now
     assert kills == 5
-    last = run(*command, cwd=tmp_path)
+    limit = len(kept) + 4
+    last = run(*command, "--trials", limit, cwd=tmp_path)
     assert last.code == 0, last.err
     trials = load_trials(folder)
     ended = trials[trials["reason"].isna()]
-    assert len(ended) == 12
+    assert len(ended) == limit
     assert set(ended["state"]) == {"complete"}
     assert {number: finished(folder)[number] for number in kept} == kept
     stale = trials[trials["reason"] == "stale"]
     assert stale["number"].isin(trials["retry_of"]).all()  # each interrupted trial was put back in the queue
     assert trials["retry_of"].dropna().is_unique  # once
     configs = [folder.trial(int(number)).config.read_text() for number in ended["number"]]
-    assert len(set(configs)) == 12  # none ran twice
+    assert len(set(configs)) == limit  # none ran twice
     for number in ended["number"]:
-        epochs = [row["epoch"] for row in read_json_lines(folder.trial(int(number)).metrics)]
-        assert epochs == list(range(25))
+        assert epochs_of(folder, int(number)) == list(range(EPOCHS))
     table = rank(trials)
     assert dict(zip(table["number"], table["recall_mean"], strict=True)) == finished(folder)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_in_good_order_and_the_same_command_continues(
-    long_campaign: Path, tmp_path: Path, begin: Begin, number: signal.Signals, code: int
+    endless_campaign: Path, tmp_path: Path, begin: Begin, number: signal.Signals, code: int
 ) -> None:
     folder = CampaignFolder(tmp_path / "c")
-    command = ("search", long_campaign, "--output-dir", folder.root, "--trials", 5)
+    command = ("search", endless_campaign, "--output-dir", folder.root)
     process = begin(*command)
-    wait_for(folder, 1, process)
+    wait_until(lambda: have_ended(folder, 1), during=process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
-    assert "Continue with the same command" in out
+    stopped = finish(process)
+    assert stopped.code == code, stopped.err
+    assert "Continue with the same command" in stopped.out
     states = set(load_trials(folder)["state"])
     assert "running" not in states  # all is told
     kept = finished(folder)
-    assert run(*command, cwd=tmp_path).code == 0
+    limit = len(kept) + 2
+    assert run(*command, "--trials", limit, cwd=tmp_path).code == 0
     assert {number: finished(folder)[number] for number in kept} == kept
-    assert len(finished(folder)) == 5
+    assert len(finished(folder)) == limit
 
 
 def test_an_interrupted_trial_continues_from_its_checkpoint(demo: Path, tmp_path: Path, begin: Begin) -> None:
     content = CAMPAIGN.replace("trials: 5", "trials: 1") + "checkpoint_every_s: 0\nresources: {cpu: 1}\n"
-    campaign = write_campaign(tmp_path, demo, content, epochs=400)
+    campaign = write_campaign(tmp_path, demo, content, epochs=60)
     folder = CampaignFolder(tmp_path / "c")
     command = ("search", campaign, "--output-dir", folder.root)
-    process = begin(*command)
-    deadline = time.monotonic() + 90
-    while len(read_json_lines(folder.trial(0).metrics)) < 40 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = begin(*command, command=hold("0000/metrics.jsonl", 80))  # twice an epoch: a torn line is looked for first
+    wait_until_held(process)
     kill_everything(process)
     before = read_json_lines(folder.trial(0).metrics)
-    assert 40 <= len(before) < 400
+    assert 30 <= len(before) < 60
     assert run(*command, cwd=tmp_path).code == 0
     after = read_json_lines(folder.trial(1).metrics)
-    assert [row["epoch"] for row in after] == list(range(400))
+    assert [row["epoch"] for row in after] == list(range(60))
     taken_up = [a["train_seconds"] == b["train_seconds"] for a, b in zip(before, after, strict=False)]
     assert sum(taken_up) >= 30  # those epochs were not trained again
 
 
-def test_a_second_driver_is_refused_by_name(long_campaign: Path, tmp_path: Path, begin: Begin) -> None:
+def test_a_second_driver_is_refused_by_name(endless_campaign: Path, tmp_path: Path, begin: Begin) -> None:
     folder = CampaignFolder(tmp_path / "c")
-    process = begin("search", long_campaign, "--output-dir", folder.root)
-    wait_for(folder, 1, process)
-    second = run("search", long_campaign, "--output-dir", folder.root, cwd=tmp_path)
+    process = begin("search", endless_campaign, "--output-dir", folder.root)
+    wait_until(lambda: have_ended(folder, 1), during=process)
+    second = run("search", endless_campaign, "--output-dir", folder.root, cwd=tmp_path)
     status = run("status", folder.root, cwd=tmp_path)
     kill_everything(process)
     assert second.code == 2
@@ -196,35 +122,40 @@ def test_failing_trials_keep_their_reason_and_too_many_in_a_row_stop_the_campaig
     assert run("search", campaign, "--output-dir", tmp_path / "c", "--trials", 9, cwd=tmp_path).code == 2
 
 
+JUMPING_CLOCK = """
+import time
+from pathlib import Path
+clock, jump = time.monotonic, Path("two hours later")
+time.monotonic = lambda: clock() + 7200 * jump.exists()
+"""
+"""For a driver to which two hours pass at once when that file appears."""
+
+
 def test_a_worker_that_hangs_is_killed_and_the_campaign_goes_on(demo: Path, tmp_path: Path, begin: Begin) -> None:
-    content = CAMPAIGN.replace("trials: 5", "trials: 2") + "trial_timeout_s: 20\nmax_failed_trials: 9\n"
-    campaign = write_campaign(tmp_path, demo, content, epochs=400)
+    one_at_a_time = f"resources: {{cpu: {os.cpu_count()}}}\n"
+    content = CAMPAIGN.replace("trials: 5", "trials: 2") + "trial_timeout_s: 3600\nmax_failed_trials: 9\n"
+    campaign = write_campaign(tmp_path, demo, content + one_at_a_time, epochs=20)
     folder = CampaignFolder(tmp_path / "c")
-    with begin("search", campaign, "--output-dir", folder.root) as process:
-        deadline = time.monotonic() + 90
-        while not all(read_json_lines(folder.trial(number).metrics) for number in (0, 1)):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        workers = [pid for pid in descendants(process.pid) if "ray::ImplicitFunc" in command_of(pid)]
-        assert len(workers) == 2
-        os.kill(workers[0], signal.SIGSTOP)
-        out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, out + err
+    python, option, program, *held = hold("0000/metrics.jsonl", 1)
+    process = begin(
+        *("search", campaign, "--output-dir", folder.root), command=[python, option, JUMPING_CLOCK + program, *held]
+    )
+    wait_until_held(process)
+    (worker,) = [pid for pid in descendants(process.pid) if "ray::ImplicitFunc" in command_of(pid)]
+    os.kill(worker, signal.SIGSTOP)
+    process.send_signal(signal.SIGCONT)
+    wait_until(lambda: epochs_of(folder, 0), during=process)
+    (tmp_path / "two hours later").touch()
+    ended = finish(process)
+    assert ended.code == 0, ended.out + ended.err
     trials = load_trials(folder)
-    assert sorted(trials["state"]) == ["complete", "failed"]
-    assert "no report for 20 s" in trials["reason"].tolist()
+    assert trials["state"].tolist() == ["failed", "complete"]
+    assert trials["reason"].tolist()[0] == "no report for 3600 s"
 
 
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
-
-
-def test_a_torn_journal_is_mended(long_campaign: Path, tmp_path: Path) -> None:
+def test_a_torn_journal_is_mended(endless_campaign: Path, tmp_path: Path) -> None:
     folder = CampaignFolder(tmp_path / "c")
-    command = ("search", long_campaign, "--output-dir", folder.root)
+    command = ("search", endless_campaign, "--output-dir", folder.root)
     assert run(*command, "--trials", 2, cwd=tmp_path).code == 0
     kept = finished(folder)
     with folder.journal.open("ab") as stream:

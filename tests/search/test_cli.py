@@ -1,12 +1,21 @@
 import ast
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
+from core.errors import UserError
 from core.files import CampaignFolder, read_json
-from tests.commands import CommandLine
+from search.campaign import CampaignStatus
+from search.cli import _print_outcome
+from tests.commands import COMMAND, CommandLine, environment
 from tests.conftest import CAMPAIGN, write_campaign
 
 
@@ -73,3 +82,74 @@ def test_a_message_that_names_a_command_names_one_that_exists(crossmodal: Comman
     assert "features extract" in named
     for command in named:
         assert crossmodal(*command.split(), "--help").code == 0, command
+
+
+def as_process(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, env=environment(variables), capture_output=True, text=True, encoding="ascii")
+
+
+def test_a_terminal_that_knows_only_ascii_gets_ascii(finished_campaign: CampaignFolder) -> None:
+    plain = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    board = as_process("leaderboard", finished_campaign.root, "--format", "md", "--by", "i2t_r1", **plain)
+    assert board.returncode == 0, board.stderr
+    missing = as_process("status", "hier-ist-keine-Übersicht–×", **plain)
+    assert missing.returncode == 2
+    assert missing.stderr.startswith("error: hier-ist-keine-")
+    assert "Traceback" not in missing.stderr
+
+
+@pytest.mark.parametrize("columns", ["1", "40"])
+def test_a_narrow_terminal_loses_no_figure(finished_campaign: CampaignFolder, tmp_path: Path, columns: str) -> None:
+    folder = CampaignFolder(shutil.copytree(finished_campaign.root, tmp_path / "small"))
+    wide, narrow = (
+        as_process("leaderboard", folder.root, PYTHONIOENCODING="ascii", COLUMNS=width) for width in ("200", columns)
+    )
+    assert narrow.returncode == 0, narrow.stderr
+    figures = [set(re.findall(r"[-+]?[0-9]+\.[0-9]", outcome.stdout)) for outcome in (wide, narrow)]
+    assert figures[0] == figures[1]
+    for command in ("status", "report"):
+        assert as_process(command, folder.root, COLUMNS=columns, PYTHONIOENCODING="ascii").returncode == 0
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(finished_campaign: CampaignFolder) -> None:
+    command = [*COMMAND, "leaderboard", str(finished_campaign.root), "--format", "json"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as stdout:
+        done = subprocess.run(command, env=environment(), stdout=stdout, stderr=subprocess.PIPE, text=True)
+    assert done.stderr == ""
+
+
+def test_where_no_trial_finished_the_end_of_a_search_says_why(tmp_path: Path) -> None:
+    status = CampaignStatus(
+        limit=2, finished=0, running=0, pruned=0, failed=2, best_number=None, best_value=None, baseline_value=None,
+        stop_reason=None,
+    )  # fmt: skip
+    folder = CampaignFolder(tmp_path)
+    folder.campaign.write_text("name: small\nobjective: recall_mean\nlimits: {trials: 2}\n")
+    storage = JournalStorage(JournalFileBackend(str(folder.journal)))
+    study = optuna.create_study(study_name="small", storage=storage)
+    for _ in range(2):
+        trial = study.ask()
+        trial.set_user_attr("reason", "no GPU")
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    with pytest.raises(UserError, match=r"no trial has finished: 2 failed \(2 × no GPU\)"):
+        _print_outcome(status, "recall_mean", folder)
+
+
+@pytest.mark.parametrize("address", ["http://foo", "foo", "ray://", "host:99999"])
+def test_an_address_is_looked_at_before_anything_is_done(
+    crossmodal: CommandLine, demo: Path, tmp_path: Path, address: str
+) -> None:
+    campaign = write_campaign(tmp_path, demo)
+    train = tmp_path / "train.yaml"
+    train.write_text(train.read_text().replace(str(demo / "features"), str(tmp_path / "store")))
+    search = crossmodal("search", campaign, "--output-dir", tmp_path / "out", "--address", address)
+    extract = crossmodal("features", "extract", "--config", train, "--address", address)
+    assert search.code == extract.code == 2
+    assert search.err == extract.err
+    assert "--address" in search.err
+    assert len(search.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "store").exists()

@@ -1,6 +1,5 @@
 """Extraction by Ray tasks on a real cluster of two nodes in this machine, with fake GPUs."""
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from core.extraction import EncodeShards, Shard, encode_here, extract_features
 from core.features import FeatureStore
 from core.fingerprint import plan_features
 from search.extraction import encode_on_cluster
-from tests.commands import start
+from tests.commands import hold, start, wait_until_held
 
 pytestmark = pytest.mark.slow
 
@@ -70,12 +69,8 @@ def test_a_killed_extraction_asks_only_for_what_is_missing(
     (tmp_path / "train.yaml").write_text(dump_yaml(gpu_config))
     store = gpu_config.features.store
     command = ["features", "extract", "--config", tmp_path / "train.yaml", "--address", cluster.address, "--shard", 1]
-    with start(*command, cwd=tmp_path) as process:
-        deadline = time.monotonic() + 120
-        while len(list(store.glob(".*.partial/shard_*"))) < 10:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    with start(*command, cwd=tmp_path, command=hold("shard_", 40)) as process:
+        wait_until_held(process)
         process.kill()
         process.communicate()
     kept = {path.name for path in store.glob(".*.partial/shard_*")}

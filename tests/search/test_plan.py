@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.files import CampaignFolder
+from core.stand_in import SplitShape
+from search import plan
 from search.config import Pruner, load_campaign
-from search.plan import estimate, expected_epochs
+from search.plan import Tables, TrainingCost, estimate, expected_epochs
 from tests.commands import CommandLine
 from tests.conftest import write_campaign
 
@@ -59,3 +61,19 @@ def test_a_campaign_that_ran_is_judged_by_its_own_epochs(
     assert "15 epochs of this campaign" in outcome.out
     assert "0 trials, 3 at once" in outcome.out
     assert "there already" in outcome.out
+
+
+def test_features_of_several_shapes_are_timed_each_and_the_slowest_is_told(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever order they come in; here the second set of features is far wider."""
+    path = write_campaign(tmp_path, demo)
+    shapes = tuple(SplitShape(images=40, groups=8, captions=40, texts=40, regions=20) for _ in range(2))
+    narrow, wide = Tables(shapes, (8, 8)), Tables(shapes, (16, 16))
+    taken = {narrow: 1.0, wide: 3.0}
+    monkeypatch.setattr(plan, "_calibrate", lambda _, tables: TrainingCost(taken[tables], 100.0, "an epoch", 3.0))
+    for order in ([narrow, wide], [wide, narrow]):
+        cost = plan._calibrate_each(load_campaign(path), order)
+        assert cost.seconds_per_epoch == 3.0
+        assert cost.basis == "an epoch, on the slowest of 2 shapes of features"
+    assert plan._calibrate_each(load_campaign(path), [narrow]).basis == "an epoch"

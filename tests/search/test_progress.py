@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -17,7 +18,6 @@ def status(finished: int, *, running: int = 1, best: float | None = 0.4) -> Camp
         best_value=best,
         baseline_value=0.35 if best else None,
         stop_reason=None,
-        failures=None,
     )
 
 
@@ -37,6 +37,13 @@ def test_a_line_is_left_for_every_trial_that_ended() -> None:
         f"{n + 3}/10 trials: {n} complete, 1 running, 2 pruned, 1 failed, best recall_mean 0.4000 (trial 4, +0.0500)"
         for n in (1, 2)
     ]
+
+
+def test_a_baseline_of_zero_is_a_baseline() -> None:
+    at_zero = replace(status(1), baseline_value=0.0)
+    assert "best recall_mean 0.4000 (trial 4, +0.4000)" in shown(status(0), at_zero)
+    unknown = replace(status(1), baseline_value=None)
+    assert "best recall_mean 0.4000 (trial 4)" in shown(status(0), unknown)
 
 
 def test_time_left_follows_the_pace_of_this_session() -> None:

@@ -1,0 +1,77 @@
+"""Campaigns that are still at work when a test looks, however slow the machine is."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.trials import load_trials
+from core.errors import UserError
+from core.files import CampaignFolder, read_json_lines
+from tests.commands import kill_everything, start
+from tests.conftest import CAMPAIGN, write_campaign
+
+EPOCHS = 10
+"""Of each trial of an endless campaign."""
+Begin = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def endless_campaign(demo: Path, tmp_path: Path) -> Path:
+    """Short trials without end; `--trials` brings it to one."""
+    content = CAMPAIGN.replace("trials: 5", "trials: 1000000") + "checkpoint_every_s: 0\n"
+    return write_campaign(tmp_path, demo, content, epochs=EPOCHS)
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Begin]:
+    """Starts the command line; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+        started.append(start(*arguments, cwd=tmp_path, **options))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            kill_everything(process)
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                stream.close()
+
+
+def finished(folder: CampaignFolder) -> dict[int, float]:
+    """Number → value of the trials that have ended well; none before the campaign has begun."""
+    if not folder.journal.exists() or not folder.campaign.exists():
+        return {}
+    trials = load_trials(folder)
+    if trials.empty:
+        return {}
+    ended = trials[trials["state"] == "complete"]
+    return dict(zip(ended["number"], ended["value"], strict=True))
+
+
+def have_ended(folder: CampaignFolder, count: int) -> bool:
+    """Whether so many trials have ended well; a study that is only being made has none."""
+    try:
+        return len(finished(folder)) >= count
+    except UserError:
+        return False
+
+
+def epochs_of(folder: CampaignFolder, number: int) -> list[int]:
+    """The epochs that a trial has reported."""
+    return [row["epoch"] for row in read_json_lines(folder.trial(number).metrics)]
+
+
+def epochs_reported(folder: CampaignFolder) -> int:
+    """By all trials together; it only grows."""
+    return sum(len(read_json_lines(path)) for path in folder.root.glob("trials/*/metrics.jsonl"))
+
+
+def have_reported(folder: CampaignFolder, epochs: int) -> bool:
+    """Whether all trials together have reported so many."""
+    return epochs_reported(folder) >= epochs

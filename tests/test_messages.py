@@ -1,0 +1,54 @@
+"""Messages name commands and options that exist."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+
+from search.cli import app
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted(path for package in ("core", "search", "analysis") for path in ROOT.glob(f"{package}/**/*.py"))
+COMMAND = re.compile(r"crossmodal ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?")
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+WORDS_AFTER = {"wrote", "did"}
+"""Of sentences about the program."""
+
+
+def commands() -> dict[str, click.Command]:
+    """`train`, `features`, `features extract` … by name."""
+    root = typer.main.get_command(app)
+    found: dict[str, click.Command] = {}
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        found[name] = command
+        found |= {f"{name} {sub}": below for sub, below in getattr(command, "commands", {}).items()}
+    return found
+
+
+def options() -> set[str]:
+    return {option for command in commands().values() for parameter in command.params for option in parameter.opts}
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Every text in a file, wherever it goes."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_message_names_only_commands_and_options_that_exist(path: Path) -> None:
+    known = commands()
+    for text in texts(path):
+        for first, second in COMMAND.findall(text):
+            if first in WORDS_AFTER:
+                continue
+            assert first in known, text
+            if getattr(known[first], "commands", None):
+                assert f"{first} {second}" in known, text
+        for option in OPTION.findall(text):
+            assert option in options(), text
