@@ -8,7 +8,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from core.cli import OutputOption, open_features, say, show
+from core.cli import OutputOption, open_features
+from core.console import say, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

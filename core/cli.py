@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 from rich.table import Table
-from rich.text import Text
+
+from core.console import console, print_epoch, progress_bar, say, show
 
 if TYPE_CHECKING:
     from core.config import TrainConfig
@@ -27,7 +27,6 @@ data_app = typer.Typer(help="Draw or check a data set.", no_args_is_help=True)
 features_app = typer.Typer(help="Extract the frozen backbone's features, or describe them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
-console = Console()
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="Training configuration (YAML).")]
 OutputOption = Annotated[Path, typer.Option("--output-dir", "--output_dir", help="Folder of the run.")]
@@ -107,7 +106,7 @@ def check(
         table.add_column(justify="right", no_wrap=True)
         for name, value in counts.rows():
             table.add_row(name, f"{value:,}")
-        show(table)
+        console.print(table)
         for message in counts.messages:
             say(message, style="red")
         rejected += counts.rejected.total()
@@ -365,37 +364,4 @@ def open_features(config: "TrainConfig", *, plan: "FeaturePlan | None" = None, w
         text_pooling=config.features.text_pooling,
         allow_degenerate=config.features.allow_degenerate,
         with_test=with_test,
-    )
-
-
-def say(text: str, *, style: str | None = None) -> None:
-    """One line to the user, never broken by us: terminals wrap, and pipes keep lines whole."""
-    console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
-
-
-def show(table: Table) -> None:
-    """A table, or its rows as lines where the terminal is too narrow for it."""
-    from core.tables import as_lines, is_too_wide
-
-    if is_too_wide(table, console):
-        for line in as_lines(table, console.width):
-            say(Text.from_markup(line).plain)
-    else:
-        console.print(table)
-
-
-def progress_bar() -> Progress:
-    """Text, bar, count and time left."""
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
-    )
-
-
-def print_epoch(metrics: "EpochMetrics") -> None:
-    """One line an epoch."""
-    say(
-        f"epoch {metrics.epoch}  stage {metrics.stage}  loss {metrics.loss:.3f}  "
-        f"t2i R@1 {metrics.t2i_r1:.1%}  i2t R@1 {metrics.i2t_r1:.1%}  recall_mean {metrics.recall_mean:.4f}  "
-        f"({metrics.gallery_images} images, {metrics.gallery_texts} texts, "
-        f"{metrics.train_seconds + metrics.evaluation_seconds:.1f} s)"
     )

@@ -1,13 +1,8 @@
-"""Records as tables for the terminal. Recall in percent; what it was measured on stands above it.
-
-A terminal that is too narrow for a table gets its rows as lines of text, with every figure.
-"""
+"""Records as tables for the terminal. Recall in percent; what it was measured on stands above it."""
 
 from collections.abc import Iterator
 
 from rich import box
-from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from core.geometry import RELATIONS
@@ -19,39 +14,6 @@ RETRIEVAL_ROWS = {
 }  # fmt: skip
 MEDIANS = {"t2i_median_rank": "t2i median rank", "i2t_median_rank": "i2t median rank"}
 """t2i: texts ask, images answer; i2t: the other way round."""
-
-
-UNLIMITED = 10_000
-"""Columns, of a terminal in which everything fits."""
-
-
-def is_too_wide(table: Table, console: Console) -> bool:
-    """Whether a terminal cannot show a table with every cell on one line."""
-    return Measurement.get(console, console.options.update_width(UNLIMITED), table).maximum > console.width
-
-
-def as_lines(table: Table, width: int) -> Iterator[str]:
-    """A table as text: the title, and each row as `heading cell, heading cell`, broken between cells only."""
-    if table.title:
-        yield str(table.title)
-    headings = [str(column.header) if table.show_header else "" for column in table.columns]
-    for row in zip(*(column.cells for column in table.columns), strict=True):
-        cells = [f"{heading} {cell}".strip() for heading, cell in zip(headings, row, strict=True) if str(cell)]
-        yield from _filled(cells, width) if any(headings) else [": ".join(cells)]
-    if table.caption:
-        yield str(table.caption)
-
-
-def _filled(cells: list[str], width: int) -> Iterator[str]:
-    line = ""
-    for number, cell in enumerate(cells, start=1):
-        told = f"{cell}," if number < len(cells) else cell
-        if line and len(line) + 1 + len(told) > width:
-            yield line
-            line = f" {told}"  # what belongs to the row above stands in
-        else:
-            line = f"{line} {told}" if line else told
-    yield line
 
 
 def scorecard_tables(card: Scorecard) -> Iterator[Table]:

@@ -15,17 +15,8 @@ from typer.core import TyperGroup
 
 import analysis.cli
 import core.cli
-from core.cli import (
-    ConfigOption,
-    OutputOption,
-    VerifyOption,
-    console,
-    open_features,
-    prepare_features,
-    print_epoch,
-    say,
-    show,
-)
+from core.cli import ConfigOption, OutputOption, VerifyOption, open_features, prepare_features
+from core.console import console, print_epoch, say, show
 from core.errors import UserError
 
 if TYPE_CHECKING:

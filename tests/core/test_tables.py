@@ -3,13 +3,13 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from rich.table import Table
 
 from core.config import TrainConfig
+from core.console import as_lines, is_too_wide
 from core.features import Features
 from core.records import Scorecard
 from core.scorecard import measure
-from core.tables import as_lines, is_too_wide, scorecard_tables
+from core.tables import scorecard_tables
 from core.training import train
 
 
@@ -50,17 +50,6 @@ def test_a_narrow_terminal_gets_every_cell(card: Scorecard, width: int) -> None:
         cells = [str(cell) for column in table.columns for cell in column.cells]
         assert all(any(cell in line for line in lines) for cell in cells)
     assert not any("…" in line for line in lines)
-
-
-def test_lines_break_between_cells_and_stay_within_the_width() -> None:
-    table = Table("metric", "model", "chance")
-    table.add_row("t2i R@1", "12.3%", "1.0%")
-    table.add_row("i2t R@1", "", "1.0%")
-    assert list(as_lines(table, 28)) == [
-        "metric t2i R@1, model 12.3%,",
-        " chance 1.0%",
-        "metric i2t R@1, chance 1.0%",
-    ]
 
 
 def test_what_went_before_a_run_is_part_of_its_cost(card: Scorecard) -> None:

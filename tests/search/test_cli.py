@@ -1,4 +1,3 @@
-import ast
 import os
 import re
 import shutil
@@ -11,10 +10,12 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from core.config import dump_yaml
 from core.errors import UserError
 from core.files import CampaignFolder, read_json
 from search.campaign import CampaignStatus
 from search.cli import _print_outcome
+from search.config import load_campaign
 from tests.commands import COMMAND, CommandLine, environment
 from tests.conftest import CAMPAIGN, write_campaign
 
@@ -63,27 +64,6 @@ def test_a_folder_that_holds_no_campaign_is_one_line(crossmodal: CommandLine, tm
     assert not (tmp_path / "final").exists()
 
 
-def named_commands() -> set[str]:
-    """What follows `crossmodal` in the strings of the source, as far as it may be a command."""
-    root = Path(__file__).parents[2]
-    texts = [
-        node.value
-        for package in ("core", "search", "analysis")
-        for path in root.glob(f"{package}/*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    ]
-    return {found for text in texts for found in re.findall(r"crossmodal ((?:data |features )?[a-z][a-z-]*)", text)}
-
-
-def test_a_message_that_names_a_command_names_one_that_exists(crossmodal: CommandLine) -> None:
-    prose = {"did"}  # 'which crossmodal did not write'
-    named = named_commands() - prose
-    assert "features extract" in named
-    for command in named:
-        assert crossmodal(*command.split(), "--help").code == 0, command
-
-
 def as_process(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, *map(str, arguments)]
     return subprocess.run(command, env=environment(variables), capture_output=True, text=True, encoding="ascii")
@@ -121,13 +101,14 @@ def test_a_reader_that_has_seen_enough_is_no_error(finished_campaign: CampaignFo
     assert done.stderr == ""
 
 
-def test_where_no_trial_finished_the_end_of_a_search_says_why(tmp_path: Path) -> None:
+def test_where_no_trial_finished_the_end_of_a_search_says_why(demo: Path, tmp_path: Path) -> None:
     status = CampaignStatus(
         limit=2, finished=0, running=0, pruned=0, failed=2, best_number=None, best_value=None, baseline_value=None,
         stop_reason=None,
     )  # fmt: skip
     folder = CampaignFolder(tmp_path)
-    folder.campaign.write_text("name: small\nobjective: recall_mean\nlimits: {trials: 2}\n")
+    started = load_campaign(write_campaign(tmp_path / "source", demo))
+    folder.campaign.write_text(dump_yaml(started))
     storage = JournalStorage(JournalFileBackend(str(folder.journal)))
     study = optuna.create_study(study_name="small", storage=storage)
     for _ in range(2):
