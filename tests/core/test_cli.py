@@ -2,9 +2,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from core.checkpoints import load_checkpoint
 from core.config import TrainConfig, dump_yaml
 from core.files import read_json, read_json_lines
 from core.runs import hold_run, hold_two_stage
-from tests.commands import CommandLine, environment
+from tests.commands import CommandLine, finish, hold, start, wait_until_held
 from tests.wandb_files import read_run
 
 ROOT = Path(__file__).parents[2]
@@ -350,47 +347,21 @@ def test_what_may_not_be_meant_is_said_when_features_are_extracted(
     assert "noted" not in crossmodal("features", "extract", "--config", config).out
 
 
-HOLD = """
-import sys, threading
-import core.extraction
-from search.cli import main
-
-write, written = core.extraction.write_atomically, []
-
-def hold(path, content):
-    if len(written) == 3:
-        threading.Event().wait()  # until the signal comes
-    write(path, content)
-    written.append(path)
-
-core.extraction.write_atomically = hold
-main()
-"""
-
-
 def test_an_interrupted_extraction_says_that_the_same_command_continues(
     crossmodal: CommandLine, config: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", HOLD, "features", "extract", "--config", str(config), "--shard", "8"]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        shards = wait_for(lambda: sorted((tmp_path / "store").glob(".*.partial/shard_*")), 3, process)
+    command = ("features", "extract", "--config", config, "--shard", 8)
+    with start(*command, cwd=tmp_path, command=hold(".shard_images", 4)) as process:
+        wait_until_held(process)
+        shards = sorted((tmp_path / "store").glob(".*.partial/shard_*"))
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate()
-    assert process.returncode == 130
-    assert err.strip() == "interrupted; the same command continues"
+        process.send_signal(signal.SIGCONT)
+        stopped = finish(process)
+    assert len(shards) == 3
+    assert (stopped.code, stopped.err) == (130, "interrupted; the same command continues\n")
     assert sorted((tmp_path / "store").glob(".*.partial/shard_*")) == shards
-    assert crossmodal("features", "extract", "--config", config, "--shard", 8).code == 0
+    assert crossmodal(*command).code == 0
     assert not list((tmp_path / "store").glob(".*.partial"))
-
-
-def wait_for(find: Callable[[], list[Path]], count: int, process: "subprocess.Popen[str]") -> list[Path]:
-    """Until so many are found; the process must live on."""
-    while len(found := find()) < count:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    return found
 
 
 @pytest.mark.parametrize(
@@ -446,8 +417,8 @@ def test_a_second_command_in_a_folder_is_refused_by_name_before_it_does_anything
     crossmodal: CommandLine, config: Path, tmp_path: Path, command: str
 ) -> None:
     edited(config, lambda content: content["recipe"].update(stage1_epochs=1))
-    hold = hold_run if command == "train" else hold_two_stage
-    with hold(tmp_path / "run"):
+    keep = hold_run if command == "train" else hold_two_stage
+    with keep(tmp_path / "run"):
         before = snapshot(tmp_path)
         outcome = crossmodal(command, "--config", config, "--output-dir", tmp_path / "run", "--use-wandb")
         assert outcome.code == 2
