@@ -25,10 +25,13 @@ class Curve:
     seconds: list[float]
     """Training and validation time up to the end of each epoch."""
     peak_memory_mb: float | None
+    scored_from: int
+    """First epoch of the last stage: the model that is kept is one of that stage."""
 
     @property
     def best(self) -> float:
-        return max(self.recall_mean)
+        """Of the epochs that the run is scored by."""
+        return max(self.recall_mean[self.scored_from :])
 
 
 def read_single_stage(log: Path) -> Curve:
@@ -67,7 +70,7 @@ def _peak_memory(content: Any, where: Path) -> float:
 
 
 def _curve(label: str, rows: list[Any], memory: float | None, where: Path) -> Curve:
-    recall, times = [], []
+    recall, times, stages = [], [], []
     for row in rows:
         match row:
             case {"recall_mean": mean, "train_seconds": train, "evaluation_seconds": evaluation} if all(
@@ -75,11 +78,12 @@ def _curve(label: str, rows: list[Any], memory: float | None, where: Path) -> Cu
             ):
                 recall.append(float(mean))
                 times.append(float(train + evaluation))
+                stages.append(row.get("stage"))
             case _:
                 raise UserError("is no training log of crossmodal", where=where)
     if not rows:
         raise UserError("holds no epoch", where=where, how="let the run finish one")
-    return Curve(label, recall, pd.Series(times).cumsum().tolist(), memory)
+    return Curve(label, recall, pd.Series(times).cumsum().tolist(), memory, stages.index(stages[-1]))
 
 
 def _is_measure(value: object) -> bool:
@@ -87,9 +91,9 @@ def _is_measure(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST
 
 
-def convergence_epoch(recall_mean: list[float]) -> int:
-    """First epoch, from 0, within 1 % of the best validation recall_mean."""
-    return first_epoch_reaching(recall_mean, (1 - CLOSE_ENOUGH) * max(recall_mean))  # type: ignore[return-value]
+def convergence_epoch(recall_mean: list[float], best: float) -> int:
+    """First epoch, from 0, within 1 % of the best one that the run is scored by."""
+    return first_epoch_reaching(recall_mean, (1 - CLOSE_ENOUGH) * best)  # type: ignore[return-value]
 
 
 def first_epoch_reaching(recall_mean: list[float], target: float) -> int | None:
@@ -109,7 +113,7 @@ def efficiency_table(single: Curve, two: Curve) -> pd.DataFrame:
 
 
 def _quantities(curve: Curve, other: Curve) -> dict[str, float]:
-    converged = convergence_epoch(curve.recall_mean)
+    converged = convergence_epoch(curve.recall_mean, curve.best)
     reached = first_epoch_reaching(curve.recall_mean, other.best)
     missing = float("nan")
     return {

@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.trials import read_campaign
 from core.errors import UserError
 from core.files import CampaignFolder, read_json
 from core.records import RETRIEVAL_KEYS, Evaluation, Scorecard
-from core.yaml_files import load_yaml
 
 SHOWN = ("rank", "number", "state", "recall_mean", "gain_over_baseline", *RETRIEVAL_KEYS, "best_epoch", "seconds")
 MEASURED_ON = {"box_iou": "boxes", "relation_accuracy": "relations"}
@@ -41,7 +41,7 @@ def rank(trials: pd.DataFrame, by: str = "recall_mean") -> pd.DataFrame:
     ended = trials[trials["state"].isin(["complete", "pruned"])]
     table = ended[ended[by].notna()].copy()
     if table.empty:
-        raise nothing_to_rank(trials) if ended.empty else _never_measured(len(ended), by)
+        raise _never_measured(len(ended), by) if len(ended) and by in MEASURED_ON else nothing_to_rank(trials)
     baseline = table.loc[_is_baseline(table), by]
     table["gain_over_baseline"] = table[by] - (baseline.iloc[0] if len(baseline) else float("nan"))
     complete = table["state"] == "complete"
@@ -71,9 +71,7 @@ def _require_metric(by: str) -> None:
 
 
 def _never_measured(ended: int, by: str) -> UserError:
-    what = f"none of the {ended} trials that ended has {by}"
-    if by in MEASURED_ON:
-        what = f"{what}, since the validation data have no {MEASURED_ON[by]}"
+    what = f"none of the {ended} trials that ended has {by}, since the validation data have no {MEASURED_ON[by]}"
     return UserError(what, where="--by", how="rank by recall_mean")
 
 
@@ -140,10 +138,7 @@ def official_entry(folder: CampaignFolder) -> str:
             where=folder.final_metrics,
             how="run crossmodal retrain DIR --output-dir DIR/final",
         )
-    content = read_json(folder.final_metrics)
-    content.pop("trial")
-    measured = Scorecard.from_json(content).find("geotext-official", reranked=False)
-    train = load_yaml(folder.campaign)["train"]
+    measured, train = _final_scorecard(folder).find("geotext-official", reranked=False), read_campaign(folder).train
     date = datetime.fromtimestamp(folder.final_metrics.stat().st_mtime).date().isoformat()
     return to_geotext(
         measured,
@@ -152,6 +147,14 @@ def official_entry(folder: CampaignFolder) -> str:
         backbone=Path(train["features"]["backbone"]).name,
         date=date,
     )
+
+
+def _final_scorecard(folder: CampaignFolder) -> Scorecard:
+    content = read_json(folder.final_metrics)
+    try:
+        return Scorecard.from_json({name: value for name, value in content.items() if name != "trial"})
+    except (AttributeError, ValueError):
+        raise UserError("is no scorecard of a final model", where=folder.final_metrics, how="retrain again") from None
 
 
 def training_data(annotations: Path) -> str:

@@ -41,7 +41,7 @@ def test_the_table_is_worked_out_by_hand(logs: tuple[Path, Path]) -> None:
 
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=20))
 def test_convergence_is_the_first_epoch_close_to_the_best(curve: list[float]) -> None:
-    epoch = convergence_epoch(curve)
+    epoch = convergence_epoch(curve, max(curve))
     assert curve[epoch] >= 0.99 * max(curve)
     assert all(value < 0.99 * max(curve) for value in curve[:epoch])
 
@@ -50,6 +50,15 @@ def test_curves_run_on_through_both_stages(logs: tuple[Path, Path]) -> None:
     frame = curves_frame([read_two_stage(logs[1])])
     assert frame["epoch"].tolist() == [0, 1, 2]
     assert frame["seconds"].tolist() == [3, 6, 9]
+
+
+def test_a_two_stage_run_is_scored_by_its_joint_stage(tmp_path: Path) -> None:
+    stages = {
+        name: {"history": [row(recall) | {"stage": number} for recall in recalls], "peak_memory_mb": 1.0}
+        for number, (name, recalls) in enumerate({"stage1": (0.2, 0.9), "stage2": (0.5, 0.6)}.items(), start=1)
+    }
+    (tmp_path / "experiment_summary.json").write_text(json.dumps(stages))
+    assert read_two_stage(tmp_path / "experiment_summary.json").best == 0.6
 
 
 def test_other_files_are_refused(tmp_path: Path, logs: tuple[Path, Path]) -> None:
