@@ -1,9 +1,7 @@
 """Fixtures: planted features for training tests, and a small real data set with a tiny real InternVL."""
 
-import gc
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +14,7 @@ from hypothesis import settings
 from core.config import TrainConfig, dump_yaml, parse
 from core.features import Features, FeatureSplit, Statistics
 from core.files import CampaignFolder
-from tests.commands import CommandLine, run
+from tests.commands import CommandLine, free_port, run
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -192,11 +190,10 @@ def cluster() -> "Iterator[Cluster]":
     """A head without CPUs and two nodes with a fake GPU each."""
     from ray.cluster_utils import Cluster  # Ray is slow to import, and few tests need it
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    # A port of its own: where another Ray has the usual one, Ray leaves the socket of its attempt open.
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "dashboard_port": free_port()})
     for _ in range(2):
         made.add_node(num_cpus=1, num_gpus=1)
     made.wait_for_nodes()
     yield made
     made.shutdown()
-    with warnings.catch_warnings(action="ignore"):
-        gc.collect()  # sockets that Ray leaves for the collector would warn in whatever test comes next
