@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.trials import read_campaign
+from analysis.campaign import read_campaign
 from core.errors import UserError
 from core.files import CampaignFolder, read_json
 from core.records import RETRIEVAL_KEYS, Evaluation, Scorecard

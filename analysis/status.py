@@ -6,8 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.campaign import read_campaign
 from analysis.leaderboard import failures
-from analysis.trials import load_trials, lost_files, read_campaign
+from analysis.trials import load_trials, lost_files
 from core.files import CampaignFolder
 from core.ownership import read_holder
 

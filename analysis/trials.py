@@ -25,14 +25,12 @@ import pandas as pd
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import ConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.config import Section, parse
+from analysis.campaign import read_campaign
 from core.errors import UserError
 from core.files import CampaignFolder, TrialFolder, read_json, read_json_lines
 from core.records import RETRIEVAL_KEYS, Receipt
-from core.yaml_files import load_yaml
 
 STATES = {
     TrialState.COMPLETE: "complete",
@@ -49,42 +47,6 @@ COLUMNS = (
     *EPOCH_FIGURES, "parameters", "config_hash",
 )  # fmt: skip
 """Without the searched settings."""
-
-
-class StartedCampaign(Section):
-    """What the tables need of a campaign's resolved file; `search.config` has all of it."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    class Limits(Section):
-        """None means no limit."""
-
-        trials: int
-        hours: float | None
-        gpu_hours: float | None
-
-    class Study(Section):
-        """Where the study lies."""
-
-        url_variable: str | None
-
-    name: str
-    objective: str
-    limits: Limits
-    study: Study
-    train: dict[str, Any]
-    """Its training configuration."""
-
-
-def read_campaign(folder: CampaignFolder) -> StartedCampaign:
-    """The campaign of a folder, as resolved when it started.
-
-    Raises:
-        UserError: the folder holds none, or its file is damaged.
-    """
-    if not folder.campaign.exists():
-        raise UserError("holds no campaign", where=folder.root, how="name the folder that crossmodal search wrote")
-    return parse(StartedCampaign, load_yaml(folder.campaign), where=folder.campaign)
 
 
 def load_trials(folder: CampaignFolder) -> pd.DataFrame:
