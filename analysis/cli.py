@@ -41,6 +41,7 @@ def leaderboard(
     from analysis.leaderboard import caption, official_entry, rank, to_csv, to_json, to_latex, to_markdown
     from analysis.trials import load_trials, lost_files
     from core.files import CampaignFolder, write_atomically
+    from core.ownership import claim_folder
 
     campaign = CampaignFolder(folder)
     if format == "geotext":
@@ -58,10 +59,11 @@ def leaderboard(
         case "json":
             typer.echo(to_json(table), nl=False)
         case None:
+            claim_folder(folder, ["leaderboard.*"])
             write_atomically(campaign.leaderboard.with_suffix(".csv"), to_csv(table))
             write_atomically(campaign.leaderboard.with_suffix(".md"), to_markdown(table))
             show(_terminal_table(table.head(top), caption(table)))
-            say(f"{len(table)} trials in {campaign.leaderboard}.csv and .md")
+            say(f"{len(table)} trials in {campaign.leaderboard}.csv and .md{_unscored(trials, len(table))}")
             _name_lost_files(str(path.relative_to(folder)) for path in lost_files(campaign, trials))
 
 
@@ -168,6 +170,11 @@ def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
     _name_lost_files(standing.lost)
 
 
+def _unscored(trials: "pd.DataFrame", ranked: int) -> str:
+    left_out = int(trials["state"].isin(["complete", "pruned"]).sum()) - ranked
+    return f"; {left_out} others were pruned before their joint stage, so that nothing scores them" if left_out else ""
+
+
 def _name_lost_files(paths: "Iterable[str]") -> None:
     for path in paths:
         say(f"{path} is missing or torn; figures are those of the study", style="yellow")
@@ -181,11 +188,13 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
     from analysis.report import write_report
     from analysis.trials import load_trials, lost_files
     from core.files import CampaignFolder
+    from core.ownership import claim_folder
 
     trials = load_trials(CampaignFolder(folder))
     table = rank(trials)
     searched = [column for column in map(str, trials.columns) if column.startswith("param:")]
     plots = [figures.optimisation_history(trials), *(figures.searched_setting(trials, name) for name in searched)]
+    claim_folder(folder, ["report.html"])
     path = folder / "report.html"
     write_report(path, table[list(SHOWN)], title=f"Campaign {folder.name}", notes=[caption(table)], figures=plots)
     say(f"{path}")

@@ -148,3 +148,15 @@ def test_efficiency_reads_both_logs(crossmodal: CommandLine, runs: Path) -> None
 def test_a_report_is_one_page(crossmodal: CommandLine, campaign: CampaignFolder) -> None:
     assert crossmodal("report", campaign.root).code == 0
     assert "optimizer.learning_rate" in (campaign.root / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("command", "name"), [("report", "report.html"), ("leaderboard", "leaderboard.csv")])
+def test_somebody_elses_file_in_a_campaign_folder_is_not_overwritten(
+    crossmodal: CommandLine, campaign: CampaignFolder, command: str, name: str
+) -> None:
+    (campaign.root / "identity.json").unlink()  # a folder that somebody put together
+    (campaign.root / name).write_text("mine")
+    outcome = crossmodal(command, campaign.root)
+    assert outcome.code == 2
+    assert f"holds {name}, which crossmodal did not write" in outcome.err
+    assert (campaign.root / name).read_text() == "mine"
