@@ -281,7 +281,7 @@ def main() -> None:
     except OSError as error:
         _refuse(
             UserError(
-                error.strerror or str(error), where=error.filename, how="mend that and run the same command again"
+                error.strerror or str(error), where=error.filename, how="fix that and run the same command again"
             )
         )
 

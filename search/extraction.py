@@ -59,7 +59,7 @@ def _content(reference: Any) -> bytes:
             raise error.cause from None
         reason = str(error).strip().splitlines()[-1]
         raise UserError(
-            f"a worker could not encode a shard ({reason})", how="mend it and run the same command"
+            f"a worker could not encode a shard ({reason})", how="fix it and run the same command"
         ) from None
     except RayError as error:
         reason = str(error).strip().splitlines()[0]

@@ -46,7 +46,7 @@ def preflight_here(campaign: Campaign, storage: Storage) -> None:
     storage.require_writable()
     problem = _gpu_problem() if _asks_gpu(campaign) else None
     if problem:
-        raise UserError(problem, where="this machine", how="mend it, or set resources.gpu to 0")
+        raise UserError(problem, where="this machine", how="fix it, or set resources.gpu to 0")
 
 
 def preflight(campaign: Campaign, fingerprints: Iterable[str], storage: Storage) -> None:
@@ -162,7 +162,7 @@ def _complain(report: NodeReport, was_read_back: bool) -> None:
     if report.gpu_problem:
         problems.append(report.gpu_problem)
     if problems:
-        raise UserError("; ".join(problems), where=f"node {report.host}", how="mend the node or leave it out")
+        raise UserError("; ".join(problems), where=f"node {report.host}", how="fix the node or leave it out")
 
 
 def copy_store(folder: Path, node: str) -> None:
