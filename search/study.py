@@ -314,9 +314,9 @@ class Ledger:
     def _open_storage(self) -> BaseStorage:
         if variable := self._campaign.study.url_variable:
             return open_database(variable)
-        if not self._folder.journal.exists():
-            self._require_trials_of(0)
         self._repair_journal()
+        if not self._folder.journal.exists() or not self._folder.journal.stat().st_size:
+            self._require_trials_of(0)  # before a study is begun anew
         return open_journal(self._folder.journal)
 
     def _repair_journal(self) -> None:

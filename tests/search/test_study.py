@@ -224,6 +224,10 @@ def test_a_study_begun_anew_does_not_write_over_the_trials_of_the_old_one(
     with pytest.raises(UserError, match="the study knows 0 trials, but the folder holds 0003"):
         open_ledger(campaign_of(), folder).__enter__()
     assert not folder.journal.exists()
+    folder.journal.touch()
+    with pytest.raises(UserError, match="the study knows 0 trials"):
+        open_ledger(campaign_of(), folder).__enter__()
+    assert folder.journal.read_bytes() == b""
 
 
 @pytest.mark.parametrize("line", ["garbage", '{"op_code": 99}', "[]", "3", '{"op_code": 4, "trial_id": 77}', "{}"])
