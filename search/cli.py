@@ -280,9 +280,7 @@ def main() -> None:
         _refuse(error)
     except OSError as error:
         _refuse(
-            UserError(
-                error.strerror or str(error), where=error.filename, how="fix that and run the same command again"
-            )
+            UserError(error.strerror or str(error), where=error.filename, how="fix that and run the same command again")
         )
 
 
