@@ -6,12 +6,12 @@ from pydantic import ConfigDict
 
 from core.config import Section, parse
 from core.errors import UserError
-from core.files import CampaignFolder
-from core.yaml_files import load_yaml
+from core.files.folders import CampaignFolder
+from core.files.yaml_files import load_yaml
 
 
 class StartedCampaign(Section):
-    """What the tables need of a campaign's resolved file; `search.config` has all of it."""
+    """What the tables need of a campaign's resolved file; `core.campaign.campaign` has all of it."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -8,16 +8,16 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from core.cli import OutputOption, open_features
-from core.console import say, show
+from core.terminal.cli import OutputOption
+from core.terminal.console import FeatureDisplay, say, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import pandas as pd
 
+    from core.evaluation.scorecard import Measured
     from core.records import Scorecard
-    from core.scorecard import Measured
 
 app = typer.Typer()
 TERMINAL_COLUMNS = {
@@ -40,8 +40,9 @@ def leaderboard(
     """Rank the trials; prints a table and writes leaderboard.csv and leaderboard.md into the campaign's folder."""
     from analysis.leaderboard import caption, official_entry, rank, to_csv, to_json, to_latex, to_markdown
     from analysis.trials import load_trials, lost_files
-    from core.files import CampaignFolder, write_atomically
-    from core.ownership import claim_folder
+    from core.files.atomic import write_atomically
+    from core.files.folders import CampaignFolder
+    from core.files.ownership import claim_folder
 
     campaign = CampaignFolder(folder)
     if format == "geotext":
@@ -153,7 +154,7 @@ def efficiency(
 def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]) -> None:
     """Trials by state, failures by reason, the best so far, and who is at work; without Ray."""
     from analysis.status import read_standing
-    from core.files import CampaignFolder
+    from core.files.folders import CampaignFolder
 
     standing = read_standing(CampaignFolder(folder))
     limits = ", ".join(f"{value:g} {name}" for name, value in standing.limits.items() if value is not None)
@@ -187,8 +188,8 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
     from analysis.leaderboard import SHOWN, caption, rank
     from analysis.report import write_report
     from analysis.trials import load_trials, lost_files
-    from core.files import CampaignFolder
-    from core.ownership import claim_folder
+    from core.files.folders import CampaignFolder
+    from core.files.ownership import claim_folder
 
     trials = load_trials(CampaignFolder(folder))
     table = rank(trials)
@@ -203,10 +204,11 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
 
 def _measure(paths: list[Path]) -> "list[Measured]":
     """Measure checkpoints under their own configurations; they must come from the same features."""
-    from core.checkpoints import load_checkpoint, require_same_features
     from core.errors import UserError
-    from core.fingerprint import plan_features
-    from core.scorecard import measure
+    from core.evaluation.scorecard import measure
+    from core.features.inputs import read_inputs
+    from core.features.opening import open_features
+    from core.model.checkpoints import load_checkpoint, require_same_features
 
     checkpoints = [load_checkpoint(path) for path in paths]
     for path, checkpoint in zip(paths, checkpoints, strict=True):
@@ -216,14 +218,16 @@ def _measure(paths: list[Path]) -> "list[Measured]":
                 where=path,
                 how="compare checkpoints of the same backbone, data and extraction",
             )
-    plans = [plan_features(checkpoint.config) for checkpoint in checkpoints]
-    for path, checkpoint, plan in zip(paths, checkpoints, plans, strict=True):
-        require_same_features(checkpoint, plan.parts.fingerprint, path)  # all of them, before any extraction
+    inputs_of_each = [read_inputs(checkpoint.config) for checkpoint in checkpoints]
+    for path, checkpoint, inputs in zip(paths, checkpoints, inputs_of_each, strict=True):
+        require_same_features(checkpoint, inputs.parts.fingerprint, path)  # all of them, before any extraction
     measured = []
-    for path, checkpoint, plan in zip(paths, checkpoints, plans, strict=True):
+    for path, checkpoint, inputs in zip(paths, checkpoints, inputs_of_each, strict=True):
         config = checkpoint.config
         say(f"measuring {path}, epoch {checkpoint.epoch}")
-        features = open_features(config, plan=plan, with_test=config.data.test_annotations is not None)
+        with_test = config.data.test_annotations is not None
+        with FeatureDisplay() as display:
+            features = open_features(config, inputs=inputs, with_test=with_test, display=display)
         measured.append(measure(checkpoint, features, name=str(path), rerank=config.evaluation.k_test))
     return measured
 

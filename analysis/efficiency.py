@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from core.errors import UserError
-from core.files import read_json, read_json_lines
+from core.files.json_files import read_json, read_json_lines
 
 CLOSE_ENOUGH = 0.01
 """An epoch has converged when it is within this share of the best recall_mean."""

@@ -13,7 +13,8 @@ import pandas as pd
 
 from analysis.campaign import read_campaign
 from core.errors import UserError
-from core.files import CampaignFolder, read_json
+from core.files.folders import CampaignFolder
+from core.files.json_files import read_json
 from core.records import RETRIEVAL_KEYS, Evaluation, Scorecard
 
 SHOWN = ("rank", "number", "state", "recall_mean", "gain_over_baseline", *RETRIEVAL_KEYS, "best_epoch", "seconds")

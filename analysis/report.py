@@ -9,8 +9,8 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from core.files import write_atomically
-from core.ownership import claim_folder, require_ours
+from core.files.atomic import write_atomically
+from core.files.ownership import claim_folder, require_ours
 
 TABLE_SUFFIXES = (".csv", ".json", ".md", ".html")
 

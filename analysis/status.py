@@ -9,8 +9,8 @@ from typing import Any
 from analysis.campaign import read_campaign
 from analysis.leaderboard import failures
 from analysis.trials import load_trials, lost_files
-from core.files import CampaignFolder
-from core.ownership import read_holder
+from core.files.folders import CampaignFolder
+from core.files.ownership import read_holder
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.campaign import read_campaign
 from core.errors import UserError
-from core.files import CampaignFolder, TrialFolder, read_json, read_json_lines
+from core.files.folders import CampaignFolder, TrialFolder
+from core.files.json_files import read_json, read_json_lines
 from core.records import RETRIEVAL_KEYS, Receipt
 
 STATES = {

@@ -32,13 +32,14 @@ import optuna
 from benchmarks.demo import ROOT, demo_campaign, demo_store
 from benchmarks.plain import train_plainly
 from benchmarks.results import Row, median, options, say, write
+from core.campaign.campaign import Campaign, Limits, Pruner, Tracking
 from core.config import Scalar, TrainConfig
-from core.features import Features, FeatureStore
-from core.files import CampaignFolder, read_json_lines
-from core.fingerprint import FingerprintParts
-from core.ownership import claim_folder
-from core.training import train
-from search.config import Campaign, Limits, Pruner, Tracking
+from core.features.fingerprint import FingerprintParts
+from core.features.store import Features, FeatureStore
+from core.files.folders import CampaignFolder
+from core.files.json_files import read_json_lines
+from core.files.ownership import claim_folder
+from core.training.train import train
 
 Parameters = dict[str, Scalar]
 Training = Callable[[TrainConfig, Features, Callable[[Row], None]], None]
@@ -81,8 +82,8 @@ def open_features(config: TrainConfig, fingerprint: str) -> Features:
 
 def run_ours(campaign: Campaign, parameters: list[Parameters], fingerprint: str) -> Row:
     from search.campaign import CampaignFeatures, advance, extraction_variant
-    from search.restore import trial_config
-    from search.study import Ledger
+    from search.study.ledger import Ledger
+    from search.study.restore import trial_config
 
     first, *others = parameters
     campaign = campaign.model_copy(update={"train": trial_config(campaign, first)})  # the baseline is the first trial
@@ -125,7 +126,7 @@ def _row(began: float, ended: float, trials: list[list[Row]], share: float = 1) 
 
 
 def run_in_the_loop(campaign: Campaign, parameters: list[Parameters], trials: int) -> Row:
-    from core.cli import open_features as open_live
+    from core.features.opening import open_features as open_live
 
     told: list[list[Row]] = []
     began = time.time()

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from core.cli import prepare_features, synth
+from core.campaign.campaign import Campaign, load_campaign
 from core.config import TrainConfig
-from core.features import FeatureStore
-from search.config import Campaign, load_campaign
+from core.features.opening import prepare_features
+from core.features.store import FeatureStore
+from core.terminal.cli import synth
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from benchmarks.demo import demo_campaign, demo_store
 from benchmarks.results import Row, options, say, write
-from core.files import CampaignFolder, read_json_lines
-from core.fingerprint import FingerprintParts
+from core.campaign.campaign import Limits, Pruner, Tracking
+from core.campaign.space import Space
+from core.features.fingerprint import FingerprintParts
+from core.files.folders import CampaignFolder
+from core.files.json_files import read_json_lines
 from search.campaign import CampaignFeatures, CampaignStatus, advance, extraction_variant
-from search.config import Limits, Pruner, Tracking
-from search.space import Space
 
 SPACE = Space.model_validate({"optimizer.learning_rate": {"log": [1e-4, 1e-2]}})
 PAGE_KB = resource.getpagesize() / 1024

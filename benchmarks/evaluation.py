@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.results import Row, median, options, say, write
-from core.metrics import chunked_ranks, first_relevant_ranks, query_blocks, recall_at
+from core.device import row_blocks
+from core.evaluation.metrics import SCORE_BYTES, chunked_ranks, first_relevant_ranks, recall_at
 
 IMAGES, TEXTS = 55_000, 166_000
 """Of GeoText-1652's test set."""
@@ -27,7 +28,7 @@ def unit_vectors(rows: int, width: int, seed: int) -> torch.Tensor:
 
 def seconds_of_products(queries: torch.Tensor, gallery: torch.Tensor) -> float:
     started = time.perf_counter()
-    for block in query_blocks(len(queries), len(gallery)):
+    for block in row_blocks(len(queries), len(gallery), max_bytes=SCORE_BYTES):
         queries[block] @ gallery.T
     return time.perf_counter() - started
 

@@ -21,13 +21,13 @@ from safetensors.torch import save_file
 from benchmarks.demo import demo_campaign
 from benchmarks.full_size import full_size_backbone
 from benchmarks.results import Row, median, options, say, write
-from core.backbone import FrozenBackbone, load_backbone
-from core.cli import prepare_features
-from core.extraction import encode_pictures
-from core.features import FeatureStore
-from core.fingerprint import plan_features
-from core.images import open_image
-from core.manifest import write_manifest
+from core.backbone.internvl import FrozenBackbone, load_backbone
+from core.data.images import open_image
+from core.features.extraction import encode_pictures
+from core.features.inputs import read_inputs
+from core.features.manifest import write_manifest
+from core.features.opening import prepare_features
+from core.features.store import FeatureStore
 
 ROUNDS = 3
 
@@ -44,7 +44,7 @@ def measure_full_size(images: int) -> Row:
 
 
 def measure_extraction(name: str, size: int, backbone: FrozenBackbone, images: int, texts: int) -> Row:
-    records = [record for split in plan_features(demo_campaign().base).records.values() for record in split]
+    records = [record for split in read_inputs(demo_campaign().base).records.values() for record in split]
     paths = [record.image for record in records][:images]
     sentences = list(dict.fromkeys(text for record in records for text in record.captions))[:texts]
     pixels = backbone._normalise(backbone.preprocess([open_image(path)[0] for path in paths]))

@@ -4,7 +4,7 @@ import torch
 from transformers import InternVLConfig, InternVLModel, InternVLVisionConfig, Qwen2Config
 
 from benchmarks.demo import demo_campaign
-from core.backbone import FrozenBackbone, load_backbone
+from core.backbone.internvl import FrozenBackbone, load_backbone
 
 VISION_DIM, TEXT_DIM = 1024, 896
 

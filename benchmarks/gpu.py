@@ -20,8 +20,8 @@ from benchmarks.full_size import TEXT_DIM, VISION_DIM, full_size_backbone
 from benchmarks.results import Row, median, options, say, write
 from benchmarks.training import operations_per_step
 from core.config import TrainConfig
-from core.stand_in import SplitShape, stand_in_features
-from core.training import train
+from core.features.random import SplitShape, stand_in_features
+from core.training.train import train
 
 IMAGES, CAPTIONS, REGIONS, BUILDINGS = 50_000, 150_000, 135_000, 1_500
 """About GeoText-1652's training split."""

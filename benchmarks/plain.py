@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from benchmarks.results import Row
 from core.config import TrainConfig
-from core.features import Features, FeatureSplit
-from core.geometry import RELATIONS
+from core.data.geometry import RELATIONS
+from core.features.store import Features, FeatureSplit
 
 
 class PlainModel(nn.Module):

@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.results import Row, options, say, write
 from core.config import TrainConfig
-from core.stand_in import SplitShape, stand_in_features
-from core.training import train
+from core.features.random import SplitShape, stand_in_features
+from core.training.train import train
 
 VISION_DIM, TEXT_DIM, EMBED_DIM = 1024, 896, 256
 REGIONS_PER_CAPTION = 0.9

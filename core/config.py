@@ -23,8 +23,8 @@ from pydantic import (
 )
 
 from core.errors import UserError
+from core.files.yaml_files import dump_plain, load_yaml
 from core.places import BackboneName, FilePath
-from core.yaml_files import dump_plain, load_yaml
 
 Scalar = str | int | float | bool
 Fusion = Literal["concat", "interaction"]
@@ -47,7 +47,7 @@ Integer = Annotated[int, Strict()]
 Number = Annotated[float, BeforeValidator(_require_number)]
 Weight = Annotated[Number, Field(ge=0.0, le=1e6)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
-"""Numpy takes 32 bits; an epoch's seed, about 200,000 times as large (`core.training`), fits torch's 64."""
+"""Numpy takes 32 bits; an epoch's seed, about 200,000 times as large (`core.training.train`), fits torch's 64."""
 
 
 class Section(BaseModel):

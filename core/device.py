@@ -1,7 +1,8 @@
-"""Which processor a run uses, and what it took of it."""
+"""Which processor a run uses, how much memory it has and took, and how large a table of scores may be at once."""
 
 import math
 import resource
+from collections.abc import Iterator
 
 import torch
 
@@ -40,3 +41,10 @@ def peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def row_blocks(rows: int, columns: int, *, max_bytes: int) -> Iterator[slice]:
+    """Consecutive slices of the rows of a float32 table [rows, columns], of at most `max_bytes` or of one row each."""
+    size = max(1, max_bytes // (4 * max(1, columns)))
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))

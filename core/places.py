@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
-from core.yaml_files import unfit_character
+from core.files.yaml_files import unfit_character
 
 
 def require_place(value: object) -> object:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 import wandb
 
-from core.ownership import claim_folder
+from core.files.ownership import claim_folder
 from core.records import EpochMetrics
 
 logger = logging.getLogger(__name__)

@@ -5,22 +5,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 
+from core.campaign.campaign import Campaign, changed_keys, load_campaign
+from core.campaign.dimensions import Choice
 from core.config import TrainConfig, dump_yaml
-from core.data import NO_RELATION, ImageRecord
+from core.data.annotations import NO_RELATION, ImageRecord
 from core.errors import UserError
-from core.files import CampaignFolder, read_json, write_atomically, write_json
-from core.fingerprint import FingerprintParts
-from core.ownership import hold_folder
+from core.features.fingerprint import FingerprintParts
+from core.files.atomic import write_atomically
+from core.files.folders import CampaignFolder
+from core.files.json_files import read_json, write_json
+from core.files.ownership import hold_folder
 from core.tracking import Tracker, build_tracker
-from search.book import SessionBook
-from search.cluster import connect, count_slots
-from search.config import Campaign, changed_keys, load_campaign
-from search.dimensions import Choice
-from search.preflight import preflight, preflight_here
-from search.restore import restore_files
-from search.session import run_session
-from search.storage import Storage
-from search.study import Ledger
+from search.cluster.connection import connect, count_slots
+from search.cluster.preflight import preflight, preflight_here
+from search.session.book import SessionBook
+from search.session.storage import Storage
+from search.session.tuner import run_session
+from search.study.ledger import Ledger
+from search.study.restore import restore_files
 
 EXTRACTION_KEYS = ("features.image_size", "features.max_tokens", "features.dtype")
 """Settings that need features of their own; they may be searched as choices."""

@@ -1,4 +1,4 @@
-"""The root command: search campaigns, and everything of `core.cli` and `analysis.cli` beside them."""
+"""The root command: search campaigns, and everything of `core.terminal.cli` and `analysis.cli` beside them."""
 
 import codecs
 import io
@@ -14,18 +14,17 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 import analysis.cli
-import core.cli
-from core.cli import ConfigOption, OutputOption, VerifyOption, open_features, prepare_features
-from core.console import console, print_epoch, say, show
+import core.terminal.cli
+import search.features_cli
 from core.errors import UserError
+from core.terminal.cli import OutputOption
+from core.terminal.console import FeatureDisplay, console, print_epoch, say, show
+from search.features_cli import AddressOption, NodesOption, VerifyOption, extract_missing, require_cluster_first
 
 if TYPE_CHECKING:
-    from core.config import TrainConfig
-    from core.features import FeatureStore
-    from core.files import CampaignFolder
-    from core.fingerprint import FeaturePlan
+    from core.campaign.campaign import Campaign
+    from core.files.folders import CampaignFolder
     from search.campaign import CampaignFeatures, CampaignStatus, Cluster
-    from search.config import Campaign
     from search.plan import Estimate
 
 
@@ -46,12 +45,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find, prove and retrain the best adapters on a frozen InternVL for image-text retrieval.",
 )
-app.add_typer(core.cli.app)
+app.add_typer(core.terminal.cli.app)
 app.add_typer(analysis.cli.app)
+app.add_typer(search.features_cli.app, name="features")
 
 LIST_OPTIONS = ("--checkpoints", "--labels")
-AddressOption = Annotated[str | None, typer.Option(help="Join this Ray cluster: auto, host:port or ray://…")]
-NodesOption = Annotated[int, typer.Option(min=1, help="Wait until the cluster has so many.")]
 CampaignArgument = Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="The campaign.")]
 CampaignFolderOption = Annotated[
     Path | None, typer.Option("--output-dir", "--output_dir", help="Its folder; default: output/<campaign name>.")
@@ -71,14 +69,14 @@ def search(
     verify: VerifyOption = False,
 ) -> None:
     """Bring a campaign to its limits: start it, continue it after a crash, or extend it."""
-    from core.files import CampaignFolder
-    from core.ownership import require_ours
+    from core.campaign.campaign import load_campaign
+    from core.files.folders import CampaignFolder
+    from core.files.ownership import require_ours
     from search.campaign import Cluster, advance
-    from search.config import load_campaign
     from search.progress import CampaignProgress
 
     plan = load_campaign(campaign).with_limits(trials=trials, hours=hours)
-    _require_cluster(address)
+    require_cluster_first(address)
     folder = CampaignFolder((output_dir or Path("output") / plan.name).resolve())
     require_ours(folder.root, folder.NAMES)
     cluster = Cluster(address, nodes, reuse_actors=not no_reuse)
@@ -102,54 +100,11 @@ def search(
     _print_outcome(status, plan.objective, folder)
 
 
-@core.cli.features_app.command()
-def extract(
-    config: ConfigOption,
-    address: AddressOption = None,
-    nodes: NodesOption = 1,
-    shard: Annotated[int | None, typer.Option(min=1, help="Inputs that an interruption can lose.")] = None,
-    verify: VerifyOption = False,
-) -> None:
-    """Run the frozen backbone once over every picture and every distinct text, here or on a cluster."""
-    from core.config import load_config
-    from core.fingerprint import plan_features
-
-    _require_cluster(address)
-    settings = load_config(config)
-    plan = plan_features(settings, verify=verify)
-    store = _prepare_features(settings, address, nodes, plan=plan, shard=shard)
-    say(f"features {store.fingerprint} in {store.folder}")
-
-
-def _require_cluster(address: str | None) -> None:
-    """Before minutes of work that would end there."""
-    if address is not None:
-        from search.cluster import require_cluster
-
-        require_cluster(address)
-
-
-def _prepare_features(
-    config: "TrainConfig",
-    address: str | None,
-    nodes: int,
-    *,
-    plan: "FeaturePlan | None" = None,
-    shard: int | None = None,
-) -> "FeatureStore":
-    if address is None:
-        return prepare_features(config, plan=plan, shard=shard)
-    from search.extraction import encode_on_cluster
-
-    encode = encode_on_cluster(config.features, address, nodes=nodes)
-    return prepare_features(config, plan=plan, encode=encode, shard=shard)
-
-
 def _prepare_all_features(
     campaign: "Campaign", folder: "CampaignFolder", cluster: "Cluster", *, verify: bool
 ) -> "CampaignFeatures":
     """Nothing is extracted for a campaign that could not use it."""
-    from core.fingerprint import plan_features
+    from core.features.inputs import read_inputs
     from search.campaign import (
         CampaignFeatures,
         extraction_variant,
@@ -159,13 +114,13 @@ def _prepare_all_features(
     )
 
     variants = extraction_variants(campaign, campaign.base)
-    plans = [plan_features(config, verify=verify) for config in variants]
-    require_regions(campaign, plans[0].records["train"])
-    parts = {extraction_variant(config): plan.parts for config, plan in zip(variants, plans, strict=True)}
+    inputs_of_each = [read_inputs(config, verify=verify) for config in variants]
+    require_regions(campaign, inputs_of_each[0].records["train"])
+    parts = {extraction_variant(config): inputs.parts for config, inputs in zip(variants, inputs_of_each, strict=True)}
     features = CampaignFeatures(parts)
     require_unchanged_features(features, folder)
-    for config, plan in zip(variants, plans, strict=True):
-        _prepare_features(config, cluster.address, cluster.nodes, plan=plan)
+    for config, inputs in zip(variants, inputs_of_each, strict=True):
+        extract_missing(config, cluster.address, cluster.nodes, inputs=inputs)
     return features
 
 
@@ -191,8 +146,8 @@ def plan(
     slots: Annotated[int | None, typer.Option(min=1, help="Trials at once; default: what fits this machine.")] = None,
 ) -> None:
     """Measure a short calibration, or use the campaign's own history; tell what it will cost, and stop."""
-    from core.files import CampaignFolder
-    from search.config import load_campaign
+    from core.campaign.campaign import load_campaign
+    from core.files.folders import CampaignFolder
     from search.plan import estimate
 
     planned = load_campaign(campaign)
@@ -226,9 +181,10 @@ def _print_estimate(found: "Estimate", campaign: "Campaign") -> None:
 def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     """Train the best trial as the final two-stage model and evaluate it, once, on the test split."""
     from analysis.trials import load_trials, lost_files
-    from core.files import CampaignFolder
-    from core.fingerprint import plan_features
-    from core.tables import scorecard_tables
+    from core.features.inputs import read_inputs
+    from core.features.opening import open_features
+    from core.files.folders import CampaignFolder
+    from core.terminal.tables import scorecard_tables
     from search.campaign import CampaignFeatures, extraction_variant, require_unchanged_features
     from search.retrain import find_winner, require_free_output
     from search.retrain import retrain as train_winner
@@ -244,11 +200,12 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     )
     if winner.was_single_stage:
         say("it was searched as a single stage; the campaign's default split is used", style="yellow")
-    plan = plan_features(winner.config)
+    inputs = read_inputs(winner.config)
     require_unchanged_features(
-        CampaignFeatures({extraction_variant(winner.config): plan.parts}), CampaignFolder(folder)
+        CampaignFeatures({extraction_variant(winner.config): inputs.parts}), CampaignFolder(folder)
     )
-    features = open_features(winner.config, plan=plan, with_test=True)
+    with FeatureDisplay() as display:
+        features = open_features(winner.config, inputs=inputs, with_test=True, display=display)
     final = train_winner(winner, features, output_dir, on_epoch=print_epoch)
     for table in scorecard_tables(final.card):
         show(table)

@@ -17,19 +17,19 @@ import optuna
 import torch
 
 from analysis.trials import load_history, load_trials
-from core.backbone import load_backbone
+from core.backbone.internvl import load_backbone
+from core.campaign.campaign import Campaign, Pruner
 from core.config import ImagePooling, TextPooling, TrainConfig
-from core.data import Split
+from core.data.splits import Split
 from core.device import choose_device, peak_memory_mb
-from core.extraction import SplitIndex, distinct_inputs, encode_pictures, index_splits, split_counts
-from core.features import FeatureStore
-from core.files import CampaignFolder
-from core.fingerprint import plan_features
-from core.stand_in import SplitShape, stand_in_features
-from core.training import train
+from core.features.extraction import SplitIndex, distinct_inputs, encode_pictures, index_splits, split_counts
+from core.features.inputs import read_inputs
+from core.features.random import SplitShape, stand_in_features
+from core.features.store import FeatureStore
+from core.files.folders import CampaignFolder
+from core.training.train import train
 from search.campaign import extraction_variants
-from search.cluster import slots_of
-from search.config import Campaign, Pruner
+from search.cluster.connection import slots_of
 
 SAMPLE_IMAGES, SAMPLE_TEXTS = 64, 256
 SAMPLE_CONFIGS = 4
@@ -101,7 +101,7 @@ def estimate(campaign: Campaign, folder: CampaignFolder, *, slots: int | None = 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     extraction, tables = [], []
     for config in extraction_variants(campaign, campaign.base):
-        plan = plan_features(config)
+        plan = read_inputs(config)
         splits = index_splits(plan.records)
         planned, dimensions = _estimate_extraction(config, plan.parts.fingerprint, splits)
         extraction.append(planned)

@@ -5,15 +5,16 @@ from pathlib import Path
 
 from analysis.leaderboard import rank
 from analysis.trials import load_trials, trial_parameters
+from core.campaign.campaign import load_campaign
 from core.config import RecipeConfig, TrainConfig, config_hash
 from core.errors import UserError
-from core.features import Features
-from core.files import CampaignFolder, write_json
+from core.evaluation.scorecard import measure
+from core.features.store import Features
+from core.files.folders import CampaignFolder
+from core.files.json_files import write_json
 from core.records import Scorecard, best_epoch
-from core.runs import OnEpoch, hold_two_stage, require_free_two_stage, run_two_stage
-from core.scorecard import measure
-from search.config import load_campaign
-from search.restore import trial_config
+from core.training.runs import OnEpoch, hold_two_stage, require_free_two_stage, run_two_stage
+from search.study.restore import trial_config
 
 DEFAULT_STAGE_SPLIT = 3 / 8
 """The methodology's: 3 epochs of 8 align. Used where neither the winner nor the baseline has two stages."""

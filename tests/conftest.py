@@ -12,8 +12,8 @@ from filelock import FileLock
 from hypothesis import settings
 
 from core.config import TrainConfig, dump_yaml, parse
-from core.features import Features, FeatureSplit, Statistics
-from core.files import CampaignFolder
+from core.features.store import Features, FeatureSplit, Statistics
+from core.files.folders import CampaignFolder
 from tests.commands import CommandLine, free_port, run
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small synthetic data set with its tiny InternVL, made by the code that users run."""
-    from core.cli import synth
+    from core.terminal.cli import synth
 
     def make(folder: Path) -> None:
         synth(folder / "data", buildings=12, images_per_building=3, seed=0)

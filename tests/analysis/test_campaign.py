@@ -4,7 +4,7 @@ import pytest
 
 from analysis.campaign import read_campaign
 from core.errors import UserError
-from core.files import CampaignFolder
+from core.files.folders import CampaignFolder
 
 
 def test_what_tables_need_is_read_from_the_resolved_file(finished_campaign: CampaignFolder) -> None:

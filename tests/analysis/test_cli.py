@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.config import TrainConfig, dump_yaml, load_config
-from core.files import CampaignFolder
+from core.files.folders import CampaignFolder
 from tests.commands import CommandLine
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from analysis.status import read_standing
 from core.errors import UserError
-from core.files import CampaignFolder
-from core.ownership import HOLDER
+from core.files.folders import CampaignFolder
+from core.files.ownership import HOLDER
 from tests.commands import CommandLine
 
 

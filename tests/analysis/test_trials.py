@@ -5,7 +5,8 @@ import pytest
 
 from analysis.trials import load_history, load_trials
 from core.errors import UserError
-from core.files import CampaignFolder, read_json_lines
+from core.files.folders import CampaignFolder
+from core.files.json_files import read_json_lines
 
 
 def test_one_row_a_trial_with_the_figures_of_its_best_epoch(finished_campaign: CampaignFolder) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from core.config import TrainConfig, accepts, config_hash, dotted_keys, dump_yaml, load_config
 from core.errors import UserError
-from core.yaml_files import dump_plain
+from core.files.yaml_files import dump_plain
 
 
 def write(folder: Path, text: str) -> Path:
@@ -137,7 +137,7 @@ def test_a_value_is_accepted_whatever_the_other_settings_are() -> None:
 def test_the_greatest_seed_trains_its_last_epoch_with_a_seed_that_torch_takes() -> None:
     import torch
 
-    from core.training import _epoch_seed
+    from core.training.train import _epoch_seed
 
     config = TrainConfig().with_overrides({"seed": 2**32 - 1, "recipe.epochs": 100_000})
     torch.Generator().manual_seed(_epoch_seed(config.seed, 2, config.recipe.epochs - 1))
@@ -177,7 +177,7 @@ def test_the_methodology_is_in_the_reference_configurations() -> None:
 
 
 def test_the_stages_by_hand_are_the_stages_of_the_two_stage_run() -> None:
-    from core.runs import split_stages
+    from core.training.runs import split_stages
 
     for folder in (Path("configs"), Path("configs/demo")):
         by_hand = tuple(load_config(folder / f"internvl3_stage{number}.yaml") for number in (1, 2))

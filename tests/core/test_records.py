@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from core.config import TrainConfig
-from core.features import Features
+from core.features.store import Features
 from core.records import EpochMetrics, Evaluation, Interval, Receipt, best_epoch
-from core.training import train
+from core.training.train import train
 
 
 def test_metrics_and_receipts_survive_json(planted_features: Features, small_config: TrainConfig) -> None:

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from core import tracking
 from core.config import TrainConfig
 from core.errors import UserError
-from core.features import Features
+from core.features.store import Features
 from core.records import EpochMetrics
 from core.tracking import NoTracker, WandbTracker, build_tracker, resolve_mode, run_id
-from core.training import train
+from core.training.train import train
 from tests.commands import free_port
 from tests.wandb_files import read_run
 

@@ -9,7 +9,8 @@ import pytest
 
 from analysis.trials import load_trials
 from core.errors import UserError
-from core.files import CampaignFolder, read_json_lines
+from core.files.folders import CampaignFolder
+from core.files.json_files import read_json_lines
 from tests.commands import kill_everything, start
 from tests.conftest import CAMPAIGN, write_campaign
 

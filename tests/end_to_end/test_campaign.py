@@ -10,12 +10,13 @@ import pytest
 
 from analysis.leaderboard import rank
 from analysis.trials import load_trials
-from core.checkpoints import load_checkpoint
-from core.cli import open_features
 from core.config import TrainConfig, config_hash, load_config
-from core.files import CampaignFolder, read_json, read_json_lines
-from core.metrics import chance_recall
-from core.training import train
+from core.evaluation.metrics import chance_recall
+from core.features.opening import open_features
+from core.files.folders import CampaignFolder
+from core.files.json_files import read_json, read_json_lines
+from core.model.checkpoints import load_checkpoint
+from core.training.train import train
 from tests.commands import run
 from tests.conftest import CAMPAIGN, write_campaign
 from tests.wandb_files import read_run

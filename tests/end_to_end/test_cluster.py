@@ -13,7 +13,8 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from analysis.trials import load_trials
-from core.files import CampaignFolder, read_json_lines
+from core.files.folders import CampaignFolder
+from core.files.json_files import read_json_lines
 from tests.commands import LAST_RESORT_S, command_of, environment, finish, hold, run, start, wait_until, wait_until_held
 from tests.conftest import CAMPAIGN, write_campaign
 from tests.end_to_end.conftest import epochs_of

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core import __version__
-from core.files import CampaignFolder
+from core.files.folders import CampaignFolder
 from tests.commands import environment
 from tests.conftest import write_campaign
 

@@ -15,7 +15,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from analysis.trials import load_trials
-from core.files import CampaignFolder
+from core.files.folders import CampaignFolder
 from tests.commands import LAST_RESORT_S, environment, free_port, run, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray start")]  # heads listen on fixed ports

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from analysis.trials import load_trials
-from core.files import CampaignFolder
+from core.files.folders import CampaignFolder
 from tests.commands import LAST_RESORT_S, finish, free_port, run, wait_until
 from tests.conftest import CAMPAIGN, write_campaign
 from tests.end_to_end.conftest import Begin

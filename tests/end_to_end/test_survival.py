@@ -12,7 +12,8 @@ import torch
 
 from analysis.leaderboard import rank
 from analysis.trials import load_trials
-from core.files import CampaignFolder, read_json_lines
+from core.files.folders import CampaignFolder
+from core.files.json_files import read_json_lines
 from tests.commands import command_of, descendants, finish, hold, kill_everything, run, wait_until, wait_until_held
 from tests.conftest import CAMPAIGN, write_campaign
 from tests.end_to_end.conftest import EPOCHS, Begin, epochs_of, epochs_reported, finished, have_ended, have_reported

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from analysis.trials import load_trials
-from core.files import CampaignFolder
+from core.files.folders import CampaignFolder
 from tests.commands import finish, run, wait_until
 from tests.end_to_end.conftest import Begin, have_ended
 

@@ -10,7 +10,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from core.files import CampaignFolder
+from core.files.folders import CampaignFolder
 from tests.commands import run
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from core.campaign.campaign import Campaign
 from core.config import TrainConfig, parse
-from search.config import Campaign
 
 SPACE: dict[str, Any] = {
     "optimizer.learning_rate": {"log": [1e-4, 1e-1]},

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from core.campaign.campaign import Campaign, load_campaign
 from core.config import TrainConfig
-from core.data import NO_RELATION, ImageRecord, Region
+from core.data.annotations import NO_RELATION, ImageRecord, Region
 from core.errors import UserError
-from core.files import CampaignFolder
-from core.fingerprint import FingerprintParts
+from core.features.fingerprint import FingerprintParts
+from core.files.folders import CampaignFolder
 from search.campaign import (
     CampaignFeatures,
     advance,
@@ -20,7 +21,6 @@ from search.campaign import (
     require_regions,
     require_unchanged_features,
 )
-from search.config import Campaign, load_campaign
 
 
 def made_of(config: TrainConfig, **changes: Any) -> FingerprintParts:

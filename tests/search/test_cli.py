@@ -10,12 +10,13 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from core.campaign.campaign import load_campaign
 from core.config import dump_yaml
 from core.errors import UserError
-from core.files import CampaignFolder, read_json
+from core.files.folders import CampaignFolder
+from core.files.json_files import read_json
 from search.campaign import CampaignStatus
 from search.cli import _print_outcome
-from search.config import load_campaign
 from tests.commands import COMMAND, CommandLine, environment
 from tests.conftest import CAMPAIGN, write_campaign
 

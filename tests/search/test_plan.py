@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.files import CampaignFolder
-from core.stand_in import SplitShape
+from core.campaign.campaign import Pruner, load_campaign
+from core.features.random import SplitShape
+from core.files.folders import CampaignFolder
 from search import plan
-from search.config import Pruner, load_campaign
 from search.plan import Tables, TrainingCost, estimate, expected_epochs
 from tests.commands import CommandLine
 from tests.conftest import write_campaign

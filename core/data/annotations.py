@@ -1,0 +1,211 @@
+"""Annotations in GeoText-1652 format: reading, checking and splitting them.
+
+Real files are dirty. What has one obvious reading is repaired and counted; anything else is an error that names the
+record. `train.json` has one record a caption, test files one record an image; both become one `ImageRecord` an image.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.data.entries import ParsedRecord, ParsedRegion, parse_record
+from core.data.geometry import RELATIONS, Box, relation_of
+from core.data.images import open_image
+from core.errors import UserError, shown
+from core.files.json_files import read_json
+
+NO_RELATION = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of an image and the sentence about it."""
+
+    sentence: str
+    box: Box
+    """x1 y1 x2 y2 in 0..1"""
+    relation: int
+    """To the first region of the image, as an index of geometry.RELATIONS; -1 for that one itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image with all that is written about it."""
+
+    image: Path
+    image_id: str
+    group: str
+    """Building: the first part of the image id."""
+    captions: tuple[str, ...]
+    regions: tuple[Region, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """A whole annotation file."""
+
+    records: list[ImageRecord]
+    repaired: dict[str, int]
+    """Kind of repair → how often."""
+    notes: dict[str, int]
+    """What is no mistake, but may not be what was meant → how often."""
+
+
+@dataclass(slots=True)
+class DatasetCounts:
+    """What `check_dataset` found."""
+
+    images: int = 0
+    captions: int = 0
+    regions: int = 0
+    groups: int = 0
+    relations: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, int] = field(default_factory=dict)
+    rejected: Counter[str] = field(default_factory=Counter)
+    messages: list[str] = field(default_factory=list)
+    """The first ten rejections, in full."""
+
+    def add(self, record: ImageRecord) -> None:
+        self.images += 1
+        self.captions += len(record.captions)
+        self.regions += len(record.regions)
+        self.relations.update(RELATIONS[r.relation] for r in record.regions if r.relation != NO_RELATION)
+
+    def reject(self, error: UserError) -> None:
+        self.rejected[error.what] += 1
+        if len(self.messages) < 10:
+            self.messages.append(str(error))
+
+    def rows(self) -> Iterator[tuple[str, int]]:
+        """Name and count, in the order to print."""
+        yield from (("images", self.images), ("captions", self.captions), ("regions", self.regions))
+        yield from ((f"relation {name}", self.relations[name]) for name in RELATIONS)
+        yield ("buildings", self.groups)
+        yield from ((f"repaired: {kind}", count) for kind, count in self.repaired.items())
+        yield from ((f"note: {kind}", count) for kind, count in self.notes.items())
+        yield ("rejected", self.rejected.total())
+
+
+def read_annotations(path: Path, image_root: Path) -> Annotations:
+    """Read an annotation file; records of one image are merged.
+
+    Args:
+        image_root: folder that the `image` paths start from and stay below as written; links may lead elsewhere.
+    Raises:
+        UserError: names the file, the record and what is wrong with it.
+    """
+    repaired: Counter[str] = Counter()
+    by_image: dict[str, list[ParsedRecord]] = {}
+    for where, raw in _raw_records(path, image_root):
+        _add(parse_record(raw, where, image_root, repaired), by_image)
+    records = [_merge(same, repaired) for same in by_image.values()]
+    return Annotations(records, dict(repaired), _notes(records))
+
+
+def check_dataset(
+    path: Path, image_root: Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> DatasetCounts:
+    """Read every record and open every image; go on after a bad one and count it.
+
+    Raises:
+        UserError: the file as a whole cannot be read.
+    """
+    counts = DatasetCounts()
+    by_image: dict[str, list[ParsedRecord]] = {}
+    for where, raw in _raw_records(path, image_root):
+        try:
+            _add(parse_record(raw, where, image_root, counts.repaired), by_image)
+        except UserError as error:
+            counts.reject(error)
+    records = [_merge(same, counts.repaired) for same in by_image.values()]
+    counts.notes = _notes(records)
+    counts.groups = len({record.group for record in records})
+    for done, record in enumerate(records, start=1):
+        try:
+            counts.repaired.update(open_image(record.image)[1])
+        except UserError as error:
+            counts.reject(error)
+        else:
+            counts.add(record)
+        on_progress(done, len(records))
+    return counts
+
+
+def _raw_records(path: Path, image_root: Path) -> Iterator[tuple[str, Any]]:
+    """Each record with how messages name it."""
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise UserError("is not a list of records", where=path)
+    if not content:
+        raise UserError("holds no record", where=path, how="an empty data set cannot be used")
+    if not image_root.is_dir():
+        raise UserError(
+            "there is no such folder of images", where=image_root, how="set data.image_root or --image-root"
+        )
+    return ((f"{path}: record {number}", raw) for number, raw in enumerate(content))
+
+
+def _add(record: ParsedRecord, by_image: dict[str, list[ParsedRecord]]) -> None:
+    """To the records of the same image."""
+    same = by_image.setdefault(record.image_id, [])
+    if same and same[0].image != record.image and not same[0].image.samefile(record.image):
+        raise UserError(
+            f"names the image {shown(str(record.image))}, but {same[0].where} names {shown(str(same[0].image))}",
+            where=record.where,
+            how="give each image an image_id of its own",
+        )
+    same.append(record)
+
+
+def _merge(same: Sequence[ParsedRecord], repaired: Counter[str]) -> ImageRecord:
+    """All that is written about one image: captions joined, what is repeated kept once."""
+    first = same[0]
+    captions = [caption for record in same for caption in record.captions]
+    distinct = tuple(dict.fromkeys(captions))
+    if len(distinct) < len(captions):
+        repaired["repeated caption dropped"] += len(captions) - len(distinct)
+    parsed = [region for record in same for region in record.regions]
+    return ImageRecord(first.image, first.image_id, _group(first.image_id), distinct, _regions(parsed, repaired))
+
+
+def _regions(parsed: Sequence[ParsedRegion], repaired: Counter[str]) -> tuple[Region, ...]:
+    """The distinct ones, with their relations to the first: as given, else by their boxes."""
+    given: dict[tuple[str, Box], int | None] = {}
+    for sentence, box, relation in parsed:
+        before = given.setdefault((sentence, box), relation)
+        if before is None:
+            given[sentence, box] = relation
+        elif relation not in (None, before):
+            repaired["contradictory relation dropped"] += 1
+    if not given:
+        return ()
+    first, relation = next(iter(given.items()))
+    if relation is not None:
+        repaired["relation of a first region dropped"] += 1
+    given[first] = NO_RELATION
+    return tuple(
+        Region(sentence, box, RELATIONS.index(relation_of(box, first[1])) if relation is None else relation)
+        for (sentence, box), relation in given.items()
+    )
+
+
+def _group(image_id: str) -> str:
+    parts = (part.strip() for part in image_id.split("/"))
+    return next((part for part in parts if part not in ("", ".", "..")), image_id)
+
+
+def _notes(records: Sequence[ImageRecord]) -> dict[str, int]:
+    images = Counter(record.image for record in records)
+    found = {
+        "image_id without a folder, so that its image is a building of its own": sum(
+            "/" not in record.image_id for record in records
+        ),
+        "image under several image_ids": sum(count > 1 for count in images.values()),
+        "image in a file of a single building": len(records)
+        if len({r.group for r in records}) == 1 < len(records)
+        else 0,
+    }
+    return {note: count for note, count in found.items() if count}

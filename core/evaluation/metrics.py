@@ -1,0 +1,175 @@
+"""Metrics: numbers in, numbers out. Recall is a fraction; what counts as relevant is told by int64 keys."""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.data.geometry import RELATIONS, paired_giou, paired_iou
+from core.records import Interval
+
+SCORE_BYTES = 32 * 2**20
+"""Most memory that a block of scores may take, about what a processor caches; the number of queries in it follows."""
+
+
+def first_relevant_ranks(scores: Tensor, query_groups: Tensor, gallery_groups: Tensor) -> Tensor:
+    """Rank of the best relevant gallery item of each query; 1 is first.
+
+    Ties count against the query, so a model that scores everything alike ranks last.
+
+    Args:
+        scores: [Q, G], finite, higher is better.
+        query_groups, gallery_groups: [Q] and [G]; equal means relevant.
+    Returns:
+        [Q] int64 in 1..G.
+    Raises:
+        ValueError: a query has nothing relevant in the gallery, or a score is not finite.
+    """
+    relevant = query_groups[:, None] == gallery_groups[None, :]  # [Q, G]
+    if not relevant.any(dim=1).all():
+        raise ValueError("a query has no relevant item in the gallery")
+    if not scores.isfinite().all():
+        raise ValueError("scores must be finite")
+    best = scores.masked_fill(~relevant, -math.inf).amax(dim=1, keepdim=True)  # [Q, 1]
+    return 1 + ((scores >= best) & ~relevant).sum(dim=1)
+
+
+def chunked_ranks(
+    queries: Tensor,
+    gallery: Tensor,
+    query_groups: Tensor,
+    gallery_groups: Tensor,
+    *,
+    score_bytes: int = SCORE_BYTES,
+) -> Tensor:
+    """`first_relevant_ranks` of the dot products, a block of queries at a time; the full [Q, G] matrix never exists.
+
+    Each score is computed once and compared once: the relevant ones are gathered, not masked.
+
+    Args:
+        queries, gallery: [Q, D] and [G, D] float32.
+        score_bytes: memory of one block of scores.
+    Raises:
+        ValueError: a query has nothing relevant in the gallery, or an embedding is not finite.
+    """
+    if not (queries.isfinite().all() and gallery.isfinite().all()):
+        raise ValueError("embeddings must be finite")
+    members, exists, row_of_query = _members(query_groups, gallery_groups)
+    ranks = torch.empty(len(queries), dtype=torch.int64, device=queries.device)
+    blocks = list(row_blocks(len(queries), len(gallery), max_bytes=score_bytes))
+    memory = queries.new_empty(blocks[0].stop if blocks else 0, len(gallery))  # fresh pages would cost a third
+    for block in blocks:
+        scores = torch.matmul(queries[block], gallery.T, out=memory[: block.stop - block.start])
+        rows = row_of_query[block]
+        relevant = scores.gather(1, members[rows]).masked_fill_(~exists[rows], -math.inf)  # [q, most members]
+        best = relevant.amax(dim=1, keepdim=True)
+        ranks[block] = 1 + _count_true(scores >= best) - _count_true(relevant >= best)
+    return ranks
+
+
+def _count_true(mask: Tensor) -> Tensor:
+    """[Q, G] bool → [Q] int64. On the CPU by numpy, several times faster than torch's reduction of booleans."""
+    if mask.device.type != "cpu":
+        return mask.sum(dim=1)
+    return torch.tensor([np.count_nonzero(row) for row in mask.numpy()], dtype=torch.int64)
+
+
+def _members(query_groups: Tensor, gallery_groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gallery rows of each group [groups, most members], which of them exist, and the group row of each query [Q]."""
+    groups, index, counts = torch.unique(gallery_groups, return_inverse=True, return_counts=True)
+    row_of_query = torch.searchsorted(groups, query_groups).clamp(max=len(groups) - 1)
+    if not torch.equal(groups[row_of_query], query_groups):
+        raise ValueError("a query has no relevant item in the gallery")
+    exists = torch.arange(int(counts.max()), device=groups.device) < counts[:, None]
+    members = torch.zeros_like(exists, dtype=torch.int64)
+    members[exists] = index.argsort(stable=True)
+    return members, exists, row_of_query
+
+
+def recall_at(ranks: Tensor, k: int) -> float:
+    """Fraction of queries whose first relevant item is at rank k or better."""
+    return float((ranks <= k).double().mean())
+
+
+def median_rank(ranks: Tensor) -> float:
+    """Median of the ranks; between the two middle ones for an even number."""
+    return float(np.median(ranks.cpu().numpy()))
+
+
+def chance_recall(query_groups: Tensor, gallery_groups: Tensor, k: int) -> float:
+    """Expected recall at k of a random order: hypergeometric, 1 − C(G − n, k) / C(G, k) with n relevant of G."""
+    size = len(gallery_groups)
+    k = min(k, size)
+    values, counts = torch.unique(gallery_groups, return_counts=True)
+    missed = {
+        int(group): math.prod((size - int(count) - i) / (size - i) for i in range(k)) if size - int(count) >= k else 0.0
+        for group, count in zip(values, counts, strict=True)
+    }
+    return float(np.mean([1 - missed[int(group)] for group in query_groups]))
+
+
+def official_group_indices(groups: Tensor) -> Tensor:
+    """Groups as the official GeoText-1652 script assigns them, off by one.
+
+    The first image of each new building is given the previous building's index; the very first keeps its own.
+
+    Args:
+        groups: [N], images of one building in a row.
+    """
+    official = groups.clone()
+    starts = (groups[1:] != groups[:-1]).nonzero().flatten() + 1
+    official[starts] = groups[starts - 1]
+    return official
+
+
+def box_scores(predicted: Tensor, target: Tensor) -> dict[str, float]:
+    """Mean IoU, GIoU and L1 of paired boxes [R, 4], and the share with an IoU of at least 0.5."""
+    iou = paired_iou(predicted, target)
+    return {
+        "box_iou": float(iou.mean()),
+        "box_giou": float(paired_giou(predicted, target).mean()),
+        "box_l1": float((predicted - target).abs().mean()),
+        "box_acc50": float((iou >= 0.5).double().mean()),
+    }
+
+
+def confusion_matrix(predicted: Tensor, target: Tensor) -> Tensor:
+    """[R], [R] classes → [6, 6] counts; rows are the true relation, columns the predicted one."""
+    size = len(RELATIONS)
+    return torch.bincount(target * size + predicted, minlength=size * size).view(size, size)
+
+
+def relation_scores(predicted: Tensor, target: Tensor) -> dict[str, float]:
+    """Accuracy, macro F1 over the relations that occur, and the accuracy of always naming the commonest one.
+
+    Args:
+        predicted, target: [R] int64 in 0..5.
+    """
+    confusion = confusion_matrix(predicted, target).double()
+    hits, support, named = confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)
+    occurs = (support + named) > 0
+    f1 = 2 * hits[occurs] / (support + named)[occurs]
+    return {
+        "relation_accuracy": float(hits.sum() / confusion.sum()),
+        "relation_f1": float(f1.mean()),
+        "relation_majority": float(support.max() / confusion.sum()),
+    }
+
+
+def group_bootstrap(
+    values: NDArray[np.float64], groups: NDArray[np.int64], *, draws: int = 1000, seed: int = 0
+) -> Interval:
+    """Mean of `values` with its 95 % percentile interval; resamples groups, not rows.
+
+    Args:
+        values, groups: [N]; rows of one group stay together, since they are not independent.
+    """
+    _, index = np.unique(groups, return_inverse=True)
+    sums, counts = np.bincount(index, weights=values), np.bincount(index)
+    generator = np.random.default_rng(seed)
+    weights = generator.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=draws)  # [draws, groups]
+    means = (weights @ sums) / (weights @ counts)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(value=float(values.mean()), low=float(low), high=float(high))

@@ -1,0 +1,218 @@
+"""Retrieval of a model on a split: the light version after each epoch, and the full one for the record."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from core.device import row_blocks
+from core.evaluation.metrics import (
+    SCORE_BYTES,
+    chance_recall,
+    chunked_ranks,
+    group_bootstrap,
+    median_rank,
+    official_group_indices,
+    recall_at,
+)
+from core.evaluation.regions import measure_regions
+from core.features.store import FeatureSplit
+from core.model.model import CrossModalModel, require_finite
+from core.records import RETRIEVAL_KEYS, Evaluation, Samples
+
+Protocol = Literal["image", "building", "geotext-official"]
+"""What counts as relevant: the caption's own image, any of its building, or the official script's off-by-one."""
+
+EMBEDDED_AT_ONCE = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Everything of a split in the joint space, unit norm, float32."""
+
+    images: Tensor
+    """[N, D]"""
+    captions: Tensor
+    """[M, D]"""
+    sentences: Tensor
+    """[R, D]"""
+
+
+@torch.no_grad()
+def embed_split(model: CrossModalModel, split: FeatureSplit) -> Embeddings:
+    """Embed a split in evaluation mode; equal texts are embedded once.
+
+    Raises:
+        DivergedError: an embedding is not finite.
+    """
+    was_training = model.training
+    model.eval()
+    images = torch.cat([model.embed_images(split.images[rows]) for rows in _runs(len(split.images))])
+    texts = torch.cat([model.embed_texts(split.texts[rows]) for rows in _runs(len(split.texts))])
+    model.train(was_training)
+    images, texts = require_finite(images, "embeddings"), require_finite(texts, "embeddings")
+    return Embeddings(images.float(), texts[split.caption_text].float(), texts[split.sentence_text].float())
+
+
+def _runs(rows: int) -> list[slice]:
+    return [slice(start, start + EMBEDDED_AT_ONCE) for start in range(0, rows, EMBEDDED_AT_ONCE)]
+
+
+def validate(model: CrossModalModel, split: FeatureSplit) -> dict[str, Any]:
+    """The figures of one epoch, as the fields of EpochMetrics: recall by building, median ranks, box and relation."""
+    embedded = embed_split(model, split)
+    captions = split.groups[split.caption_image]
+    t2i = chunked_ranks(embedded.captions, embedded.images, captions, split.groups)
+    i2t = chunked_ranks(embedded.images, embedded.captions, split.groups, captions)
+    regions = measure_regions(model, split, embedded.images, embedded.sentences).metrics
+    return {
+        **_retrieval_figures(t2i, i2t),
+        "box_iou": regions.get("box_iou"),
+        "relation_accuracy": regions.get("relation_accuracy"),
+        "gallery_images": len(embedded.images),
+        "gallery_texts": len(embedded.captions),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """An evaluation, and the figures of single queries behind it, for paired comparisons."""
+
+    evaluation: Evaluation
+    samples: dict[str, Samples]
+
+
+def evaluate(
+    model: CrossModalModel, split: FeatureSplit, *, split_name: str, protocol: Protocol, rerank: int = 0
+) -> Evaluation:
+    """All retrieval metrics on one split; see `measure_retrieval`."""
+    return measure_retrieval(
+        model, embed_split(model, split), split, split_name=split_name, protocol=protocol, rerank=rerank
+    ).evaluation
+
+
+def measure_retrieval(
+    model: CrossModalModel,
+    embedded: Embeddings,
+    split: FeatureSplit,
+    *,
+    split_name: str,
+    protocol: Protocol,
+    rerank: int = 0,
+) -> Measurement:
+    """Recall and median rank in both directions, with chance and 95 % intervals over buildings.
+
+    Args:
+        embedded: of the same split.
+        rerank: how many of the best candidates the matching head re-ranks, clipped to the gallery; 0 for none.
+    """
+    image_keys, caption_keys = _relevance_keys(split, protocol)
+    t2i = _ranks(model, embedded.captions, embedded.images, (caption_keys, image_keys), rerank, texts_ask=True)
+    i2t = _ranks(model, embedded.images, embedded.captions, (image_keys, caption_keys), rerank, texts_ask=False)
+    metrics = {
+        **_retrieval_figures(t2i.final, i2t.final),
+        **{f"chance_t2i_r{k}": chance_recall(caption_keys, image_keys, k) for k in (1, 5, 10)},
+        **{f"chance_i2t_r{k}": chance_recall(image_keys, caption_keys, k) for k in (1, 5, 10)},
+    }
+    if rerank:
+        metrics |= {"t2i_ceiling": recall_at(t2i.first, rerank), "i2t_ceiling": recall_at(i2t.first, rerank)}
+    samples = _hits("t2i", t2i.final, split.groups[split.caption_image]) | _hits("i2t", i2t.final, split.groups)
+    evaluation = Evaluation(
+        split=split_name,
+        protocol=protocol,
+        rerank=rerank,
+        queries_text=len(embedded.captions),
+        queries_image=len(embedded.images),
+        groups=len(torch.unique(split.groups)),
+        metrics=metrics,
+        intervals={name: group_bootstrap(found.values, found.groups) for name, found in samples.items()},
+    )
+    return Measurement(evaluation, samples)
+
+
+def _hits(direction: str, ranks: Tensor, groups: Tensor) -> dict[str, Samples]:
+    ranks, groups = ranks.cpu(), groups.cpu()
+    return {f"{direction}_r{k}": Samples((ranks <= k).double().numpy(), groups.numpy()) for k in (1, 5, 10)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranks:
+    first: Tensor
+    """[Q] by contrastive similarity."""
+    final: Tensor
+    """[Q] after re-ranking; the same without."""
+
+
+def _ranks(
+    model: CrossModalModel,
+    queries: Tensor,
+    gallery: Tensor,
+    keys: tuple[Tensor, Tensor],
+    rerank: int,
+    *,
+    texts_ask: bool,
+) -> _Ranks:
+    first = chunked_ranks(queries, gallery, *keys)
+    if rerank == 0:
+        return _Ranks(first, first)
+    return _Ranks(first, rerank_ranks(model, queries, gallery, keys, first, k=rerank, texts_ask=texts_ask))
+
+
+@torch.no_grad()
+def rerank_ranks(
+    model: CrossModalModel,
+    queries: Tensor,
+    gallery: Tensor,
+    keys: tuple[Tensor, Tensor],
+    first: Tensor,
+    *,
+    k: int,
+    texts_ask: bool,
+) -> Tensor:
+    """Ranks after the matching head has put the best k candidates of each query in a new order.
+
+    The new list is a permutation of that shortlist above the rest, so a query whose first relevant item lies below
+    the shortlist keeps its rank. Ties count against the query.
+
+    Args:
+        keys: of queries and of gallery; equal means relevant.
+        first: [Q] ranks by contrastive similarity.
+        texts_ask: whether the queries are the texts.
+    """
+    query_keys, gallery_keys = keys
+    k = min(k, len(gallery))
+    final = first.clone()
+    for block in row_blocks(len(queries), max(len(gallery), k * queries.shape[1] * 8), max_bytes=SCORE_BYTES):
+        shortlist = (queries[block] @ gallery.T).topk(k, dim=1).indices  # [q, k]
+        asking = queries[block].repeat_interleave(k, dim=0)
+        answering = gallery[shortlist.flatten()]
+        odds = model.match_odds(answering, asking) if texts_ask else model.match_odds(asking, answering)
+        scores = require_finite(odds, "matching scores").view(-1, k)
+        relevant = query_keys[block][:, None] == gallery_keys[shortlist]
+        best = scores.masked_fill(~relevant, -torch.inf).amax(dim=1, keepdim=True)
+        reranked = 1 + ((scores >= best) & ~relevant).sum(dim=1)
+        final[block] = torch.where(relevant.any(dim=1), reranked, first[block].clamp(min=k + 1))
+    return final
+
+
+def _relevance_keys(split: FeatureSplit, protocol: Protocol) -> tuple[Tensor, Tensor]:
+    """Keys of images [N] and captions [M]; equal means relevant."""
+    match protocol:
+        case "image":
+            images = torch.arange(len(split.groups), device=split.groups.device)
+        case "building":
+            images = split.groups
+        case "geotext-official":
+            images = official_group_indices(split.groups)
+    return images, images[split.caption_image]
+
+
+def _retrieval_figures(t2i: Tensor, i2t: Tensor) -> dict[str, float]:
+    values = [recall_at(ranks, k) for ranks in (t2i, i2t) for k in (1, 5, 10)]
+    return {
+        **dict(zip(RETRIEVAL_KEYS, values, strict=True)),
+        "recall_mean": sum(values) / len(values),
+        "t2i_median_rank": median_rank(t2i),
+        "i2t_median_rank": median_rank(i2t),
+    }

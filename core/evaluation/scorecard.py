@@ -1,0 +1,172 @@
+"""Everything measured of one checkpoint: retrieval under every protocol, boxes, relations, cost; and its embeddings."""
+
+import io
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.config import Section, TrainConfig
+from core.data.annotations import ImageRecord
+from core.device import choose_device, device_name, peak_memory_mb
+from core.errors import UserError
+from core.evaluation.regions import RegionMeasurement, blind_baselines, measure_regions
+from core.evaluation.retrieval import Embeddings, Protocol, embed_split, measure_retrieval
+from core.features.store import Features, FeatureSplit
+from core.files.atomic import write_atomically
+from core.model.checkpoints import Checkpoint, restore_model
+from core.model.model import CrossModalModel, parameter_counts
+from core.records import Efficiency, Evaluation, Samples, Scorecard
+
+MAIN_PROTOCOL: Protocol = "building"
+"""Of the samples that comparisons pair."""
+PROBED_ROWS = 8192
+"""Rows embedded to measure throughput."""
+MODEL_SETTINGS = ("image_pooling", "text_pooling", "normalization")
+"""Settings of `features` that belong to the model: a checkpoint cannot be used under others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A scorecard with the figures of single queries and regions behind it."""
+
+    scorecard: Scorecard
+    samples: dict[str, Samples]
+    """Recalls by building without re-ranking, boxes and relations."""
+    embeddings: Embeddings
+    """Of the retrieval split."""
+
+
+def require_same_model(checkpoint: Checkpoint, config: TrainConfig, path: Path) -> None:
+    """Make sure that a configuration describes the model of a checkpoint.
+
+    Raises:
+        UserError: names the first setting that differs.
+    """
+    pairs: list[tuple[str, str, Section, Section]] = []
+    pairs += [("model", name, config.model, checkpoint.config.model) for name in type(config.model).model_fields]
+    pairs += [("features", name, config.features, checkpoint.config.features) for name in MODEL_SETTINGS]
+    for section, name, asked, held in pairs:
+        if getattr(asked, name) != getattr(held, name):
+            raise UserError(
+                f"was trained with {section}.{name} {getattr(held, name)}, but the configuration says "
+                f"{getattr(asked, name)}",
+                where=path,
+                how="use the configuration that it was trained with",
+            )
+
+
+def measure(checkpoint: Checkpoint, features: Features, *, name: str, rerank: int) -> Measured:
+    """Measure a checkpoint: retrieval on the test split, or on validation where `features` has no test split.
+
+    Boxes and relations are measured on the test split if it has regions, else on validation: GeoText's test files
+    carry none.
+
+    Args:
+        name: of the checkpoint, for the record.
+        rerank: best candidates re-ranked by the matching head in a second round; 0 for no second round.
+    Raises:
+        UserError: the checkpoint belongs to other features.
+    """
+    device = choose_device(checkpoint.config.features.device)
+    model = restore_model(checkpoint, features).to(device)
+    train, validation = features.train.to(device), features.validation.to(device)
+    split, split_name = (features.test.to(device), "test") if features.test else (validation, "validation")
+    started = time.monotonic()
+    embedded = embed_split(model, split)
+    evaluations, samples = _retrieval(model, embedded, split, split_name, rerank)
+    with_regions, regions_split = (split, split_name) if len(split.boxes) else (validation, "validation")
+    regions, baselines = _regions(model, train, with_regions)
+    seconds = time.monotonic() - started
+    card = Scorecard(
+        checkpoint=name,
+        fingerprint=features.fingerprint,
+        config_hash=checkpoint.receipt.config_hash,
+        epoch=checkpoint.epoch,
+        evaluations=evaluations,
+        regions_split=regions_split if regions.metrics else None,
+        regions={**regions.metrics, **baselines},
+        confusion=regions.confusion,
+        efficiency=_efficiency(checkpoint, model, features, split, seconds),
+    )
+    return Measured(card, {**samples, **regions.samples}, embedded)
+
+
+def save_embeddings(path: Path, embeddings: Embeddings, records: Sequence[ImageRecord], image_root: Path) -> None:
+    """Write the embeddings of a split as .npz, in annotation order, so that anyone can recompute or index them.
+
+    Arrays: image [N, D] and text [M, D] float32, unit norm; image_path and image_building [N]; text_string and
+    text_image [M], the row of the text's own image. Paths are relative to `image_root`.
+
+    Args:
+        records: of the split that was embedded.
+    """
+    captions = [(text, row) for row, record in enumerate(records) for text in record.captions]
+    stream = io.BytesIO()
+    np.savez(
+        stream,
+        image=embeddings.images.cpu().numpy(),
+        text=embeddings.captions.cpu().numpy(),
+        image_path=np.array([str(record.image.relative_to(image_root)) for record in records]),
+        image_building=np.array([record.group for record in records]),
+        text_string=np.array([text for text, _ in captions]),
+        text_image=np.array([row for _, row in captions], dtype=np.int64),
+    )
+    write_atomically(path, stream.getvalue())
+
+
+def _retrieval(
+    model: CrossModalModel, embedded: Embeddings, split: FeatureSplit, split_name: str, rerank: int
+) -> tuple[list[Evaluation], dict[str, Samples]]:
+    evaluations: list[Evaluation] = []
+    samples: dict[str, Samples] = {}
+    for protocol in get_args(Protocol):
+        for k in dict.fromkeys((0, rerank)):
+            found = measure_retrieval(model, embedded, split, split_name=split_name, protocol=protocol, rerank=k)
+            evaluations.append(found.evaluation)
+            if protocol == MAIN_PROTOCOL and k == 0:
+                samples = found.samples
+    return evaluations, samples
+
+
+def _regions(
+    model: CrossModalModel, train: FeatureSplit, split: FeatureSplit
+) -> tuple[RegionMeasurement, dict[str, float]]:
+    embedded = embed_split(model, split)
+    regions = measure_regions(model, split, embedded.images, embedded.sentences)
+    if not regions.metrics:
+        return regions, {}
+    return regions, blind_baselines(train, split, embed_split(model, train).sentences, embedded.sentences)
+
+
+def _efficiency(
+    checkpoint: Checkpoint, model: CrossModalModel, features: Features, split: FeatureSplit, seconds: float
+) -> Efficiency:
+    device, receipt = next(model.parameters()).device, checkpoint.receipt
+    return Efficiency(
+        trainable_parameters=sum(parameter_counts(model).values()),
+        frozen_parameters=features.backbone_parameters,
+        training_epochs=receipt.epochs + receipt.earlier_epochs,
+        training_seconds=receipt.seconds + receipt.earlier_seconds,
+        training_peak_memory_mb=receipt.peak_memory_mb,
+        images_per_second=_rows_per_second(model.embed_images, split.images[:PROBED_ROWS]),
+        texts_per_second=_rows_per_second(model.embed_texts, split.texts[:PROBED_ROWS]),
+        evaluation_seconds=seconds,
+        evaluation_peak_memory_mb=peak_memory_mb(device),
+        device=device_name(device),
+        earlier_epochs=receipt.earlier_epochs,
+        earlier_seconds=receipt.earlier_seconds,
+    )
+
+
+@torch.no_grad()
+def _rows_per_second(embed: Callable[[Tensor], Tensor], rows: Tensor) -> float:
+    embed(rows)
+    started = time.perf_counter()
+    float(embed(rows).sum())  # reading the number waits for a GPU
+    return len(rows) / (time.perf_counter() - started)

@@ -1,0 +1,364 @@
+"""Extraction: the frozen backbone sees every picture and every distinct text once, and never again.
+
+Work goes shard by shard into `<root>/.<fingerprint>.partial`; each shard is written atomically, so an interrupted
+extraction goes on after its last whole shard. The finished store appears under its fingerprint by one rename. Nothing
+else in `root`, which may be anybody's folder, is touched.
+"""
+
+import hashlib
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from core.config import ImagePooling
+from core.data.annotations import ImageRecord
+from core.data.images import open_image
+from core.data.splits import Split
+from core.errors import UserError
+from core.features.fingerprint import FingerprintParts
+from core.features.manifest import write_manifest
+from core.features.store import FeatureStore
+from core.files.atomic import write_atomically
+from core.files.ownership import claim_folder
+
+if TYPE_CHECKING:
+    from core.backbone.internvl import FrozenBackbone
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is being encoded ('images' or 'texts'), how many are done, and of how many."""
+
+STORE = "store"
+"""Where the finished store lies until it is renamed."""
+SHARD = 1024
+HEALTH_SAMPLE = 20_000
+PREFETCHED_BATCHES = 3
+
+
+Kind = Literal["images", "texts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Pictures or texts that are encoded together: the unit of work."""
+
+    kind: Kind
+    start: int
+    items: tuple[Any, ...]
+    """Paths of pictures, or texts, from row `start` of all of them."""
+    fingerprint: str = ""
+    """Of the features that it is a part of; kept in its file."""
+
+    @property
+    def file_name(self) -> str:
+        """Tells the rows, so that shards of another size are not mistaken for these."""
+        return f"shard_{self.kind}_{self.start:08d}_{self.start + len(self.items):08d}.safetensors"
+
+
+EncodeShards = Callable[[Sequence[Shard]], Iterable[tuple[Shard, bytes]]]
+"""Gives the content of each shard's file, in any order."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitIndex:
+    """Where the images and the distinct texts of one split lie in the tables of all splits."""
+
+    records: Sequence[ImageRecord]
+    first_image: int
+    texts: list[str]
+
+
+def extract_features(
+    records: Mapping[Split, Sequence[ImageRecord]],
+    encode: EncodeShards,
+    root: Path,
+    *,
+    parts: FingerprintParts,
+    shard: int = SHARD,
+    on_progress: OnProgress = lambda kind, done, total: None,
+) -> FeatureStore:
+    """Encode everything that the store with this fingerprint lacks, and open it.
+
+    Only one process extracts a fingerprint at a time; a second one waits and then finds it done.
+
+    Args:
+        encode: `encode_here` with a backbone, or a cluster's way of doing the same.
+        root: folder of all stores.
+        shard: pictures or texts a shard, the unit of work that an interruption can lose.
+    Raises:
+        UserError: a picture cannot be read, the backbone gives something that is not finite, or somebody else's file or
+            folder has the store's name.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f".{parts.fingerprint}.lock"):
+        folder = root / parts.fingerprint
+        if folder.exists():
+            return FeatureStore.open(root, parts.fingerprint)
+        work = root / f".{parts.fingerprint}.partial"
+        claim_folder(work, ["*"])
+        splits = index_splits(records)
+        images, texts = distinct_inputs(splits)
+        shards = [*_cut("images", images, shard, parts), *_cut("texts", texts, shard, parts)]
+        _write_missing(shards, encode, work, on_progress)
+        _assemble(splits, texts, work, parts, shards)
+        (work / STORE).rename(folder)
+        shutil.rmtree(work)  # claimed: all in it is ours
+    return FeatureStore.open(root, parts.fingerprint)
+
+
+def index_splits(records: Mapping[Split, Sequence[ImageRecord]]) -> dict[Split, SplitIndex]:
+    """Number the images over all splits, and list the distinct texts of each."""
+    splits, first_image = {}, 0
+    for split, members in records.items():
+        texts = dict.fromkeys(
+            text for record in members for text in (*record.captions, *(region.sentence for region in record.regions))
+        )
+        splits[split] = SplitIndex(members, first_image, list(texts))
+        first_image += len(members)
+    return splits
+
+
+def distinct_inputs(splits: Mapping[Split, SplitIndex]) -> tuple[list[Path], list[str]]:
+    """Pictures and distinct texts of all splits: what the backbone has to see."""
+    images = [record.image for split in splits.values() for record in split.records]
+    return images, list(dict.fromkeys(text for split in splits.values() for text in split.texts))
+
+
+def _cut(kind: Kind, items: Sequence[Any], size: int, parts: FingerprintParts) -> list[Shard]:
+    starts = range(0, len(items), size)
+    return [Shard(kind, start, tuple(items[start : start + size]), parts.fingerprint) for start in starts]
+
+
+def _write_missing(shards: Sequence[Shard], encode: EncodeShards, work: Path, on_progress: OnProgress) -> None:
+    """Write every shard that is missing or torn."""
+    missing = [shard for shard in shards if not _is_whole(work / shard.file_name, shard)]
+    total, done = Counter[Kind](), Counter[Kind]()
+    for shard in shards:
+        total[shard.kind] += len(shard.items)
+        done[shard.kind] += 0 if shard in missing else len(shard.items)
+    for kind in total:
+        on_progress(kind, done[kind], total[kind])
+    for shard, content in encode(missing) if missing else ():
+        write_atomically(work / shard.file_name, content)
+        done[shard.kind] += len(shard.items)
+        on_progress(shard.kind, done[shard.kind], total[shard.kind])
+
+
+def encode_here(backbone: "FrozenBackbone") -> EncodeShards:
+    """One shard after the other in this process."""
+    return lambda shards: ((shard, encode_shard(backbone, shard)) for shard in shards)
+
+
+def encode_shard(backbone: "FrozenBackbone", shard: Shard) -> bytes:
+    """Safetensors of [N, width] float32 per pooling; how many pictures had to be repaired is in the metadata.
+
+    Raises:
+        UserError: a picture cannot be read, or the backbone gives NaN or infinity for one of the inputs.
+    """
+    repaired = 0
+    pooled: Mapping[Any, Tensor]
+    if shard.kind == "images":
+        pooled, repaired = encode_pictures(backbone, shard.items)
+    else:
+        pooled = backbone.encode_texts(shard.items)
+    tensors: dict[str, Tensor] = {name: features.cpu().contiguous() for name, features in pooled.items()}
+    _require_finite(tensors, shard)
+    facts = {
+        "repaired": str(repaired),
+        "backbone_parameters": str(backbone.parameter_count),
+        "identity": _shard_identity(shard, tensors),
+    }
+    content: bytes = save(tensors, metadata=facts)
+    return content
+
+
+def _require_finite(tensors: Mapping[Any, Tensor], shard: Shard) -> None:
+    for features in tensors.values():
+        bad = (~features.isfinite().all(dim=1)).nonzero()
+        if len(bad):
+            item = shard.items[int(bad[0])]
+            raise UserError(
+                f"the backbone gives NaN or infinity for the {'image' if shard.kind == 'images' else 'text'} "
+                f"{item if shard.kind == 'images' else repr(item[:80])}",
+                how="check its weights, or set features.dtype: float32",
+            )
+
+
+def _shard_identity(shard: Shard, tensors: Mapping[str, Tensor]) -> str:
+    """Equal for the same rows of the same features alone: a file of other rows or content is no such shard."""
+    identity = hashlib.sha256(f"{shard.fingerprint} {shard.file_name}".encode())
+    for name in sorted(tensors):
+        identity.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}".encode())
+        identity.update(tensors[name].numpy().tobytes())
+    return identity.hexdigest()
+
+
+def _is_whole(path: Path, shard: Shard) -> bool:
+    """Whether this extraction wrote the file; reads all of it, which costs little beside encoding it again."""
+    try:
+        with safe_open(path, framework="pt") as content:
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+            return bool((content.metadata() or {}).get("identity") == _shard_identity(shard, tensors))
+    except (OSError, SafetensorError, TypeError):  # numpy has no bfloat16
+        return False
+
+
+def encode_pictures(backbone: "FrozenBackbone", paths: Sequence[Path]) -> tuple[dict[ImagePooling, Tensor], int]:
+    """Decode and encode pictures, decoding ahead of the backbone.
+
+    Returns:
+        [N, vision_dim] per pooling, and how many pictures had to be repaired.
+    """
+    parts, repaired = [], 0
+    for pixels, repairs in _prepared(backbone, paths):
+        parts.append(backbone.encode_pixels(pixels))
+        repaired += repairs
+    return {pooling: torch.cat([part[pooling] for part in parts]) for pooling in parts[0]}, repaired
+
+
+def _prepared(backbone: "FrozenBackbone", paths: Sequence[Path]) -> Iterator[tuple[Tensor, int]]:
+    """Decoded, normalised micro batches in order, a few of them ahead of the backbone."""
+
+    def prepare(batch: Sequence[Path]) -> tuple[Tensor, int]:
+        opened = [open_image(path) for path in batch]
+        return backbone.preprocess([image for image, _ in opened]), sum(bool(repairs) for _, repairs in opened)
+
+    waiting: deque[Future[tuple[Tensor, int]]] = deque()
+    size = backbone.micro_batch
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), size):
+            waiting.append(pool.submit(prepare, paths[start : start + size]))
+            if len(waiting) > PREFETCHED_BATCHES:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _assemble(
+    splits: Mapping[Split, SplitIndex],
+    texts: Sequence[str],
+    work: Path,
+    parts: FingerprintParts,
+    shards: Sequence[Shard],
+) -> None:
+    """Turn the shards into one table per split and pooling, with indices, statistics, health and the manifest."""
+    row_of_text = {text: row for row, text in enumerate(texts)}
+    store = work / STORE
+    for split, index in splits.items():
+        folder = store / split
+        folder.mkdir(parents=True, exist_ok=True)
+        image_rows = np.arange(index.first_image, index.first_image + len(index.records))
+        text_rows = np.array([row_of_text[text] for text in index.texts], dtype=np.int64)
+        _write_tables(work, [shard for shard in shards if shard.kind == "images"], image_rows, folder)
+        _write_tables(work, [shard for shard in shards if shard.kind == "texts"], text_rows, folder)
+        write_atomically(folder / "index.safetensors", save(index_tensors(index, group_numbers(splits))))
+    facts = _facts(work, shards)
+    statistics, health, dimensions = _describe(store / "train")
+    write_atomically(store / "statistics.safetensors", save(statistics))
+    manifest = {
+        "fingerprint": parts.fingerprint,
+        "parts": asdict(parts),
+        "backbone_parameters": max(fact["backbone_parameters"] for fact in facts),
+        "dimensions": dimensions,
+        "counts": {split: split_counts(index) for split, index in splits.items()},
+        "health": health,
+        "repaired": {"pictures repaired": sum(fact["repaired"] for fact in facts)},
+    }
+    write_manifest(store, manifest)
+
+
+def _facts(work: Path, shards: Sequence[Shard]) -> list[dict[str, int]]:
+    """What each shard tells of itself."""
+    facts = []
+    for shard in shards:
+        with safe_open(work / shard.file_name, framework="pt") as content:
+            told = content.metadata()
+            facts.append({name: int(told[name]) for name in ("backbone_parameters", "repaired")})
+    return facts
+
+
+def _write_tables(work: Path, shards: Sequence[Shard], rows: NDArray[np.int64], folder: Path) -> None:
+    """The given rows of everything that the shards of one kind hold, a file per pooling."""
+    tables: dict[str, Any] = {}
+    for shard in shards:
+        here = np.flatnonzero((rows >= shard.start) & (rows < shard.start + len(shard.items)))
+        if not len(here):
+            continue
+        for pooling, features in load_file(work / shard.file_name).items():
+            if pooling not in tables:
+                path, shape = folder / f"{shard.kind}_{pooling}.npy", (len(rows), features.shape[1])
+                tables[pooling] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            tables[pooling][here] = features.numpy()[rows[here] - shard.start]
+    for table in tables.values():
+        table.flush()
+
+
+def group_numbers(splits: Mapping[Split, SplitIndex]) -> dict[str, int]:
+    """Name of a building → its number, unique over all splits."""
+    groups = dict.fromkeys(record.group for index in splits.values() for record in index.records)
+    return {group: number for number, group in enumerate(groups)}
+
+
+def index_tensors(index: SplitIndex, groups: Mapping[str, int]) -> dict[str, Tensor]:
+    """Who belongs to whom in one split: every field of a FeatureSplit but the two tables."""
+    row_of_text = {text: row for row, text in enumerate(index.texts)}
+    captions = [(row_of_text[text], image) for image, record in enumerate(index.records) for text in record.captions]
+    regions = [(region, image) for image, record in enumerate(index.records) for region in record.regions]
+    caption_rows = torch.tensor(captions, dtype=torch.int64).view(-1, 2)
+    return {
+        "groups": torch.tensor([groups[record.group] for record in index.records]),
+        "caption_text": caption_rows[:, 0].contiguous(),
+        "caption_image": caption_rows[:, 1].contiguous(),
+        "sentence_text": torch.tensor([row_of_text[region.sentence] for region, _ in regions], dtype=torch.int64),
+        "sentence_image": torch.tensor([image for _, image in regions], dtype=torch.int64),
+        "boxes": torch.tensor([region.box for region, _ in regions], dtype=torch.float32).view(-1, 4),
+        "relations": torch.tensor([region.relation for region, _ in regions], dtype=torch.int64),
+    }
+
+
+def split_counts(index: SplitIndex) -> dict[str, int]:
+    """How much of everything a split holds; texts are distinct ones."""
+    return {
+        "images": len(index.records),
+        "groups": len({record.group for record in index.records}),
+        "captions": sum(len(record.captions) for record in index.records),
+        "texts": len(index.texts),
+        "regions": sum(len(record.regions) for record in index.records),
+    }
+
+
+def _describe(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, int]]:
+    """Statistics, health and dimensions of the tables of the training split."""
+    statistics: dict[str, Tensor] = {}
+    health: dict[str, Any] = {"images": {}, "texts": {}}
+    dimensions: dict[str, int] = {}
+    for path in sorted(folder.glob("*.npy")):
+        kind, pooling = path.stem.split("_")
+        table = np.load(path, mmap_mode="r")
+        mean, std = table.mean(axis=0, dtype=np.float64), table.std(axis=0, dtype=np.float64)
+        statistics[f"{kind}.{pooling}.mean"] = torch.from_numpy(mean).float()
+        statistics[f"{kind}.{pooling}.std"] = torch.from_numpy(std).float()
+        health[kind][pooling] = {
+            "spread": float(std.mean() / max(float(np.sqrt((mean**2 + std**2).mean())), 1e-12)),
+            "distinct": _distinct_share(table[:HEALTH_SAMPLE], mean, std),
+        }
+        dimensions[kind] = int(table.shape[1])
+    return statistics, health, dimensions
+
+
+def _distinct_share(table: NDArray[np.float32], mean: NDArray[np.float64], std: NDArray[np.float64]) -> float:
+    """Share of rows with a vector of their own; vectors that differ by rounding alone count as the same."""
+    scale = max(float(std.max()), 1e-6 * max(1.0, float(np.abs(mean).max())))
+    quantised = np.round((table - mean) / scale, 3) + 0.0  # no negative zero
+    return len({row.tobytes() for row in quantised}) / len(table)

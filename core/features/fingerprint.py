@@ -1,0 +1,69 @@
+"""What cached features depend on, boiled down to one name: backbone, preprocessing, tokenizer, data.
+
+Two runs may share features exactly when their fingerprints are equal. Computing one reads files but loads no
+model, so the driver of a campaign can do it; trials are handed the result.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from core.config import FeaturesConfig
+from core.data.annotations import ImageRecord
+from core.data.splits import Split
+from core.files.digests import file_digests
+
+EXTRACTION_VERSION = 4
+"""Raise when extraction itself changes, so that old stores are not mistaken for new ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class FingerprintParts:
+    """What went into a fingerprint; kept in the store, so that a mismatch can be explained."""
+
+    backbone: str
+    """Digest of weights, configuration, tokenizer and image preprocessing."""
+    image_size: int
+    max_tokens: int
+    dtype: str
+    data: str
+    """Digest of records, splits and pictures."""
+    version: int = EXTRACTION_VERSION
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fingerprint_parts(
+    config: FeaturesConfig,
+    files: Mapping[str, Path],
+    records: Mapping[Split, Sequence[ImageRecord]],
+    memory: Path,
+    *,
+    verify: bool = False,
+) -> FingerprintParts:
+    """Digest everything that features depend on.
+
+    Args:
+        files: of the backbone, by their names in the checkpoint.
+        memory: folder that remembers digests of files.
+        verify: read all of them.
+    """
+    backbone = zip(files, file_digests(list(files.values()), memory, verify=verify), strict=True)
+    images = [record.image for split in sorted(records) for record in records[split]]
+    content = hashlib.sha256(json.dumps(file_digests(images, memory, verify=verify)).encode())
+    for split in sorted(records):
+        for record in records[split]:
+            fields = [split, record.image_id, record.group, record.captions, [asdict(r) for r in record.regions]]
+            content.update(json.dumps(fields).encode())
+    return FingerprintParts(
+        backbone=hashlib.sha256(json.dumps(list(backbone)).encode()).hexdigest(),
+        image_size=config.image_size,
+        max_tokens=config.max_tokens,
+        dtype=config.dtype,
+        data=content.hexdigest(),
+    )

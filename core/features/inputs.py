@@ -1,0 +1,100 @@
+"""What features are extracted from: the images and texts of each split, and the checkpoint of the backbone.
+
+Reading them loads no model, so the driver of a campaign can do it; trials are handed the resulting fingerprint.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from core.backbone.checkpoint_files import backbone_files
+from core.backbone.hub import checkpoint_folder
+from core.config import DataConfig, TrainConfig
+from core.data.annotations import ImageRecord, read_annotations
+from core.data.splits import Split, split_by_group
+from core.errors import UserError
+from core.features.fingerprint import FingerprintParts, fingerprint_parts
+
+DIGESTS = ".digests"
+"""Folder in that of the stores which remembers digests of files."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureInputs:
+    """What to extract: the records of each split, and the fingerprint that the features will carry."""
+
+    records: dict[Split, list[ImageRecord]]
+    parts: FingerprintParts
+    repaired: dict[str, int]
+    """Kind of repair of the annotations → how often."""
+    notes: dict[str, int]
+    """What is no mistake in the annotations, but may not be what was meant → how often."""
+
+
+def read_inputs(config: TrainConfig, *, verify: bool = False) -> FeatureInputs:
+    """Read the annotations, hold out the validation buildings, and compute the fingerprint.
+
+    Args:
+        verify: read every image and every file of the backbone, rather than trust what is remembered of those whose
+            size and times are the same.
+    Raises:
+        UserError: a mistake in the annotations, test data that is training data, a file that is not there, or a
+            backbone that could not be loaded.
+    """
+    data, store = config.data, config.features.store
+    if store.exists() and not store.is_dir():
+        raise UserError(f"{store} is a file, not a folder", where="features.store", how="name another folder")
+    train = read_annotations(data.train_annotations, data.image_root)
+    fractions: dict[Split, float] = {"train": 1 - data.validation_fraction, "validation": data.validation_fraction}
+    records = split_by_group(train.records, fractions, data.split_seed)
+    repaired, notes = Counter(train.repaired), Counter(train.notes)
+    if data.test_annotations is not None:
+        _refuse_training_file(data)
+        test = read_annotations(data.test_annotations, data.image_root)
+        _refuse_shared_image(train.records, test.records, data)
+        records["test"] = test.records
+        repaired.update(test.repaired)
+        notes.update(test.notes)
+    notes.update(_shared_between_splits(records))
+    files = backbone_files(checkpoint_folder(config.features.backbone))
+    parts = fingerprint_parts(config.features, files, records, store / DIGESTS, verify=verify)
+    return FeatureInputs(records, parts, dict(repaired), dict(notes))
+
+
+def _refuse_training_file(data: DataConfig) -> None:
+    """The same file, or a copy of it, would measure on what was learned."""
+    train, test = data.train_annotations, data.test_annotations
+    if test is not None and test.is_file() and test.read_bytes() == train.read_bytes():
+        raise UserError(
+            f"{test} holds the training annotations",
+            where="data.test_annotations",
+            how="name the annotations of other images, or leave it out",
+        )
+
+
+def _refuse_shared_image(train: Sequence[ImageRecord], test: Sequence[ImageRecord], data: DataConfig) -> None:
+    learned = set(map(_file_identity, train))
+    shared = [record for record in test if _file_identity(record) in learned]
+    if shared:
+        raise UserError(
+            f"names {shared[0].image}, which {data.train_annotations} names, too ({len(shared)} of {len(test)} images)",
+            where=data.test_annotations,
+            how="keep images for the test that nothing is trained on",
+        )
+
+
+def _file_identity(record: ImageRecord) -> tuple[int, int]:
+    """Equal for one file under two names."""
+    stat = record.image.stat()
+    return stat.st_dev, stat.st_ino
+
+
+def _shared_between_splits(records: Mapping[Split, Sequence[ImageRecord]]) -> dict[str, int]:
+    """What makes a figure better than it is, though it may be meant → how often."""
+    notes = {}
+    if both := set(map(_file_identity, records["train"])) & set(map(_file_identity, records["validation"])):
+        notes["image file in the training and in the validation split, under two image ids"] = len(both)
+    learned = {record.group for split in ("train", "validation") for record in records[split]}
+    if shared := sorted(learned & {record.group for record in records.get("test", ())}):
+        notes[f"test building that is a training building, too (the first: {shared[0][:80]})"] = len(shared)
+    return notes

@@ -1,0 +1,102 @@
+"""Features computed in the training loop: the frozen backbone instead of a memory map, for those who must not store.
+
+Slower by orders of magnitude and equal to float tolerance; everything downstream is the same code.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.backbone.internvl import FrozenBackbone
+from core.config import FeaturesConfig
+from core.data.splits import Split
+from core.features.extraction import encode_pictures, group_numbers, index_splits, index_tensors
+from core.features.inputs import FeatureInputs
+from core.features.store import Features, FeatureSplit, Statistics, Table
+
+ROWS_AT_ONCE = 1024
+
+
+class LiveTable:
+    """A table of features whose rows are encoded when they are read; equal rows of one read are encoded once."""
+
+    def __init__(self, items: Sequence[Any], width: int, encode: Callable[[Sequence[Any]], Tensor]) -> None:
+        self._items = items
+        self._encode = encode
+        self.shape = (len(items), width)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
+        if isinstance(rows, slice):
+            rows = torch.arange(*rows.indices(len(self)))
+        if len(rows) == 0:
+            return torch.zeros(0, self.shape[1], device=rows.device)
+        distinct, place = torch.unique(rows.cpu(), return_inverse=True)
+        encoded = self._encode([self._items[row] for row in distinct.tolist()])
+        return encoded[place.to(encoded.device)]
+
+    def to(self, device: torch.device, /) -> "LiveTable":
+        """The backbone's device decides; there is nothing to move."""
+        return self
+
+
+def live_features(
+    inputs: FeatureInputs, backbone: FrozenBackbone, config: FeaturesConfig, *, with_test: bool = False
+) -> Features:
+    """Features that the backbone computes whenever they are read.
+
+    Standardisation needs one pass over the training split for its statistics; the other normalisations need none.
+
+    Args:
+        with_test: also give the test split, where the inputs has one.
+    """
+
+    def pictures(paths: Sequence[Path]) -> Tensor:
+        return encode_pictures(backbone, paths)[0][config.image_pooling]
+
+    def texts(rows: Sequence[str]) -> Tensor:
+        return backbone.encode_texts(rows)[config.text_pooling]
+
+    indices = index_splits(inputs.records)
+    groups = group_numbers(indices)
+    splits: dict[Split, FeatureSplit] = {
+        split: FeatureSplit(
+            images=LiveTable([record.image for record in index.records], backbone.vision_dim, pictures),
+            texts=LiveTable(index.texts, backbone.text_dim, texts),
+            **index_tensors(index, groups),
+        )
+        for split, index in indices.items()
+        if split != "test" or with_test
+    }
+    train = splits["train"]
+    measure = _mean_and_deviation if config.normalization == "standardize" else _not_needed
+    image_mean, image_std = measure(train.images)
+    text_mean, text_std = measure(train.texts)
+    return Features(
+        fingerprint=inputs.parts.fingerprint,
+        train=train,
+        validation=splits["validation"],
+        statistics=Statistics(image_mean, image_std, text_mean, text_std),
+        test=splits.get("test"),
+        backbone_parameters=backbone.parameter_count,
+    )
+
+
+def _mean_and_deviation(table: Table) -> tuple[Tensor, Tensor]:
+    total = torch.zeros(table.shape[1], dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    for start in range(0, len(table), ROWS_AT_ONCE):
+        rows = table[start : start + ROWS_AT_ONCE].double().cpu()
+        total += rows.sum(dim=0)
+        squares += rows.square().sum(dim=0)
+    mean = total / len(table)
+    return mean.float(), (squares / len(table) - mean.square()).clamp(min=0).sqrt().float()
+
+
+def _not_needed(table: Table) -> tuple[Tensor, Tensor]:
+    return torch.zeros(table.shape[1]), torch.ones(table.shape[1])

@@ -1,0 +1,131 @@
+"""The features of a configuration, opened: extracted first where they are missing, or computed live.
+
+The one entrance for commands, campaigns and benchmarks. Prints nothing: a `FeatureDisplay` is told what happens.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from core.config import TrainConfig
+from core.errors import UserError
+from core.features.extraction import SHARD, EncodeShards, Shard, encode_here, extract_features
+from core.features.inputs import FeatureInputs, read_inputs
+from core.features.store import Features, FeatureStore
+
+
+class FeatureDisplay(Protocol):
+    """Shows a user what opening features does."""
+
+    def note(self, text: str) -> None:
+        """What is about to be done."""
+
+    def warn(self, text: str) -> None:
+        """What may not be as the user believes."""
+
+    def progress(self, kind: str, done: int, total: int) -> None:
+        """So many images or texts (`kind`) of all are encoded."""
+
+
+class NoDisplay:
+    """Shows nothing."""
+
+    def note(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        pass
+
+    def progress(self, kind: str, done: int, total: int) -> None:
+        pass
+
+
+def prepare_features(
+    config: TrainConfig,
+    *,
+    inputs: FeatureInputs | None = None,
+    encode: EncodeShards | None = None,
+    shard: int = SHARD,
+    display: FeatureDisplay | None = None,
+) -> FeatureStore:
+    """The feature store of a configuration, extracted first where it is missing.
+
+    Args:
+        inputs: of this configuration, where they were read already.
+        encode: how; by default the backbone is loaded in this process.
+        shard: images or texts that an interruption can lose.
+    Raises:
+        UserError: an input cannot be read or was replaced meanwhile, or the backbone cannot be loaded.
+    """
+    display = display or NoDisplay()
+    inputs = inputs or read_inputs(config)
+    root = config.features.store
+    if (root / inputs.parts.fingerprint).exists():
+        return FeatureStore.open(root, inputs.parts.fingerprint)
+    _note_annotations(inputs, display)
+    display.note(f"extracting features {inputs.parts.fingerprint} with {config.features.backbone}")
+    return extract_features(
+        inputs.records,
+        _of_unchanged_files(config, inputs, encode or _load_and_encode(config)),
+        root,
+        parts=inputs.parts,
+        shard=shard,
+        on_progress=display.progress,
+    )
+
+
+def open_features(
+    config: TrainConfig,
+    *,
+    inputs: FeatureInputs | None = None,
+    with_test: bool = False,
+    display: FeatureDisplay | None = None,
+) -> Features:
+    """The features that a run reads, extracted first where they are missing; or the backbone at work, if live.
+
+    Raises:
+        UserError: as `prepare_features`; or the store has no test split, though it is asked for.
+    """
+    display = display or NoDisplay()
+    if config.features.source == "live":
+        return _open_live(config, inputs or read_inputs(config), with_test=with_test, display=display)
+    return prepare_features(config, inputs=inputs, display=display).features(
+        image_pooling=config.features.image_pooling,
+        text_pooling=config.features.text_pooling,
+        allow_degenerate=config.features.allow_degenerate,
+        with_test=with_test,
+    )
+
+
+def _open_live(config: TrainConfig, inputs: FeatureInputs, *, with_test: bool, display: FeatureDisplay) -> Features:
+    from core.backbone.internvl import load_backbone
+    from core.features.live import live_features
+
+    display.note(
+        "the frozen backbone runs in the training loop (features.source: live); cached features are far faster"
+    )
+    _note_annotations(inputs, display)
+    return live_features(inputs, load_backbone(config.features), config.features, with_test=with_test)
+
+
+def _load_and_encode(config: TrainConfig) -> EncodeShards:
+    from core.backbone.internvl import load_backbone  # transformers takes seconds, and most starts do without
+
+    return encode_here(load_backbone(config.features))
+
+
+def _note_annotations(inputs: FeatureInputs, display: FeatureDisplay) -> None:
+    for kind, count in inputs.repaired.items():
+        display.warn(f"repaired in the annotations: {kind}, {count:,} times")
+    for note, count in inputs.notes.items():
+        display.warn(f"to be noted in the annotations: {note}, {count:,} times")
+
+
+def _of_unchanged_files(config: TrainConfig, inputs: FeatureInputs, encode: EncodeShards) -> EncodeShards:
+    """Encodes alike, and refuses in the end what was replaced meanwhile: the fingerprint would not be its own."""
+
+    def encode_and_compare(shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
+        yield from encode(shards)
+        if read_inputs(config).parts != inputs.parts:
+            raise UserError("data or backbone changed while features were extracted", how="run the same command again")
+
+    return encode_and_compare

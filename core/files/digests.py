@@ -1,0 +1,109 @@
+"""Digests of files, remembered, so that gigabytes of weights and images are not read at every start.
+
+A file is trusted to be unchanged while its path, size, time of change and time of inode change are; the last one cannot
+be set by a program. Still the memory is put to the test at every use: a few random pieces of what it vouches for are
+read again, and if one differs, everything is.
+"""
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from core.files.ownership import claim_folder
+from core.files.sealed import read_sealed, write_sealed
+
+PIECE_BYTES = 2 * 2**20
+SAMPLED_PIECES = 16
+"""Read again at every use: at most 32 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is remembered of a file."""
+
+    stamp: tuple[int, int, int]
+    """Size, time of change, time of inode change; nanoseconds."""
+    pieces: tuple[str, ...]
+    """Digest of every PIECE_BYTES."""
+
+
+def file_digests(paths: Sequence[Path], memory: Path, *, verify: bool = False) -> list[str]:
+    """SHA-256 of each file, by way of its pieces.
+
+    Args:
+        memory: folder that remembers digests; made when it is missing.
+        verify: read every file, whatever is remembered.
+    Raises:
+        UserError: `memory` holds somebody else's files.
+        OSError: a file cannot be read.
+    """
+    stamps = {path: _stamp(path) for path in paths}
+    remembered = memory / f"{hashlib.sha256(_lines(map(str, stamps))).hexdigest()[:32]}.json"
+    known = {} if verify else _recall(remembered)
+    known = {path: known[path] for path, stamp in stamps.items() if path in known and known[path].stamp == stamp}
+    if not _sample_agrees(known):
+        known = {}
+    if fresh := _read([path for path in stamps if path not in known], stamps):
+        known |= fresh
+        _remember(remembered, known)
+    return [hashlib.sha256(_lines(known[path].pieces)).hexdigest() for path in paths]
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _read(paths: Sequence[Path], stamps: Mapping[Path, tuple[int, int, int]]) -> dict[Path, _Known]:
+    places = [(path, start) for path in paths for start in range(0, max(stamps[path][0], 1), PIECE_BYTES)]
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
+        digests = list(pool.map(_piece_digest, places))
+    pieces: dict[Path, list[str]] = {path: [] for path in paths}
+    for (path, _), digest in zip(places, digests, strict=True):
+        pieces[path].append(digest)
+    return {path: _Known(stamps[path], tuple(pieces[path])) for path in paths}
+
+
+def _piece_digest(place: tuple[Path, int]) -> str:
+    path, start = place
+    with path.open("rb") as stream:
+        stream.seek(start)
+        return hashlib.sha256(stream.read(PIECE_BYTES)).hexdigest()
+
+
+def _sample_agrees(known: Mapping[Path, _Known]) -> bool:
+    """Whether some random pieces are what they are remembered as."""
+    pieces = [
+        (path, number * PIECE_BYTES, digest) for path in known for number, digest in enumerate(known[path].pieces)
+    ]
+    sample = random.Random().sample(pieces, min(SAMPLED_PIECES, len(pieces)))  # never the same ones by a seed
+    return all(_piece_digest((path, start)) == digest for path, start, digest in sample)
+
+
+def _recall(remembered: Path) -> dict[Path, _Known]:
+    """Nothing where the memory is missing, torn or not ours: the files are read then."""
+    try:
+        files: dict[str, Any] = read_sealed(remembered)["files"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {
+        Path(name): _Known((size, changed, inode), tuple(rest)) for name, (size, changed, inode, *rest) in files.items()
+    }
+
+
+def _remember(remembered: Path, known: Mapping[Path, _Known]) -> None:
+    folder = remembered.parent
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):  # two processes that claim at once must not meet half-way
+        claim_folder(folder, ["*"])
+    write_sealed(remembered, {"files": {str(path): [*each.stamp, *each.pieces] for path, each in known.items()}})
+
+
+def _lines(words: Any) -> bytes:
+    return "\n".join(words).encode(errors="surrogateescape")

@@ -1,0 +1,105 @@
+"""Where the files of a run, a trial and a campaign lie in their folders."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """What one training run writes."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def log(self) -> Path:
+        """One JSON object per epoch."""
+        return self.root / "log.txt"
+
+    @property
+    def receipt(self) -> Path:
+        return self.root / "receipt.json"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.root / "checkpoint_best.pth"
+
+    def checkpoint(self, epoch: int) -> Path:
+        return self.root / f"checkpoint_{epoch}.pth"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialFolder:
+    """What the driver keeps of one trial."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per epoch: the canonical log."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def receipt(self) -> Path:
+        return self.root / "receipt.json"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.root / "checkpoint_best.pth"
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignFolder:
+    """What one search campaign writes."""
+
+    NAMES: ClassVar = (
+        "campaign.yaml", "features.json", "study.journal*", "trials", "wandb", "sessions", "leaderboard.*",
+    )  # fmt: skip
+    """Claimed by the driver (core.files.ownership); the final model and the report are claimed by who writes them."""
+    root: Path
+
+    @property
+    def campaign(self) -> Path:
+        """The campaign as resolved when it started; only its limits may change later."""
+        return self.root / "campaign.yaml"
+
+    @property
+    def features(self) -> Path:
+        """Fingerprints of the features that its trials read, as they were when it started."""
+        return self.root / "features.json"
+
+    @property
+    def journal(self) -> Path:
+        """The Optuna study: the ledger of all trials."""
+        return self.root / "study.journal"
+
+    @property
+    def final_metrics(self) -> Path:
+        """Scorecard of the final model, where it is retrained into the campaign's folder."""
+        return self.root / "final" / "metrics.json"
+
+    @property
+    def sessions(self) -> Path:
+        """Ray's own files, one folder a session; disposable."""
+        return self.root / "sessions"
+
+    @property
+    def leaderboard(self) -> Path:
+        """Without suffix: .csv, .md and the other formats lie side by side."""
+        return self.root / "leaderboard"
+
+    def trials(self) -> list[Path]:
+        """Folders of trials, in order of their numbers."""
+        numbered = [path for path in (self.root / "trials").glob("*") if path.name.isdecimal()]
+        return sorted(numbered, key=lambda path: int(path.name))
+
+    def trial(self, number: int) -> TrialFolder:
+        return TrialFolder(self.root / "trials" / f"{number:04d}")

@@ -1,0 +1,150 @@
+"""The trainable part: two adapters, two projectors, three heads and a temperature on top of pooled features.
+
+Knows nothing of the backbone but the widths of its features. Applying an adapter to every token and then taking
+one token, as the methodology draws it, equals pooling first, as done here (tests/core/model/test_model.py).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from core.config import Fusion, ModelConfig, Normalization
+from core.data.geometry import RELATIONS
+from core.errors import DivergedError
+from core.features.store import Features, Statistics
+from core.model.layers import Dropout, FeatureNorm, interaction, read_interaction, unit_norm
+
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 1.0
+
+
+class CrossModalModel(nn.Module):
+    """Embeds pooled image and text features in one space, and reads matches, boxes and relations off pairs.
+
+    With (1024, 896) features, width 256, embedding 256 and `concat` it has 629,773 parameters.
+    """
+
+    def __init__(
+        self,
+        vision_dim: int,
+        text_dim: int,
+        *,
+        adapter_width: int,
+        embed_dim: int,
+        dropout: float,
+        fusion: Fusion,
+        normalization: Normalization = "none",
+        temperature: float = 0.07,
+    ) -> None:
+        super().__init__()
+        self.fusion = fusion
+        self.vision_norm = FeatureNorm(vision_dim, normalization)
+        self.text_norm = FeatureNorm(text_dim, normalization)
+        self.vision_adapter = _adapter(vision_dim, adapter_width, dropout)
+        self.text_adapter = _adapter(text_dim, adapter_width, dropout)
+        self.vision_projector = nn.Linear(adapter_width, embed_dim)
+        self.text_projector = nn.Linear(adapter_width, embed_dim)
+        fused = embed_dim * (2 if fusion == "concat" else 4)
+        self.match_head = nn.Linear(fused, 2)
+        self.box_head = nn.Linear(fused, 4)
+        self.relation_head = nn.Linear(fused, len(RELATIONS))
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+
+    @property
+    def temperature(self) -> Tensor:
+        """Scalar that divides similarities; learned, kept within 0.001..1."""
+        return self.log_temperature.exp().clamp(MIN_TEMPERATURE, MAX_TEMPERATURE)
+
+    def embed_images(self, features: Tensor) -> Tensor:
+        """[B, vision_dim] → [B, embed_dim], unit norm."""
+        embedded: Tensor = self.vision_projector(self.vision_adapter(self.vision_norm(features)))
+        return unit_norm(embedded)
+
+    def embed_texts(self, features: Tensor) -> Tensor:
+        """[B, text_dim] → [B, embed_dim], unit norm."""
+        embedded: Tensor = self.text_projector(self.text_adapter(self.text_norm(features)))
+        return unit_norm(embedded)
+
+    def match(self, image: Tensor, text: Tensor) -> Tensor:
+        """Embedded pairs [B, D], [B, D] → [B, 2] logits: no match, match."""
+        logits: Tensor = self.match_head(self._fuse(image, text))
+        return logits
+
+    def match_odds(self, image: Tensor, text: Tensor) -> Tensor:
+        """Logarithm of the odds that embedded pairs match: [B, D], [B, D] → [B].
+
+        It is the difference of the two logits of `match`, which is all that a softmax over them depends on, at half the
+        cost.
+        """
+        weight, bias = self.match_head.weight.diff(dim=0)[0], self.match_head.bias.diff()
+        if self.fusion == "interaction":
+            return read_interaction(image, text, weight) + bias
+        of_image, of_text = weight.chunk(2)
+        return image @ of_image + text @ of_text + bias
+
+    def ground(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Where a phrase lies in a picture, from embedded pairs [B, D], [B, D].
+
+        Returns:
+            [B, 4] box x1 y1 x2 y2, always within the picture and ordered; [B, 6] logits in the order of
+            geometry.RELATIONS.
+        """
+        fused = self._fuse(image, text)
+        free = self.box_head(fused).sigmoid()  # [B, 4]
+        size = free[:, 2:]
+        corner = free[:, :2] * (1 - size)
+        return torch.cat([corner, corner + size], dim=1), self.relation_head(fused)
+
+    def locate(self, image: Tensor, text: Tensor) -> Tensor:
+        """The box of `ground` alone."""
+        return self.ground(image, text)[0]
+
+    def relate(self, image: Tensor, text: Tensor) -> Tensor:
+        """The relation logits of `ground` alone."""
+        return self.ground(image, text)[1]
+
+    def _fuse(self, image: Tensor, text: Tensor) -> Tensor:
+        return torch.cat([image, text], dim=1) if self.fusion == "concat" else interaction(image, text)
+
+
+def _adapter(width_in: int, width_out: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width_in, width_out), nn.ReLU(), Dropout(dropout))
+
+
+def build_model(config: ModelConfig, features: Features, *, normalization: Normalization, seed: int) -> CrossModalModel:
+    """A fresh model for these features; equal seeds give equal weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CrossModalModel(
+            features.vision_dim,
+            features.text_dim,
+            adapter_width=config.adapter_width,
+            embed_dim=config.embed_dim,
+            dropout=config.dropout,
+            fusion=config.fusion,
+            normalization=normalization,
+            temperature=config.temperature,
+        )
+    _use_statistics(model, features.statistics)
+    return model
+
+
+def _use_statistics(model: CrossModalModel, statistics: Statistics) -> None:
+    model.vision_norm.use_statistics(statistics.image_mean, statistics.image_std)
+    model.text_norm.use_statistics(statistics.text_mean, statistics.text_std)
+
+
+def require_finite(output: Tensor, what: str) -> Tensor:
+    """An output of a model as it is; DivergedError if weights of such a size left NaN or infinity in it."""
+    if not output.isfinite().all():
+        raise DivergedError(f"{what} of the model are not finite", how="train with a lower optimizer.learning_rate")
+    return output
+
+
+def parameter_counts(model: CrossModalModel) -> dict[str, int]:
+    """Trainable parameters of each part, in the model's order."""
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        part = name.split(".")[0]
+        counts[part] = counts.get(part, 0) + parameter.numel()
+    return counts

@@ -1,0 +1,257 @@
+"""Commands on data, features and single training runs. Each imports what it runs only when it is called."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from core.terminal.console import FeatureDisplay, console, print_epoch, progress_bar, say, show
+
+if TYPE_CHECKING:
+    from core.config import TrainConfig
+    from core.records import EpochMetrics
+    from core.tracking import Tracker
+
+PROJECT = "crossmodal-search"
+"""In Weights & Biases, unless WANDB_PROJECT names another."""
+app = typer.Typer()
+data_app = typer.Typer(help="Draw or check a data set.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="Training configuration (YAML).")]
+OutputOption = Annotated[Path, typer.Option("--output-dir", "--output_dir", help="Folder of the run.")]
+WandbOption = Annotated[
+    bool, typer.Option("--use-wandb", "--use_wandb", help="A Weights & Biases run; offline without a key.")
+]
+
+
+@data_app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to draw into; made if it is missing.")],
+    buildings: Annotated[int, typer.Option(min=2, help="Training buildings.")] = 400,
+    images_per_building: Annotated[int, typer.Option(min=1, help="Pictures of each.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
+) -> None:
+    """Draw a synthetic data set in GeoText-1652 format, and a tiny random InternVL to go with it."""
+    from core.data.synthetic import write_synthetic_dataset
+
+    with progress_bar() as progress:
+        task = progress.add_task("drawing synthetic scenes", total=None)
+        write_synthetic_dataset(
+            out,
+            buildings=buildings,
+            images_per_building=images_per_building,
+            seed=seed,
+            on_progress=_shown_in(progress, task),
+        )
+    checkpoint = out / "tiny-internvl"
+    if not (checkpoint / "config.json").exists():
+        _build_tiny_checkpoint(checkpoint, out, seed)
+    say(f"{out}: synthetic scenes in GeoText-1652 format, and a tiny random InternVL in {checkpoint.name}/")
+
+
+def _build_tiny_checkpoint(checkpoint: Path, dataset: Path, seed: int) -> None:
+    from core.backbone.tiny import build_tiny_checkpoint
+    from core.data.annotations import read_annotations
+    from core.errors import UserError
+    from core.files.ownership import scratch_folder
+
+    if checkpoint.exists():
+        raise UserError("is no checkpoint of ours, since it has no config.json", where=checkpoint, how="move it away")
+    records = read_annotations(dataset / "train.json", dataset / "images").records
+    texts = [text for record in records for text in (*record.captions, *(r.sentence for r in record.regions))]
+    with scratch_folder(dataset) as partial:
+        build_tiny_checkpoint(partial / checkpoint.name, texts, seed=seed)
+        (partial / checkpoint.name).rename(checkpoint)
+
+
+@data_app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="Annotation file, or the folder that holds train.json and test.json.")],
+    image_root: Annotated[Path | None, typer.Option(help="Default: the folder images beside the annotations.")] = None,
+) -> None:
+    """Read a whole data set, images included, and count what is there, what was repaired and what is wrong."""
+    from core.data.annotations import check_dataset
+    from core.errors import UserError, shown
+
+    files = [path] if path.is_file() else sorted(path.glob("*.json"))
+    files = [file for file in files if file.name != "synthetic.json"]
+    if not files:
+        raise UserError("holds no annotation file", where=path, how="name a GeoText-format JSON file or its folder")
+    rejected = 0
+    for file in files:
+        root = image_root or file.parent / "images"
+        with progress_bar() as progress:
+            task = progress.add_task(f"checking {shown(file.name)}", total=None)
+            counts = check_dataset(file, root, on_progress=_shown_in(progress, task))
+        say(shown(str(file)), style="bold")
+        table = Table(show_header=False)
+        table.add_column(overflow="fold")  # whole words on several lines where the terminal is narrow
+        table.add_column(justify="right", no_wrap=True)
+        for name, value in counts.rows():
+            table.add_row(name, f"{value:,}")
+        console.print(table)
+        for message in counts.messages:
+            say(message, style="red")
+        rejected += counts.rejected.total()
+    if rejected:
+        raise UserError(f"{rejected} records were rejected", where=path, how="fix or remove them")
+
+
+def _shown_in(progress: Progress, task: TaskID) -> Callable[[int, int], None]:
+    return lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@app.command()
+def train(
+    config: ConfigOption,
+    output_dir: OutputOption,
+    bs: Annotated[int | None, typer.Option("--bs", help="Batch size instead of the configured one.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs instead of the configured ones.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed instead of the configured one.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Begin with these weights; or evaluate them.")] = None,
+    use_wandb: WandbOption = False,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure --checkpoint instead of training.")] = False,
+    save_embeddings: Annotated[
+        bool, typer.Option("--save-embeddings", "--save_embeddings", help="With --evaluate: embeddings.npz, too.")
+    ] = False,
+) -> None:
+    """Train in one run (started again, it continues after the last whole epoch), or evaluate a checkpoint."""
+    from core.config import load_config
+    from core.errors import UserError
+    from core.features.inputs import read_inputs
+    from core.features.opening import open_features
+    from core.files.folders import RunFolder
+    from core.model.checkpoints import load_checkpoint
+    from core.training.runs import hold_run, require_free_run, run
+
+    changes = {"optimizer.batch_size": bs, "recipe.epochs": epochs, "seed": seed}
+    settings = load_config(config).with_overrides({key: value for key, value in changes.items() if value is not None})
+    if evaluate:
+        if checkpoint is None:
+            raise UserError("--evaluate needs --checkpoint", how="name the checkpoint to measure")
+        _evaluate(settings, checkpoint, output_dir, use_wandb=use_wandb, save_embeddings=save_embeddings)
+        return
+    if save_embeddings:
+        raise UserError("--save_embeddings goes with --evaluate", how="train first, then evaluate the checkpoint")
+    others = _wandb_names(use_wandb)
+    require_free_run(output_dir, *others)
+    inputs = read_inputs(settings)
+    start_from = load_checkpoint(checkpoint, fingerprint=inputs.parts.fingerprint) if checkpoint else None
+    with FeatureDisplay() as display:
+        features = open_features(settings, inputs=inputs, display=display)
+    with hold_run(output_dir, *others) as identity, _tracker(output_dir, identity, use_wandb=use_wandb) as tracker:
+        tracker.start("train", settings.model_dump(mode="json"))
+        result = run(
+            settings,
+            features,
+            RunFolder(output_dir),
+            start_from=start_from,
+            on_epoch=_told_to(tracker, lambda _: "train"),
+        )
+        tracker.finish("train", {"best_epoch": result.best.epoch}, failed=False)
+    say(f"best epoch {result.best.epoch}; everything is in {output_dir}")
+
+
+def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb: bool, save_embeddings: bool) -> None:
+    from core import scorecard
+    from core.features.inputs import read_inputs
+    from core.features.opening import open_features
+    from core.files.json_files import write_json
+    from core.files.ownership import claim_folder, require_ours
+    from core.model.checkpoints import load_checkpoint, require_same_features
+    from core.terminal.tables import scorecard_tables
+
+    names = ["metrics.json", *(["embeddings.npz"] if save_embeddings else []), *_wandb_names(use_wandb)]
+    require_ours(output_dir, names)
+    checkpoint = load_checkpoint(path)
+    scorecard.require_same_model(checkpoint, config, path)
+    inputs = read_inputs(config)
+    require_same_features(checkpoint, inputs.parts.fingerprint, path)  # before minutes of extraction
+    with_test = config.data.test_annotations is not None
+    with FeatureDisplay() as display:
+        features = open_features(config, inputs=inputs, with_test=with_test, display=display)
+    say(f"measuring {path}, epoch {checkpoint.epoch}, best {config.evaluation.k_test} re-ranked in a second round")
+    measured = scorecard.measure(checkpoint, features, name=str(path), rerank=config.evaluation.k_test)
+    with _tracker(output_dir, claim_folder(output_dir, names), use_wandb=use_wandb) as tracker:
+        tracker.start("evaluate", config.model_dump(mode="json"))
+        tracker.finish("evaluate", measured.scorecard.flat(), failed=False)
+    write_json(output_dir / "metrics.json", measured.scorecard.to_json())
+    if save_embeddings:
+        records = inputs.records["test" if features.test else "validation"]
+        scorecard.save_embeddings(output_dir / "embeddings.npz", measured.embeddings, records, config.data.image_root)
+    for table in scorecard_tables(measured.scorecard):
+        show(table)
+    say(f"metrics.json{' and embeddings.npz' if save_embeddings else ''} in {output_dir}")
+
+
+@app.command()
+def train_two_stage(
+    output_dir: OutputOption,
+    config: Annotated[Path, typer.Option(help="Configuration with recipe.stage1_epochs.")] = Path(
+        "configs/two_stage.yaml"
+    ),
+    use_wandb: WandbOption = False,
+) -> None:
+    """Train stage 1 (align), then stage 2 (joint) from its weights."""
+    from core.config import load_config
+    from core.features.opening import open_features
+    from core.training.runs import hold_two_stage, require_free_two_stage, run_two_stage, split_stages
+
+    settings = load_config(config)
+    stages = split_stages(settings)
+    others = _wandb_names(use_wandb)
+    require_free_two_stage(output_dir, *others)
+    with FeatureDisplay() as display:
+        features = open_features(settings, display=display)
+    with (
+        hold_two_stage(output_dir, *others) as identity,
+        _tracker(output_dir, identity, use_wandb=use_wandb) as tracker,
+    ):
+        for number, stage in enumerate(stages, start=1):
+            tracker.start(f"stage{number}", stage.model_dump(mode="json"))
+        result = run_two_stage(
+            settings, features, output_dir, on_epoch=_told_to(tracker, lambda metrics: f"stage{metrics.stage}")
+        )
+        tracker.finish("stage1", {"best_epoch": result.stage1.best.epoch}, failed=False)
+        tracker.finish("stage2", {"best_epoch": result.stage2.best.epoch}, failed=False)
+    say(f"best epoch of stage 2: {result.stage2.best.epoch}; everything is in {output_dir}")
+
+
+def _wandb_names(use_wandb: bool) -> list[str]:
+    from core.tracking import WANDB_FOLDER
+
+    return [WANDB_FOLDER] if use_wandb else []
+
+
+@contextmanager
+def _tracker(output_dir: Path, identity: str, *, use_wandb: bool) -> "Iterator[Tracker]":
+    """Runs grouped by the output folder, online with a key, else offline in that folder."""
+    from core.tracking import build_tracker
+
+    tracker = build_tracker(
+        project=os.environ.get("WANDB_PROJECT") or PROJECT,
+        group=output_dir.resolve().name,
+        mode="auto" if use_wandb else "disabled",
+        folder=output_dir,
+        identity=identity,
+    )
+    try:
+        yield tracker
+    finally:
+        tracker.close()
+
+
+def _told_to(tracker: "Tracker", name_of: "Callable[[EpochMetrics], str]") -> "Callable[[EpochMetrics], None]":
+    """Print each epoch, and tell the tracker under the name of its run."""
+
+    def tell(metrics: "EpochMetrics") -> None:
+        print_epoch(metrics)
+        tracker.epoch(name_of(metrics), metrics)
+
+    return tell

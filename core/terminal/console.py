@@ -1,0 +1,109 @@
+"""What commands print: lines, tables and progress, readable on any terminal and in a pipe.
+
+A terminal that is too narrow for a table gets its rows as lines of text, with every figure.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from core.records import EpochMetrics
+
+console = Console()
+UNLIMITED = 10_000
+"""Columns, of a terminal in which everything fits."""
+
+
+def is_too_wide(table: Table, console: Console) -> bool:
+    """Whether a terminal cannot show a table with every cell on one line."""
+    return Measurement.get(console, console.options.update_width(UNLIMITED), table).maximum > console.width
+
+
+def as_lines(table: Table, width: int) -> Iterator[str]:
+    """A table as text: the title, and each row as `heading cell, heading cell`, broken between cells only."""
+    if table.title:
+        yield str(table.title)
+    headings = [str(column.header) if table.show_header else "" for column in table.columns]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        cells = [f"{heading} {cell}".strip() for heading, cell in zip(headings, row, strict=True) if str(cell)]
+        yield from _filled(cells, width) if any(headings) else [": ".join(cells)]
+    if table.caption:
+        yield str(table.caption)
+
+
+def _filled(cells: list[str], width: int) -> Iterator[str]:
+    line = ""
+    for number, cell in enumerate(cells, start=1):
+        told = f"{cell}," if number < len(cells) else cell
+        if line and len(line) + 1 + len(told) > width:
+            yield line
+            line = f" {told}"  # what belongs to the row above stands in
+        else:
+            line = f"{line} {told}" if line else told
+    yield line
+
+
+def say(text: str, *, style: str | None = None) -> None:
+    """One line to the user, never broken by us: terminals wrap, and pipes keep lines whole."""
+    console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+
+
+def show(table: Table) -> None:
+    """A table, or its rows as lines where the terminal is too narrow for it."""
+    if is_too_wide(table, console):
+        for line in as_lines(table, console.width):
+            say(Text.from_markup(line).plain)
+    else:
+        console.print(table)
+
+
+def progress_bar() -> Progress:
+    """Text, bar, count and time left."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+    )
+
+
+def print_epoch(metrics: "EpochMetrics") -> None:
+    """One line an epoch."""
+    say(
+        f"epoch {metrics.epoch}  stage {metrics.stage}  loss {metrics.loss:.3f}  "
+        f"t2i R@1 {metrics.t2i_r1:.1%}  i2t R@1 {metrics.i2t_r1:.1%}  recall_mean {metrics.recall_mean:.4f}  "
+        f"({metrics.gallery_images} images, {metrics.gallery_texts} texts, "
+        f"{metrics.train_seconds + metrics.evaluation_seconds:.1f} s)"
+    )
+
+
+class FeatureDisplay:
+    """Prints what opening features does, with a bar for each kind of input that is encoded (`core.features.opening`)."""
+
+    def __init__(self) -> None:
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def note(self, text: str) -> None:
+        say(text)
+
+    def warn(self, text: str) -> None:
+        say(text, style="yellow")
+
+    def progress(self, kind: str, done: int, total: int) -> None:
+        if self._bars is None:
+            self._bars = progress_bar()
+            self._bars.start()
+        if kind not in self._tasks:
+            self._tasks[kind] = self._bars.add_task(kind, total=None)
+        self._bars.update(self._tasks[kind], completed=done, total=total)

@@ -1,0 +1,245 @@
+"""Training runs on disk: one run in a folder, and the two-stage run in two of them.
+
+A run started again in its folder continues after its last whole epoch. `core.training.train` does the work and knows no
+files; the command line and `search.retrain` call this module. They hold the folder while they do (`hold_run`,
+`hold_two_stage`), and ask `require_free_…` before any long work, so that a folder of somebody else is refused first.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.config import TrainConfig, dump_yaml, load_config
+from core.errors import UserError
+from core.features.store import Features
+from core.files.atomic import write_atomically
+from core.files.folders import RunFolder
+from core.files.json_files import append_json_line, write_json
+from core.files.ownership import IDENTITY, hold_folder, require_ours
+from core.model.checkpoints import Checkpoint, load_checkpoint, require_same_features, save_checkpoint
+from core.records import EpochMetrics, best_epoch
+from core.training.train import TrainResult, train
+
+logger = logging.getLogger(__name__)
+
+RUN_FILES = ("config.yaml", "log.txt", "receipt.json", "checkpoint_best.pth", "checkpoint_[0-9]*.pth")
+STAGES = ("stage1", "stage2")
+TWO_STAGE_FILES = (*STAGES, "experiment_summary.json")
+
+OnEpoch = Callable[[EpochMetrics], None]
+
+
+def require_free_run(root: Path, *others: str) -> None:
+    """Refuse what `hold_run` would refuse; nothing is written into a folder that is not ours."""
+    _require_free(root, (*RUN_FILES, *others))
+
+
+def require_free_two_stage(root: Path, *others: str) -> None:
+    """Refuse what `hold_two_stage` would refuse; nothing is written into a folder that is not ours."""
+    _require_free(root, (*TWO_STAGE_FILES, *others))
+    for stage in STAGES:
+        require_free_run(root / stage)
+
+
+def _require_free(root: Path, names: Sequence[str]) -> None:
+    require_ours(root, names)
+    if (root / IDENTITY).exists():
+        with hold_folder(root, names):
+            return
+    parent = next(place for place in (root, *root.absolute().parents) if place.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError("cannot be written to", where=parent, how="name another output folder")
+
+
+@contextmanager
+def hold_run(root: Path, *others: str) -> Iterator[str]:
+    """Keep the folder of a run to this process while it writes there; gives the folder's id.
+
+    Args:
+        others: names that the caller writes beside the run.
+    Raises:
+        UserError: another process is at work there, or somebody else's file has one of the names.
+    """
+    with hold_folder(root, (*RUN_FILES, *others)) as identity:
+        yield identity
+
+
+@contextmanager
+def hold_two_stage(root: Path, *others: str) -> Iterator[str]:
+    """`hold_run` of a two-stage run and of both its stages."""
+    require_free_two_stage(root, *others)  # all three, before the first is written to
+    with hold_folder(root, (*TWO_STAGE_FILES, *others)) as identity, ExitStack() as held:
+        for stage in STAGES:
+            held.enter_context(hold_run(root / stage))
+        yield identity
+
+
+def run(
+    config: TrainConfig,
+    features: Features,
+    folder: RunFolder,
+    *,
+    start_from: Checkpoint | None = None,
+    on_epoch: OnEpoch = lambda metrics: None,
+) -> TrainResult:
+    """Train into a folder: a checkpoint and a log line an epoch, the best checkpoint, configuration and receipt.
+
+    Args:
+        folder: held by the caller.
+        start_from: begin with these weights; ignored when the folder already holds a whole epoch.
+    Raises:
+        UserError: the folder holds a run with another configuration, of other features, or without a whole checkpoint.
+    """
+    _require_same_config(config, folder)
+    resume_from = _last_whole_epoch(folder, config, features.fingerprint)
+    if not folder.config.exists():
+        write_atomically(folder.config, dump_yaml(config))
+    _restore_log(folder, resume_from)
+    if resume_from is not None and resume_from.epoch == config.recipe.epochs - 1:
+        return _finish(folder, TrainResult(resume_from))
+
+    def report(metrics: EpochMetrics, checkpoint: Checkpoint) -> None:
+        save_checkpoint(folder.checkpoint(metrics.epoch), checkpoint)
+        if checkpoint.best_epoch == metrics.epoch:
+            save_checkpoint(folder.best_checkpoint, checkpoint.best())
+        append_json_line(folder.log, metrics.to_json())
+        on_epoch(metrics)
+
+    return _finish(folder, train(config, features, report, resume_from=resume_from, start_from=start_from))
+
+
+@dataclass(frozen=True, slots=True)
+class TwoStageResult:
+    """Both stages of a two-stage run; the second one's best epoch is the final model."""
+
+    stage1: TrainResult
+    stage2: TrainResult
+
+
+def run_two_stage(
+    config: TrainConfig, features: Features, root: Path, *, on_epoch: OnEpoch = lambda metrics: None
+) -> TwoStageResult:
+    """Align, then train jointly from the aligned weights; writes stage1/, stage2/ and experiment_summary.json.
+
+    Args:
+        root: held by the caller.
+    Raises:
+        UserError: the recipe has only one stage.
+    """
+    stage1_config, stage2_config = split_stages(config)
+    stage1 = run(stage1_config, features, RunFolder(root / "stage1"), on_epoch=on_epoch)
+    stage2 = run(stage2_config, features, RunFolder(root / "stage2"), start_from=stage1.last, on_epoch=on_epoch)
+    result = TwoStageResult(stage1, stage2)
+    write_json(root / "experiment_summary.json", summarise(result))
+    return result
+
+
+def split_stages(config: TrainConfig) -> tuple[TrainConfig, TrainConfig]:
+    """The configurations of stage 1 and of stage 2 as runs of their own.
+
+    Raises:
+        UserError: the recipe has only one stage.
+    """
+    recipe, rate = config.recipe, config.optimizer.learning_rate
+    if not 0 < recipe.stage1_epochs < recipe.epochs:
+        raise UserError(
+            f"stage1_epochs {recipe.stage1_epochs} of {recipe.epochs} epochs leaves no two stages",
+            where="recipe",
+            how="set recipe.stage1_epochs between 1 and epochs - 1",
+        )
+    stage1 = config.with_overrides({"recipe.epochs": recipe.stage1_epochs})
+    stage2 = config.with_overrides(
+        {
+            "recipe.epochs": recipe.epochs - recipe.stage1_epochs,
+            "recipe.stage1_epochs": 0,
+            "recipe.stage2_lr_scale": 1.0,
+            "optimizer.learning_rate": rate * recipe.stage2_lr_scale,
+        }
+    )
+    return stage1, stage2
+
+
+def summarise(result: TwoStageResult) -> dict[str, object]:
+    """Per stage: epochs, seconds, best epoch, its metrics, peak memory, parameters, and the curve."""
+    summary: dict[str, object] = {}
+    for name, stage in (("stage1", result.stage1), ("stage2", result.stage2)):
+        best = best_epoch(stage.history, stage.last.config.objective)
+        summary[name] = {
+            "epochs": len(stage.history),
+            "seconds": stage.receipt.seconds,
+            "best_epoch": best.epoch,
+            "best_metrics": best.to_json(),
+            "peak_memory_mb": stage.receipt.peak_memory_mb,
+            "parameters": stage.receipt.parameters,
+            "history": [metrics.to_json() for metrics in stage.history],
+        }
+    return summary
+
+
+def _require_same_config(config: TrainConfig, folder: RunFolder) -> None:
+    if not folder.config.exists():
+        return
+    if not folder.config.read_bytes().strip():
+        raise UserError("is empty", where=folder.config, how="choose another --output-dir")  # not the default one
+    if load_config(folder.config) != config:
+        raise UserError("holds a run with another configuration", where=folder.root, how="choose another --output-dir")
+
+
+def _last_whole_epoch(folder: RunFolder, config: TrainConfig, fingerprint: str) -> Checkpoint | None:
+    """The newest checkpoint that can be continued, or None for a run without any; what is passed over is said."""
+    problems: list[UserError] = []
+    for epoch in reversed(range(config.recipe.epochs)):
+        if folder.checkpoint(epoch).exists():
+            try:
+                checkpoint = _load_epoch(folder, epoch)
+            except UserError as error:
+                problems.append(error)
+                continue
+            _require_same_run(checkpoint, config, fingerprint, folder)
+            if problems:
+                logger.warning("%s; the run continues after epoch %d, whose checkpoint is whole", problems[0], epoch)
+            return checkpoint
+    if problems:  # written by another version, perhaps: nothing is overwritten
+        raise UserError(f"{problems[0]}, and no older checkpoint is whole; choose another --output-dir")
+    return None
+
+
+def _load_epoch(folder: RunFolder, epoch: int) -> Checkpoint:
+    path = folder.checkpoint(epoch)
+    checkpoint = load_checkpoint(path)
+    if checkpoint.optimizer is None or checkpoint.epoch != epoch:
+        raise UserError(f"is not the checkpoint of epoch {epoch}", where=path)
+    return checkpoint
+
+
+def _require_same_run(checkpoint: Checkpoint, config: TrainConfig, fingerprint: str, folder: RunFolder) -> None:
+    where = folder.checkpoint(checkpoint.epoch)
+    if checkpoint.config != config:
+        raise UserError("was trained with another configuration", where=where, how="choose another --output-dir")
+    require_same_features(checkpoint, fingerprint, where)
+
+
+def _restore_log(folder: RunFolder, checkpoint: Checkpoint | None) -> None:
+    """Make log and best checkpoint tell exactly what the newest checkpoint does: a kill may fall between the writes."""
+    history = [] if checkpoint is None else checkpoint.history
+    lines = "".join(json.dumps(metrics.to_json(), allow_nan=False, ensure_ascii=False) + "\n" for metrics in history)
+    if (folder.log.read_bytes() if folder.log.exists() else b"") != lines.encode():
+        write_atomically(folder.log, lines)
+    if checkpoint is not None and not _holds_best(folder, checkpoint):
+        save_checkpoint(folder.best_checkpoint, checkpoint.best())
+
+
+def _holds_best(folder: RunFolder, checkpoint: Checkpoint) -> bool:
+    try:
+        return load_checkpoint(folder.best_checkpoint).epoch == checkpoint.best_epoch
+    except UserError:
+        return False
+
+
+def _finish(folder: RunFolder, result: TrainResult) -> TrainResult:
+    write_json(folder.receipt, result.receipt.to_json())
+    return result

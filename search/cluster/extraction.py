@@ -1,0 +1,78 @@
+"""Extraction on a cluster: shards become Ray tasks, spread over the GPU workers, and come back to the driver's disk.
+
+A task that dies with its node or process is run again elsewhere; a driver that dies finds its whole shards again.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from core.backbone.internvl import FrozenBackbone, load_backbone
+from core.config import FeaturesConfig
+from core.errors import UserError
+from core.features.extraction import EncodeShards, Shard, encode_shard
+from search.cluster.connection import connect, count_slots
+
+TASK_RETRIES = 3
+"""How often one shard may be taken up again after its node or process died."""
+
+
+def encode_on_cluster(config: FeaturesConfig, address: str, *, nodes: int = 1) -> EncodeShards:
+    """Encodes shards on the cluster at `address`, each task with a GPU of its own where the cluster has any.
+
+    Pictures and a backbone that is a folder must lie where every node sees them under the same path.
+    """
+
+    def encode(shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
+        with connect(address, nodes=nodes):
+            gpus = 1 if config.device != "cpu" and ray.cluster_resources().get("GPU") else 0
+            slots = count_slots(cpu=1, gpu=gpus)
+            # Ray would end a GPU worker after each task, and the next one would load the backbone again.
+            options = {"num_cpus": 1, "num_gpus": gpus, "max_calls": 0, "max_retries": TASK_RETRIES}
+            task = ray.remote(**options)(_encode)
+            yield from _in_flight(task, config, shards, limit=2 * slots)
+
+    return encode
+
+
+def _in_flight(task: Any, config: FeaturesConfig, shards: Iterable[Shard], limit: int) -> Iterator[tuple[Shard, bytes]]:
+    """As they are done; so few at a time that what they return never fills Ray's object store."""
+    waiting = iter(shards)
+    shard_of = {task.remote(config, shard): shard for shard in islice(waiting, limit)}
+    while shard_of:
+        (done, *_), _ = ray.wait(list(shard_of))
+        shard = shard_of.pop(done)
+        yield shard, _content(done)
+        for following in islice(waiting, 1):
+            shard_of[task.remote(config, following)] = following
+
+
+def _content(reference: Any) -> bytes:
+    try:
+        content: bytes = ray.get(reference)
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(
+            f"a worker could not encode a shard ({reason})", how="fix it and run the same command"
+        ) from None
+    except RayError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"a shard was lost {TASK_RETRIES + 1} times ({reason})", how="see the nodes' logs") from None
+    return content
+
+
+def _encode(config: FeaturesConfig, shard: Shard) -> bytes:
+    """Runs on a node."""
+    return encode_shard(_backbone(config), shard)
+
+
+@lru_cache(maxsize=1)
+def _backbone(config: FeaturesConfig) -> FrozenBackbone:
+    """Loaded once per worker process."""
+    return load_backbone(config)

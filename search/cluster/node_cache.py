@@ -1,0 +1,35 @@
+"""Copies of feature stores on nodes that cannot see the folder where they were extracted."""
+
+from pathlib import Path
+
+from filelock import FileLock
+
+from core.features.manifest import MANIFEST
+from core.features.store import FeatureStore
+from core.files.atomic import write_atomically
+
+NODE_CACHE = Path("~/.cache/crossmodal-search/features")
+"""Where a node keeps copies of feature stores that it cannot see."""
+
+
+def find_store(root: Path, fingerprint: str) -> Path | None:
+    """The folder of stores that holds this one: the configured one, else this node's cache."""
+    for place in (root, NODE_CACHE.expanduser()):
+        if FeatureStore.exists(place, fingerprint):
+            return place
+    return None
+
+
+def write_piece(name: str, position: int, piece: bytes) -> None:
+    """Runs on a node: put a piece of a file where it belongs in the cache, one writer at a time.
+
+    The manifest, which comes last and makes the copy a store, is one piece and appears whole.
+    """
+    path = NODE_CACHE.expanduser() / name
+    if path.name == MANIFEST:
+        write_atomically(path, piece)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")), path.open("r+b" if path.exists() else "wb") as stream:
+        stream.seek(position)
+        stream.write(piece)

@@ -1,0 +1,91 @@
+"""Where workers leave their checkpoints while a campaign runs: a folder that every node sees, or an object store.
+
+The place belongs to the user and may hold anything. A campaign works in a sub-folder of its own there, one folder a
+session below it; Ray writes, we only read checkpoints and remove the sessions that the ledger lists, by name.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pyarrow import fs
+
+from core.errors import UserError
+from core.model.checkpoints import Checkpoint, parse_checkpoint
+
+CHECKPOINT_NAME = "checkpoint.pth"
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The sessions of one campaign, below a folder or a URI such as s3://bucket/prefix."""
+
+    root: str
+
+    @classmethod
+    def of_campaign(cls, place: str, name: str, identity: str) -> "Storage":
+        """The sub-folder of a campaign in a place that others may use, too; name and id keep campaigns apart."""
+        if "://" not in place:
+            return cls(f"{place.rstrip('/')}/{name}-{identity}")
+        path, mark, options = place.partition("?")
+        return cls(f"{path.rstrip('/')}/{name}-{identity}{mark}{options}")
+
+    def checkpoints_of(self, number: int) -> list[str]:
+        """What earlier sessions left of a trial, newest first, as paths to give to `read_checkpoint`."""
+        filesystem, root = self._open()
+        found = filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+        ours = [
+            info
+            for info in found
+            if info.base_name == CHECKPOINT_NAME and _below(root, info.path)[1:2] == [f"{number:04d}"]
+        ]
+        return [info.path for info in sorted(ours, key=lambda info: info.mtime_ns or 0, reverse=True)]
+
+    def read_checkpoint(self, path: str) -> Checkpoint | None:
+        """A checkpoint, or None where it is missing or torn."""
+        filesystem, _ = self._open()
+        return read_checkpoint(filesystem, path)
+
+    def clear(self, sessions: Iterable[str]) -> None:
+        """Remove these sessions, by name, and the campaign's sub-folder once nothing is left in it."""
+        filesystem, root = self._open()
+        for name in sessions:
+            if filesystem.get_file_info(f"{root}/{name}").type == fs.FileType.Directory:
+                filesystem.delete_dir(f"{root}/{name}")
+        if filesystem.get_file_info(root).type == fs.FileType.Directory and not _children(filesystem, root):
+            filesystem.delete_dir(root)
+
+    def require_writable(self) -> None:
+        """Raises UserError where nothing can be written."""
+        try:
+            filesystem, root = self._open()
+            filesystem.create_dir(root, recursive=True)
+            with filesystem.open_output_stream(f"{root}/.writable") as stream:
+                stream.write(b"yes")
+            filesystem.delete_file(f"{root}/.writable")
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"cannot be written ({reason})", where=self._shown(), how="check storage") from None
+
+    def _open(self) -> tuple[fs.FileSystem, str]:
+        return fs.FileSystem.from_uri(self.root)  # type: ignore[no-any-return]
+
+    def _shown(self) -> str:
+        return self.root.split("?")[0]
+
+
+def _below(root: str, path: str) -> list[str]:
+    """Parts of a path below the root: session, trial, …"""
+    return path.removeprefix(root.rstrip("/")).strip("/").split("/")
+
+
+def _children(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
+    return filesystem.get_file_info(fs.FileSelector(folder))  # type: ignore[no-any-return]
+
+
+def read_checkpoint(filesystem: fs.FileSystem, path: str) -> Checkpoint | None:
+    """A checkpoint on any file system, or None where it is missing or torn."""
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            return parse_checkpoint(stream.read(), where=path)
+    except (OSError, UserError):
+        return None

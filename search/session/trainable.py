@@ -1,0 +1,90 @@
+"""The Ray trainable: a dozen lines round `core.training.train`. A worker never loads the backbone, nor W&B."""
+
+import gc
+import json
+import tempfile
+import time
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from core.config import ImagePooling, TextPooling, TrainConfig, parse
+from core.features.store import Features, FeatureStore
+from core.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from core.records import EpochMetrics
+from core.training.train import train
+from search.cluster.node_cache import find_store
+from search.session.storage import CHECKPOINT_NAME, Storage
+
+
+def run_trial(payload: dict[str, Any]) -> None:
+    """Train one trial and report every epoch to Ray Tune.
+
+    An exception of the training is reported as `failure` instead of raised: the trial fails, its worker lives on.
+    Ray's own SystemExit, which stops a trial early, passes through.
+
+    Args:
+        payload: `config` (JSON of a TrainConfig), `fingerprint`, `storage` (where checkpoints lie), `resume_from` (one
+            of them, or None), `threads`, `gpu` (share of one GPU, for the cap on its memory) and `checkpoint_every_s`.
+    """
+    try:
+        _train_and_report(payload)
+    except Exception as error:
+        tune.report({"failure": f"{type(error).__name__}: {error}".splitlines()[0]})
+
+
+def _train_and_report(payload: dict[str, Any]) -> None:
+    _freeze_modules()
+    torch.set_num_threads(payload["threads"])
+    if 0 < payload["gpu"] < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(payload["gpu"])
+    config = parse(TrainConfig, payload["config"], where="trial")
+    wanted = config.features
+    features = _open_features(
+        wanted.store, payload["fingerprint"], wanted.image_pooling, wanted.text_pooling, wanted.allow_degenerate
+    )
+    last_sent = time.monotonic()
+
+    def report(metrics: EpochMetrics, checkpoint: Checkpoint) -> None:
+        nonlocal last_sent
+        row = {"metrics": json.dumps(metrics.to_json()), "receipt": json.dumps(checkpoint.receipt.to_json())}
+        is_last = metrics.epoch == config.recipe.epochs - 1
+        if not is_last and time.monotonic() - last_sent < payload["checkpoint_every_s"]:
+            tune.report(row)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            save_checkpoint(Path(folder) / CHECKPOINT_NAME, checkpoint)
+            tune.report(row, checkpoint=tune.Checkpoint.from_directory(folder))
+        last_sent = time.monotonic()
+
+    resume_from = _last_checkpoint(payload)
+    if resume_from is not None and resume_from.epoch == config.recipe.epochs - 1:
+        report(resume_from.history[-1], resume_from)  # trained to its end before its driver or worker died
+        return
+    train(config, features, report, resume_from=resume_from)
+
+
+@cache
+def _freeze_modules() -> None:
+    """Once per worker process: the garbage collector need not look through all imported modules again and again."""
+    gc.freeze()
+
+
+def _last_checkpoint(payload: dict[str, Any]) -> Checkpoint | None:
+    """Where Ray moved this trial here from another worker, or where it died with an earlier driver."""
+    if stored := tune.get_checkpoint():
+        with stored.as_directory() as folder:
+            return load_checkpoint(Path(folder) / CHECKPOINT_NAME, fingerprint=payload["fingerprint"])
+    return Storage(payload["storage"]).read_checkpoint(payload["resume_from"]) if payload["resume_from"] else None
+
+
+@lru_cache(maxsize=16)
+def _open_features(
+    root: Path, fingerprint: str, image_pooling: ImagePooling, text_pooling: TextPooling, allow_degenerate: bool
+) -> Features:
+    """Memory-mapped once per worker process, whatever the number of trials that it runs."""
+    store = FeatureStore.open(find_store(root, fingerprint) or root, fingerprint)
+    return store.features(image_pooling=image_pooling, text_pooling=text_pooling, allow_degenerate=allow_degenerate)

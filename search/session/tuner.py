@@ -1,0 +1,163 @@
+"""One session: a disposable Ray Tuner over the study. Ray runs the trials, the ledger decides and remembers.
+
+Ray's own record of the session is never read again; whatever must survive goes through the ledger or into the
+campaign folder, written by this process alone (`search.session.book`).
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from core.campaign.campaign import Campaign
+from core.model.checkpoints import Checkpoint
+from search.session.book import SessionBook
+from search.session.storage import CHECKPOINT_NAME, Storage, read_checkpoint
+from search.session.trainable import run_trial
+
+MAX_RECOVERIES = 3
+"""How often one trial may move to another worker after its node or process died."""
+STOP_WITHIN_S = 30
+"""How long running trials have for the end of their epoch after SIGINT or SIGTERM."""
+
+
+class LedgerSearcher(Searcher):  # type: ignore[misc]
+    """Hands the ledger's trials to Ray Tune."""
+
+    def __init__(self, book: SessionBook) -> None:
+        super().__init__()
+        self._book = book
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        return self._book.next_trial(trial_id) or Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The scheduler, which is told more, has seen to it."""
+
+
+class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Records every report in the ledger and stops the trials that its pruner gives up."""
+
+    def __init__(self, book: SessionBook) -> None:
+        super().__init__()
+        self._book = book
+
+    def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        stop = self._book.record(trial.trial_id, result)
+        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE  # type: ignore[no-any-return]
+
+    def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        self._book.finish(trial.trial_id, _last_checkpoint(trial), crash=None)
+
+    def on_trial_error(self, controller: Any, trial: Trial) -> None:
+        if trial.should_recover():  # Ray calls this, too, when it moves a trial to another worker
+            return
+        self._book.finish(trial.trial_id, None, crash=_crash_reason(trial))
+
+    def on_trial_remove(self, controller: Any, trial: Trial) -> None:
+        self._book.finish(trial.trial_id, None, crash="removed before it began")
+
+
+class SessionWatch(tune.Callback, tune.Stopper):  # type: ignore[misc]
+    """Looks round at every step of Ray's loop: kills workers that hang, and ends a session that was told to stop."""
+
+    def __init__(self, book: SessionBook) -> None:
+        self._book = book
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        for name in self._book.silent():
+            trial = next(trial for trial in trials if trial.trial_id == name)
+            trial.max_failures = 0  # it would hang again
+            if actor := trial.temporary_state.ray_actor:
+                ray.kill(actor)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._book.stopping_for() > STOP_WITHIN_S
+
+
+def _last_checkpoint(trial: Trial) -> Checkpoint | None:
+    stored = trial.checkpoint
+    return read_checkpoint(stored.filesystem, f"{stored.path}/{CHECKPOINT_NAME}") if stored else None
+
+
+def _crash_reason(trial: Trial) -> str:
+    try:
+        lines = Path(trial.error_file).read_text().strip().splitlines()
+    except (OSError, TypeError):
+        lines = []
+    return lines[-1] if lines else "the worker died"
+
+
+def run_session(
+    book: SessionBook, campaign: Campaign, storage: Storage, *, name: str, slots: int, reuse_actors: bool
+) -> signal.Signals | None:
+    """Run trials until the ledger has no more to give, or until SIGINT or SIGTERM.
+
+    Args:
+        name: of this session's folder in the storage.
+        slots: trials at once.
+    Returns:
+        The signal that stopped the session; None if none did.
+    """
+    resources = {"cpu": campaign.resources.cpu, "gpu": campaign.resources.gpu}
+    watch = SessionWatch(book)
+    tuner = tune.Tuner(
+        tune.with_resources(run_trial, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=LedgerSearcher(book),
+            scheduler=LedgerScheduler(book),
+            num_samples=-1,
+            max_concurrent_trials=slots,
+            reuse_actors=reuse_actors,
+            trial_dirname_creator=_trial_folder_name,
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=storage.root,
+            verbose=0,
+            callbacks=[watch],
+            stop=watch,
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            failure_config=tune.FailureConfig(max_failures=MAX_RECOVERIES),
+        ),
+    )
+    with _stop_signals(book) as received:
+        tuner.fit()
+        book.close()
+    return received[0] if received else None
+
+
+@contextmanager
+def _stop_signals(book: SessionBook) -> Iterator[list[signal.Signals]]:
+    """SIGINT and SIGTERM stop the session in good order; a second one is obeyed at once."""
+    received: list[signal.Signals] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(signal.Signals(number))
+        book.stop()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _trial_folder_name(trial: Trial) -> str:
+    return f"{trial.config['number']:04d}"

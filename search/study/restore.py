@@ -1,0 +1,68 @@
+"""Files of trials that were lost or torn: written again where the study or another file still holds what they held.
+
+The study is the one source of figures, so a loss changes no ranking; it is named all the same.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
+
+from analysis.trials import lost_of_trial
+from core.campaign.campaign import Campaign
+from core.config import TrainConfig, dump_yaml
+from core.errors import UserError
+from core.files.atomic import write_atomically
+from core.files.folders import CampaignFolder, TrialFolder
+from core.files.json_files import write_json
+from core.model.checkpoints import Checkpoint, load_checkpoint
+
+
+def trial_config(campaign: Campaign, parameters: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of a trial, from what the study says was drawn for it.
+
+    Raises:
+        UserError: the parameters do not fit the campaign's space.
+    """
+    try:
+        return campaign.base.with_overrides(campaign.space.suggest(FixedTrial(dict(parameters)), campaign.base))
+    except ValueError as error:
+        raise UserError(f"the study's parameters do not fit the space ({error})", where="study") from None
+
+
+def restore_files(campaign: Campaign, folder: CampaignFolder, trials: Iterable[FrozenTrial]) -> list[str]:
+    """Write lost files of ended trials again as far as possible; one line for each lost file."""
+    notes = []
+    for trial in trials:
+        files, pruned = folder.trial(trial.number), trial.state == TrialState.PRUNED
+        if trial.state == TrialState.FAIL:
+            continue
+        for path in lost_of_trial(files, pruned=pruned, epochs=len(trial.intermediate_values)):
+            outcome = _restore(path, files, campaign, trial)
+            notes.append(f"{path.relative_to(folder.root)} was missing or torn: {outcome}")
+    return notes
+
+
+def _restore(path: Path, files: TrialFolder, campaign: Campaign, trial: FrozenTrial) -> str:
+    """What became of one lost file."""
+    if path == files.config:
+        write_atomically(path, dump_yaml(trial_config(campaign, trial.params)))
+        return "written again from the study"
+    checkpoint = None if path == files.best_checkpoint else _checkpoint(files)
+    if checkpoint is None:
+        return f"its figures are in the study; crossmodal train --config {files.config} repeats the trial"
+    if path == files.receipt:
+        write_json(path, checkpoint.receipt.to_json())
+    else:
+        rows = [json.dumps(metrics.to_json(), ensure_ascii=False) for metrics in checkpoint.history]
+        write_atomically(path, "".join(f"{row}\n" for row in rows))
+    return f"written again from {files.best_checkpoint.name}"
+
+
+def _checkpoint(files: TrialFolder) -> Checkpoint | None:
+    try:
+        return load_checkpoint(files.best_checkpoint)
+    except UserError:
+        return None

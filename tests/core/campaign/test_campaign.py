@@ -1,0 +1,201 @@
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.campaign.campaign import Campaign, changed_keys, load_campaign
+from core.config import TrainConfig, dotted_keys, dump_yaml
+from core.errors import UserError
+from core.files.yaml_files import dump_plain
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    (folder / "train.yaml").write_text("recipe: {epochs: 3}\n")
+    content = {"name": "mine", "train": "train.yaml", "space": {"loss.itm": {"log": [0.1, 10.0]}}, **changes}
+    path = folder / "campaign.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_campaign_reads_its_baseline_from_the_named_file(tmp_path: Path) -> None:
+    assert load_campaign(write(tmp_path)).base.recipe.epochs == 3
+
+
+def test_what_is_resolved_stands_alone_and_reads_back_equal(tmp_path: Path) -> None:
+    campaign = load_campaign(write(tmp_path))
+    resolved = tmp_path / "elsewhere.yaml"
+    resolved.write_text(dump_yaml(campaign))
+    (tmp_path / "train.yaml").unlink()
+    assert load_campaign(resolved) == campaign
+    assert changed_keys(load_campaign(resolved), campaign) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": "loss_itc"}, "objective: a loss cannot be the objective"),
+        ({"objective": "accuracy"}, "objective: the objective must be one of recall_mean"),
+        ({"name": "../evil"}, "name: a name is made of letters"),
+        ({"limts": {"trials": 3}}, "limts is not a setting; did you mean limits?"),
+        ({"limits": {"trial": 3}}, "limits.trial is not a setting; did you mean limits.trials?"),
+        ({"limits": {"trials": 0}}, "limits.trials: Input should be greater than or equal to 1"),
+        ({"limits": {"gpu_hours": 5}}, "limits.gpu_hours limits nothing, since resources.gpu is 0"),
+        ({"train": "nowhere.yaml"}, "nowhere.yaml: there is no such file"),
+        ({"space": {"loss.itm": {"log": [1.0, 0.1]}}}, "the lower bound 1.0 is not below the upper bound 0.1"),
+        ({"space": {"loss.itm": {"log": [0.0, 0.1]}}}, "must be above 0"),
+        ({"space": {"loss.itm": {"normal": [0.0, 0.1]}}}, "needs exactly one of log, uniform, int and choice"),
+        ({"space": {"loss.itm": {"log": [0.1, 1.0], "of": True}}}, "of is not a setting; did you mean off?"),
+        ({"space": {"loss.itmm": {"log": [0.1, 1.0]}}}, "did you mean loss.itm?"),
+        ({"space": {"model.fusion": {"choice": ["concat"]}}}, "at least 2 items"),
+        ({"space": {}}, "space: it searches nothing"),
+        ({"space": None}, "space: must be a mapping of settings, not null"),
+        ({"space": [1]}, "space: must be a mapping of settings, not a list"),
+        ({"trials": 3}, "trials is not a setting; did you mean limits.trials?"),
+        ({"kind": "tpe"}, "kind is not a setting; did you mean sampler.kind or pruner.kind?"),
+        ({"sampler.seed": 3}, "sampler.seed is one key here, but seed stands inside of sampler"),
+        ({"limits": {"trials": 10**30}}, "limits.trials: Input should be less than or equal to 1000000"),
+        ({"limits": {"hours": 1e300}}, "limits.hours: Input should be less than or equal to 100000"),
+        ({"limits": {"hours": "1:30"}}, "limits.hours: a number is needed"),
+        ({"sampler": {"seed": 2**64}}, "sampler.seed: Input should be less than 4294967296"),
+        ({"resources": {"cpu": 0}}, "resources.cpu: Input should be greater than or equal to 0.01"),
+        ({"resources": {"gpu": 1.5}}, "resources.gpu: a share of one GPU (0.01 to 1) or a whole number of them is"),
+        ({"resources": {"gpu": 1e-9}}, "resources.gpu: a share of one GPU"),
+        ({"pruner": {"min_epochs": 4}}, "pruner.min_epochs 4 is more than recipe.epochs 3, so none is pruned"),
+        ({"trial_timeout_s": 0}, "trial_timeout_s: Input should be greater than or equal to 1"),
+        ({"wandb": {"project": "a/b"}}, "wandb.project: a name of 1 to 100 characters without"),
+        ({"wandb": {"project": ""}}, "wandb.project: a name of 1 to 100 characters"),
+        (
+            {"study": {"url_variable": "postgresql://user:secret@host/db"}},
+            "name of an environment variable is needed",
+        ),
+        ({"storage": "~nosuchuser/x"}, "storage: a path whose ~ belongs to a user of this machine is needed"),
+        ({"name": ".."}, "name: a name is made of letters"),
+        ({"name": "a" * 101}, "name: a name is made of letters"),
+        ({"name": 2024}, "name: must be a text, in quotes where it looks like a number, not 2024"),
+        ({"train": "."}, "is a folder, not a YAML file"),
+        ({"train": "campaign.yaml"}, "campaign.yaml: is a campaign, not a training configuration"),
+        ({"train": "train.yaml/x"}, "cannot be read (Not a directory)"),
+        ({"train": 3}, "train: the name of a file, or a mapping of settings is needed, not 3"),
+        ({"train": [3]}, "train: the name of a file, or a mapping of settings is needed"),
+        ({"train": None}, "train: the name of a file, or a mapping of settings is needed, not null"),
+        ({"train": ""}, "train: the name of a file or folder is needed"),
+        ({"train": "~nosuchuser/x"}, "train: a path whose ~ belongs to a user of this machine is needed"),
+        ({"train": {"loss": {"itmm": 1}}}, "train.loss.itmm is not a setting; did you mean train.loss.itm?"),
+        ({"train": {"seed": 2**64}}, "train.seed: Input should be less than 4294967296"),
+        (
+            {
+                "space": {
+                    "loss.box": {"log": [0.01, 1.0], "when": {"loss.itm": {"min": 1}}},
+                    "loss.itm": {"log": [0.1, 10.0], "when": {"loss.box": {"min": 0.1}}},
+                }
+            },
+            "depend on each other",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = write(tmp_path, **changes)
+    with pytest.raises(UserError) as caught:
+        load_campaign(path)
+    assert message in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_password_is_repeated(tmp_path: Path) -> None:
+    path = write(tmp_path, study={"url_variable": "postgresql://user:secret@host/db"})
+    with pytest.raises(UserError) as caught:
+        load_campaign(path)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_baseline_without_dots_in_its_exponents_is_found_in_a_choice_of_rates(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text("name: a\ntrain: train.yaml\nspace: {optimizer.learning_rate: {choice: [1e-3, 1e-4]}}\n")
+    assert load_campaign(path).space.dimensions["optimizer.learning_rate"].contains(1e-4)
+
+
+def test_ranges_may_share_what_an_anchor_holds(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text("name: a\ntrain: train.yaml\nspace: {loss.itm: &r {log: [0.1, 9]}, loss.box: {<<: *r, off: yes}}\n")
+    assert load_campaign(path).space.dimensions["loss.box"].contains(0)
+
+
+def test_a_baseline_of_another_folder_keeps_its_own_relative_paths(tmp_path: Path) -> None:
+    (tmp_path / "else").mkdir()
+    path = write(tmp_path, train="else/../else/train.yaml")
+    (tmp_path / "else" / "train.yaml").write_text("data: {train_annotations: a.json}")
+    assert load_campaign(path).base.data.train_annotations == tmp_path / "else" / "a.json"
+
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=["Cs"]))
+    | st.sampled_from(["~x", "$x", "..", "/", "train.yaml", "concat", "recall_mean"])
+)  # fmt: skip
+WORDS = st.sampled_from(
+    ["log", "uniform", "int", "choice", "when", "off", "in", "min", "max", "loss", "itm", *dotted_keys(TrainConfig)]
+)
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+)
+RANGES = st.dictionaries(
+    st.sampled_from(["log", "uniform", "int", "choice", "when", "off"]),
+    st.lists(SCALARS, max_size=3) | st.dictionaries(WORDS, st.dictionaries(WORDS, SCALARS, max_size=2)) | SCALARS,
+    min_size=1,
+    max_size=2,
+)
+PLACES = st.sampled_from([key for key in dotted_keys(Campaign) if not key.startswith("train.")] + ["train", "x.y"])
+
+
+@given(st.dictionaries(PLACES, ANYTHING, max_size=2), st.dictionaries(WORDS, RANGES, max_size=3))
+def test_any_value_anywhere_is_a_campaign_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any], space: dict[str, Any]
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    path = write(folder)
+    content = {"name": "mine", "train": "train.yaml", "space": space}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        content[section] = {name: value} if name else value
+    path.write_text(dump_plain(content))
+    line = f"{path}: "
+    try:
+        campaign = load_campaign(path)
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        campaign.base.with_overrides(campaign.space.suggest(study.ask(), campaign.base))
+    except UserError as error:
+        line = str(error)
+    assert line.startswith(f"{path}: ")
+    assert len(line.splitlines()) == 1
+
+
+def test_changes_are_named_and_limits_do_not_count(tmp_path: Path) -> None:
+    before = load_campaign(write(tmp_path))
+    after = load_campaign(write(tmp_path, limits={"trials": 7}, sampler={"seed": 3}, objective="t2i_r1"))
+    assert changed_keys(before, after) == ["objective", "sampler.seed"]
+
+
+def test_limits_given_on_the_command_line_win(tmp_path: Path) -> None:
+    campaign = load_campaign(write(tmp_path, limits={"trials": 7, "hours": 2.0})).with_limits(trials=9, hours=None)
+    assert (campaign.limits.trials, campaign.limits.hours) == (9, 2.0)
+
+
+def test_off_and_on_are_words_not_booleans(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text("name: mine\ntrain: train.yaml\nspace:\n  loss.itm: {log: [0.1, 10.0], off: true}\n")
+    assert load_campaign(path).space.dimensions["loss.itm"].contains(0)
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs/campaigns").glob("*.yaml")))
+def test_the_shipped_campaigns_are_valid_and_search_what_matters(path: Path) -> None:
+    searched = set(load_campaign(path).space.dimensions)
+    assert searched >= {
+        "optimizer.learning_rate", "optimizer.weight_decay", "loss.itm", "loss.box", "loss.spatial",
+        "model.adapter_width", "model.dropout", "features.text_pooling", "features.image_pooling", "model.fusion",
+        "recipe.stage1_epochs", "recipe.stage2_lr_scale",
+    }  # fmt: skip

@@ -1,0 +1,116 @@
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from core.config import TrainConfig
+from core.evaluation.metrics import chunked_ranks, first_relevant_ranks
+from core.evaluation.retrieval import Protocol, embed_split, evaluate, rerank_ranks, validate
+from core.features.store import Features, FeatureSplit
+from core.model.model import CrossModalModel, build_model
+from core.training.train import train
+from tests.conftest import planted_split
+
+
+class Constant(CrossModalModel):
+    """Embeds everything alike."""
+
+    def __init__(self) -> None:
+        super().__init__(16, 20, adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat")
+
+    def embed_images(self, features: Tensor) -> Tensor:
+        return nn.functional.normalize(torch.ones(len(features), 4), dim=1)
+
+    embed_texts = embed_images
+
+
+@pytest.fixture
+def model(planted_features: Features, small_config: TrainConfig) -> CrossModalModel:
+    result = train(small_config, planted_features)
+    model = build_model(small_config.model, planted_features, normalization="standardize", seed=0)
+    model.load_state_dict(result.last.weights)
+    return model
+
+
+@pytest.fixture
+def split(planted_features: Features) -> FeatureSplit:
+    return planted_features.validation
+
+
+def test_a_constant_model_finds_nothing(split: FeatureSplit) -> None:
+    assert evaluate(Constant(), split, split_name="validation", protocol="building").metrics["recall_mean"] == 0.0
+
+
+def test_the_light_and_the_full_evaluation_agree(model: CrossModalModel, split: FeatureSplit) -> None:
+    light = validate(model, split)
+    full = evaluate(model, split, split_name="validation", protocol="building").metrics
+    shared = set(light) & set(full)
+    assert {"t2i_r1", "i2t_r10", "recall_mean", "t2i_median_rank"} <= shared
+    assert {name: light[name] for name in shared} == {name: full[name] for name in shared}
+
+
+def test_recall_is_that_of_the_score_matrix(model: CrossModalModel, split: FeatureSplit) -> None:
+    embedded = embed_split(model, split)
+    ranks = first_relevant_ranks(embedded.captions @ embedded.images.T, split.groups[split.caption_image], split.groups)
+    assert validate(model, split)["t2i_r5"] == pytest.approx(float((ranks <= 5).double().mean()))
+
+
+def test_relevance_by_image_is_harder_than_by_building(model: CrossModalModel, split: FeatureSplit) -> None:
+    by: dict[Protocol, float] = {
+        protocol: evaluate(model, split, split_name="validation", protocol=protocol).metrics["t2i_r1"]
+        for protocol in ("image", "building", "geotext-official")
+    }
+    assert by["image"] < by["building"]
+    assert by["geotext-official"] != by["building"]
+
+
+def test_embedding_leaves_the_training_mode_as_it_was(model: CrossModalModel, split: FeatureSplit) -> None:
+    model.train()
+    embed_split(model, split)
+    assert model.training
+
+
+def test_intervals_hold_their_figure(model: CrossModalModel, split: FeatureSplit) -> None:
+    evaluation = evaluate(model, split, split_name="validation", protocol="building")
+    for name, interval in evaluation.intervals.items():
+        assert interval.low <= evaluation.metrics[name] <= interval.high
+    assert (evaluation.queries_text, evaluation.queries_image, evaluation.groups) == (36, 36, 12)
+
+
+def test_reranking_by_similarity_itself_changes_nothing(model: CrossModalModel, split: FeatureSplit) -> None:
+    def similarity(image: Tensor, text: Tensor) -> Tensor:
+        return (image * text).sum(dim=1)
+
+    embedded, keys = embed_split(model, split), (split.groups[split.caption_image], split.groups)
+    first = chunked_ranks(embedded.captions, embedded.images, *keys)
+    model.match_odds = similarity  # type: ignore[method-assign]
+    for k in (1, 5, 36, 256):
+        again = rerank_ranks(model, embedded.captions, embedded.images, keys, first, k=k, texts_ask=True)
+        assert again.tolist() == first.tolist()
+
+
+def test_reranking_permutes_the_shortlist_and_leaves_the_rest_below_it(
+    model: CrossModalModel, split: FeatureSplit
+) -> None:
+    embedded, keys = embed_split(model, split), (split.groups[split.caption_image], split.groups)
+    first = chunked_ranks(embedded.captions, embedded.images, *keys)
+    again = rerank_ranks(model, embedded.captions, embedded.images, keys, first, k=7, texts_ask=True)
+    assert torch.equal(again <= 7, first <= 7)
+    assert torch.equal(again[first > 7], first[first > 7])
+
+
+def test_the_ceiling_of_reranking_is_shown_beside_it(model: CrossModalModel, split: FeatureSplit) -> None:
+    metrics = evaluate(model, split, split_name="validation", protocol="building", rerank=4).metrics
+    assert metrics["t2i_r1"] <= metrics["t2i_ceiling"]
+    assert metrics["i2t_r1"] <= metrics["i2t_ceiling"]
+
+
+def test_a_split_without_regions_has_no_box_figures(model: CrossModalModel) -> None:
+    split = planted_split(6, seed=3)
+    nothing = torch.zeros(0, dtype=torch.long)
+    bare = dataclasses.replace(
+        split, sentence_text=nothing, sentence_image=nothing, boxes=torch.zeros(0, 4), relations=nothing
+    )
+    assert validate(model, bare)["box_iou"] is None
+    assert "box_iou" not in evaluate(model, bare, split_name="test", protocol="building").metrics

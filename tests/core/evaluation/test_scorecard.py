@@ -1,0 +1,69 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from core.config import TrainConfig
+from core.errors import UserError
+from core.evaluation.scorecard import measure, require_same_model, save_embeddings
+from core.features.inputs import read_inputs
+from core.features.opening import open_features
+from core.features.store import Features
+from core.model.checkpoints import Checkpoint
+from core.records import Scorecard
+from core.training.train import train
+
+
+@pytest.fixture
+def checkpoint(planted_features: Features, small_config: TrainConfig) -> Checkpoint:
+    return train(small_config, planted_features).best
+
+
+def test_every_protocol_is_measured_without_and_with_reranking(
+    checkpoint: Checkpoint, planted_features: Features
+) -> None:
+    card = measure(checkpoint, planted_features, name="a.pth", rerank=5).scorecard
+    kinds = [(evaluation.protocol, evaluation.rerank) for evaluation in card.evaluations]
+    assert kinds == [(p, k) for p in ("image", "building", "geotext-official") for k in (0, 5)]
+    assert {evaluation.split for evaluation in card.evaluations} == {"test"}
+    assert card.find("building", reranked=True).rerank == 5
+    assert Scorecard.from_json(json.loads(json.dumps(card.to_json()))) == card
+
+
+def test_no_reranking_is_measured_once(checkpoint: Checkpoint, planted_features: Features) -> None:
+    card = measure(checkpoint, planted_features, name="a.pth", rerank=0).scorecard
+    assert len(card.evaluations) == 3
+
+
+def test_cost_is_told(checkpoint: Checkpoint, planted_features: Features) -> None:
+    cost = measure(checkpoint, planted_features, name="a.pth", rerank=0).scorecard.efficiency
+    assert cost.training_epochs == 4
+    assert cost.trainable_parameters == sum(p.numel() for name, p in checkpoint.weights.items() if "norm" not in name)
+    assert min(cost.images_per_second, cost.texts_per_second, cost.evaluation_seconds) > 0
+
+
+def test_a_configuration_of_another_model_is_refused(checkpoint: Checkpoint, small_config: TrainConfig) -> None:
+    require_same_model(checkpoint, small_config.with_overrides({"optimizer.learning_rate": 0.5}), Path("a.pth"))
+    for change in ({"model.embed_dim": 8}, {"features.text_pooling": "mean"}):
+        with pytest.raises(UserError, match=next(iter(change)).replace(".", r"\.")):
+            require_same_model(checkpoint, small_config.with_overrides(change), Path("a.pth"))
+
+
+def test_the_figures_can_be_recomputed_from_the_embeddings(demo_config: TrainConfig, tmp_path: Path) -> None:
+    features = open_features(demo_config, with_test=True)
+    measured = measure(train(demo_config, features).best, features, name="a.pth", rerank=0)
+    records = read_inputs(demo_config).records["test"]
+    save_embeddings(tmp_path / "e.npz", measured.embeddings, records, demo_config.data.image_root)
+    content = np.load(tmp_path / "e.npz", allow_pickle=False)
+    image, text = content["image"], content["text"]
+    assert image.dtype == text.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(image, axis=1), 1, atol=1e-5)
+    own = content["image_building"][content["text_image"]]
+    best = (text @ image.T).argmax(axis=1)
+    r1 = (content["image_building"][best] == own).mean()
+    assert r1 == pytest.approx(measured.scorecard.find("building", reranked=False).metrics["t2i_r1"])
+    assert (demo_config.data.image_root / content["image_path"][0]).exists()
+    assert content["text_string"][0] == records[0].captions[0]
+    assert torch.equal(torch.from_numpy(content["text_image"]), features.test.caption_image)  # type: ignore[union-attr]

@@ -1,0 +1,277 @@
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from core.backbone.internvl import FrozenBackbone, load_backbone
+from core.config import ImagePooling, TextPooling, TrainConfig
+from core.data.images import open_image
+from core.errors import UserError
+from core.features.extraction import Shard, encode_here, encode_shard, extract_features
+from core.features.inputs import FeatureInputs, read_inputs
+from core.features.opening import prepare_features
+from core.features.store import FeatureStore
+
+
+@pytest.fixture
+def plan(demo_config: TrainConfig) -> FeatureInputs:
+    return read_inputs(demo_config)
+
+
+@pytest.fixture
+def backbone(demo_config: TrainConfig) -> FrozenBackbone:
+    return load_backbone(demo_config.features)
+
+
+class Interrupt:
+    """Stops an extraction after so many progress reports, as Ctrl-C would."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self, kind: str, done: int, total: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def extract(plan: FeatureInputs, backbone: FrozenBackbone, root: Path, **options: Callable[..., None]) -> FeatureStore:
+    return extract_features(plan.records, encode_here(backbone), root, parts=plan.parts, shard=8, **options)  # type: ignore[arg-type]
+
+
+def test_every_row_is_the_backbones_own_vector(plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path) -> None:
+    store = extract(plan, backbone, tmp_path)
+    features = store.features(image_pooling="mean", text_pooling="last", with_test=True)
+    for split, name in ((features.train, "train"), (features.validation, "validation"), (features.test, "test")):
+        assert split is not None
+        records = plan.records[name]  # type: ignore[index]
+        assert len(split.images) == len(records)
+        picture = backbone.encode_images([open_image(records[2].image)[0]])["mean"][0]
+        torch.testing.assert_close(split.images[2], picture, atol=1e-4, rtol=1e-3)
+        row = int((split.caption_image == 2).nonzero()[0])
+        caption = backbone.encode_texts([records[2].captions[0]])["last"][0]
+        torch.testing.assert_close(split.texts[split.caption_text[row]], caption, atol=1e-4, rtol=1e-3)
+        assert sum(len(record.captions) for record in records) == len(split.caption_text)
+        assert sum(len(record.regions) for record in records) == len(split.boxes)
+
+
+def test_equal_texts_are_encoded_once(plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path) -> None:
+    seen: list[str] = []
+    encode = backbone.encode_texts
+
+    def spy(texts: list[str]) -> object:
+        seen.extend(texts)
+        return encode(texts)
+
+    backbone.encode_texts = spy  # type: ignore[method-assign,assignment]
+    extract(plan, backbone, tmp_path)
+    texts = [
+        text
+        for records in plan.records.values()
+        for record in records
+        for text in (*record.captions, *(region.sentence for region in record.regions))
+    ]
+    assert len(seen) == len(set(seen)) == len(set(texts)) < len(texts)
+
+
+def test_an_interrupted_extraction_goes_on_after_its_last_whole_shard(
+    plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        extract(plan, backbone, tmp_path / "a", on_progress=Interrupt(after=5))
+    assert not FeatureStore.exists(tmp_path / "a", plan.parts.fingerprint)
+    shards = sorted((tmp_path / "a").glob(".*.partial/shard_*"))
+    times = {path: path.stat().st_mtime_ns for path in shards}
+    shards[0].write_bytes(shards[0].read_bytes()[:100])  # torn by a full disk
+    whole_then = {path: path.stat().st_mtime_ns for path in shards[1:]}
+    assert len(shards) == 3
+
+    def check(kind: str, done: int, total: int) -> None:
+        if kind == "images" and done == 24:
+            assert {path: path.stat().st_mtime_ns for path in shards[1:]} == whole_then
+            assert shards[0].stat().st_mtime_ns > times[shards[0]]
+
+    continued = extract(plan, backbone, tmp_path / "a", on_progress=check)
+    fresh = extract(plan, backbone, tmp_path / "b")
+    for name in ("train/images_mean.npy", "train/texts_last.npy", "test/texts_mean.npy"):
+        np.testing.assert_allclose(np.load(continued.folder / name), np.load(fresh.folder / name), atol=1e-5)
+    assert not list((tmp_path / "a").glob(".*.partial"))
+
+
+def test_a_second_extraction_of_the_same_fingerprint_encodes_nothing(
+    plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
+) -> None:
+    extract(plan, backbone, tmp_path)
+    backbone.encode_pixels = backbone.encode_texts = None  # type: ignore[method-assign,assignment]
+    assert extract(plan, backbone, tmp_path).fingerprint == plan.parts.fingerprint
+
+
+def test_health_tells_the_first_token_apart_and_it_is_refused(
+    plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
+) -> None:
+    store = extract(plan, backbone, tmp_path)
+    health = store.manifest["health"]["texts"]
+    assert health["first"]["distinct"] < 0.2
+    assert health["last"]["distinct"] > 0.9
+    with pytest.raises(UserError, match=r"features\.text_pooling: .*first token sees nothing.*allow_degenerate"):
+        store.features(image_pooling="mean", text_pooling="first")
+    assert store.features(image_pooling="mean", text_pooling="first", allow_degenerate=True)
+
+
+def test_the_test_split_is_not_opened_unless_asked(
+    plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
+) -> None:
+    store = extract(plan, backbone, tmp_path)
+    for path in (store.folder / "test").iterdir():
+        path.unlink()  # any attempt to read it would now fail
+    assert store.features(image_pooling="cls", text_pooling="mean").test is None
+    with pytest.raises(UserError, match="cannot be read as features"):
+        store.features(image_pooling="cls", text_pooling="mean", with_test=True)
+
+
+def test_nothing_else_in_the_folder_of_stores_is_touched(
+    plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
+) -> None:
+    root = tmp_path / "stuff"
+    root.mkdir()
+    names = ("thesis.tex", "shard_images_0.safetensors", "identity.json", ".x.partial")
+    for name in names:
+        (root / name).write_text("mine")
+    extract(plan, backbone, root)
+    assert [(root / name).read_text() for name in names] == ["mine"] * 4
+    made = {path.name for path in root.iterdir()} - set(names)
+    assert made == {plan.parts.fingerprint, f".{plan.parts.fingerprint}.lock"}
+
+
+@pytest.mark.parametrize("name", ["{}", ".{}.partial"])
+def test_somebody_elses_folder_or_file_with_a_name_of_ours_is_refused(
+    plan: FeatureInputs, tmp_path: Path, name: str
+) -> None:
+    named = name.format(plan.parts.fingerprint)
+    (tmp_path / "a" / named).mkdir(parents=True)
+    (tmp_path / "a" / named / "thesis.tex").write_text("mine")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / named).write_text("mine")
+    for root, theirs in (("a", f"{named}/thesis.tex"), ("b", named)):
+        with pytest.raises(UserError, match=plan.parts.fingerprint):
+            extract_features(plan.records, lambda shards: [], tmp_path / root, parts=plan.parts)
+        assert (tmp_path / root / theirs).read_text() == "mine"
+        assert len([path for path in (tmp_path / root).rglob("*") if path.suffix != ".lock"]) == 1 + (root == "a")
+
+
+def interrupted(plan: FeatureInputs, backbone: FrozenBackbone, root: Path) -> list[Path]:
+    with pytest.raises(KeyboardInterrupt):
+        extract(plan, backbone, root, on_progress=Interrupt(after=5))
+    return sorted(root.glob(".*.partial/shard_*"))
+
+
+def held(path: Path) -> dict[str, torch.Tensor]:
+    """In memory, not mapped: the file is about to be overwritten."""
+    return {name: tensor.clone() for name, tensor in load_file(path).items()}
+
+
+def resaved(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Callable[[Path], None]:
+    """The same file, metadata included, with other tensors."""
+
+    def edit(path: Path) -> None:
+        with safe_open(path, framework="pt") as content:
+            told = content.metadata()
+        save_file({name: tensor.contiguous() for name, tensor in change(held(path)).items()}, path, metadata=told)
+
+    return edit
+
+
+FOREIGN: dict[str, Callable[[Path], object]] = {
+    "another width": resaved(lambda tensors: {name: tensor[:, :7] for name, tensor in tensors.items()}),
+    "another type": resaved(lambda tensors: {name: tensor.half() for name, tensor in tensors.items()}),
+    "half the poolings": resaved(lambda tensors: {"cls": tensors["cls"]}),
+    "bfloat16": resaved(lambda tensors: {name: tensor.bfloat16() for name, tensor in tensors.items()}),
+    "NaN": resaved(lambda tensors: {name: tensor * torch.nan for name, tensor in tensors.items()}),
+    "other values": resaved(lambda tensors: {name: tensor + 1 for name, tensor in tensors.items()}),
+    "rows of another shard": lambda path: shutil.copy(sorted(path.parent.glob("shard_*"))[1], path),
+    "without metadata": lambda path: save_file(held(path), path),
+    "empty": lambda path: path.write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("damage", FOREIGN.values(), ids=FOREIGN.keys())
+def test_a_shard_that_this_extraction_did_not_write_is_encoded_again(
+    plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    expected = interrupted(plan, backbone, tmp_path)[0]
+    whole = held(expected)
+    damage(expected)
+    continued = extract(plan, backbone, tmp_path)
+    rows = np.load(continued.folder / "train" / "images_cls.npy")[:8]
+    records = [record for records in plan.records.values() for record in records]
+    assert [record.image for record in plan.records["train"][:8]] == [record.image for record in records[:8]]
+    np.testing.assert_allclose(rows, whole["cls"].numpy(), atol=1e-5)
+
+
+class Broken:
+    """A backbone that gives infinity for one input."""
+
+    def __init__(self, backbone: FrozenBackbone, row: int) -> None:
+        self._backbone, self._row = backbone, row
+        self.micro_batch = backbone.micro_batch
+        self.parameter_count = backbone.parameter_count
+        self.preprocess = backbone.preprocess
+
+    def encode_pixels(self, pixels: torch.Tensor) -> dict[ImagePooling, torch.Tensor]:
+        return self._spoilt(self._backbone.encode_pixels(pixels))
+
+    def encode_texts(self, texts: Sequence[str]) -> dict[TextPooling, torch.Tensor]:
+        return self._spoilt(self._backbone.encode_texts(texts))
+
+    def _spoilt(self, pooled: dict[Any, torch.Tensor]) -> dict[Any, torch.Tensor]:
+        pooled["mean"][self._row, 3] = torch.inf
+        return pooled
+
+
+def test_features_that_are_not_finite_are_refused_with_their_input(
+    plan: FeatureInputs, backbone: FrozenBackbone
+) -> None:
+    broken: Any = Broken(backbone, row=2)
+    records = plan.records["train"]
+    with pytest.raises(UserError, match="gives NaN or infinity for the image .*" + records[2].image.name):
+        encode_shard(broken, Shard("images", 0, tuple(record.image for record in records[:5])))
+    with pytest.raises(UserError, match="gives NaN or infinity for the text 'a round pool'; check its weights"):
+        encode_shard(broken, Shard("texts", 0, ("a tower", "a road", "a round pool")))
+
+
+def test_what_was_replaced_meanwhile_is_refused(demo: Path, demo_config: TrainConfig, tmp_path: Path) -> None:
+    shutil.copytree(demo / "images", tmp_path / "images")
+    config = demo_config.with_overrides({"data.image_root": str(tmp_path / "images")})
+    encode = encode_here(load_backbone(config.features))
+
+    def meanwhile(shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
+        yield from encode(shards)
+        shutil.copy(tmp_path / "images/train/0003/image-01.jpeg", tmp_path / "images/train/0003/image-00.jpeg")
+
+    with pytest.raises(UserError, match="changed while features were extracted; run the same command again"):
+        prepare_features(config, encode=meanwhile)
+    assert not list(config.features.store.glob("*/manifest.json"))
+    assert prepare_features(config).fingerprint == read_inputs(config).parts.fingerprint
+
+
+@pytest.mark.parametrize(("umask", "folder", "file"), [(0o077, 0o700, 0o600), (0o002, 0o775, 0o664)])
+def test_a_store_and_all_beside_it_follow_the_umask(
+    demo_config: TrainConfig, umask: int, folder: int, file: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        prepare_features(demo_config)
+    finally:
+        os.umask(before)
+    root = demo_config.features.store
+    assert {".digests", ".digests.lock"} < {path.name for path in root.iterdir()}
+    for path in root.rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (folder if path.is_dir() else file), path

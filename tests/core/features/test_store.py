@@ -1,0 +1,243 @@
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from core.config import TrainConfig
+from core.errors import UserError
+from core.features.opening import prepare_features
+from core.features.store import Features, FeatureStore, HostTable
+from core.training.train import train
+
+
+@pytest.fixture
+def store(demo_config: TrainConfig) -> FeatureStore:
+    return prepare_features(demo_config)
+
+
+def test_the_test_split_is_opened_on_request_alone(store: FeatureStore) -> None:
+    assert store.features(image_pooling="cls", text_pooling="last").test is None
+    opened = store.features(image_pooling="cls", text_pooling="last", with_test=True).test
+    assert opened is not None
+    assert len(opened.images) == store.manifest["counts"]["test"]["images"]
+
+
+def test_no_building_is_in_two_splits(store: FeatureStore) -> None:
+    features = store.features(image_pooling="cls", text_pooling="last", with_test=True)
+    assert features.test is not None
+    groups = [set(split.groups.tolist()) for split in (features.train, features.validation, features.test)]
+    assert not groups[0] & groups[1]
+    assert not (groups[0] | groups[1]) & groups[2]
+
+
+def test_first_token_pooling_is_refused_with_its_reason_and_let_through_when_asked(store: FeatureStore) -> None:
+    with pytest.raises(UserError, match=r"features\.text_pooling: .*the first token sees nothing of the text"):
+        store.features(image_pooling="cls", text_pooling="first")
+    texts = store.features(image_pooling="cls", text_pooling="first", allow_degenerate=True).train.texts
+    assert len(texts.round(decimals=3).unique(dim=0)) < len(texts) / 10  # one vector a first word
+
+
+def test_statistics_are_those_of_the_training_split(store: FeatureStore) -> None:
+    features = store.features(image_pooling="mean", text_pooling="mean")
+    torch.testing.assert_close(features.statistics.image_mean, features.train.images.mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        features.statistics.text_std, features.train.texts.std(0, correction=0), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_another_fingerprint_is_refused(store: FeatureStore) -> None:
+    root = store.folder.parent
+    with pytest.raises(UserError, match="holds no features with fingerprint 0123"):
+        FeatureStore.open(root, "0123")
+    store.folder.rename(root / "0123")
+    with pytest.raises(UserError, match=f"says fingerprint {store.fingerprint} instead of 0123"):
+        FeatureStore.open(root, "0123")
+
+
+@pytest.mark.parametrize("name", ["train/images_mean.npy", "train/index.safetensors", "statistics.safetensors"])
+def test_a_torn_file_is_named(store: FeatureStore, name: str) -> None:
+    path: Path = store.folder / name
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match=f"{name.split('/')[-1]}: cannot be read as features"):
+        store.features(image_pooling="mean", text_pooling="last")
+
+
+@pytest.fixture(scope="module")
+def extracted(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """One store for all tests of this module that damage a copy of it."""
+    root = tmp_path_factory.mktemp("stores")
+    overrides = {
+        "data.train_annotations": str(demo / "train.json"),
+        "data.image_root": str(demo / "images"),
+        "data.validation_fraction": 0.25,
+        "features.backbone": str(demo / "tiny-internvl"),
+        "features.store": str(root),
+        "features.image_size": 112,
+        "features.device": "cpu",
+    }
+    return prepare_features(TrainConfig().with_overrides(overrides))
+
+
+@pytest.fixture
+def copied(extracted: FeatureStore, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(extracted.folder, tmp_path / extracted.fingerprint))
+
+
+def read(folder: Path) -> Features:
+    return FeatureStore.open(folder.parent, folder.name).features(image_pooling="mean", text_pooling="last")
+
+
+def tensors(features: Features) -> list[torch.Tensor]:
+    splits = [features.train, features.validation]
+    parts = [*(getattr(split, field.name) for split in splits for field in fields(split))]
+    return [*parts, *(getattr(features.statistics, field.name) for field in fields(features.statistics))]
+
+
+def require_refusal(folder: Path, name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read(folder)
+    assert str(caught.value).startswith(f"{folder / name}: ")
+    assert str(caught.value).endswith(f"remove {folder} and extract again")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("raw", ["", "[]", "3", "null", "{", '{"fingerprint": 3}', "[" * 100_000, "\0"])
+def test_a_manifest_of_another_type_is_refused(copied: Path, raw: str) -> None:
+    (copied / "manifest.json").write_text(raw)
+    require_refusal(copied, "manifest.json")
+
+
+def test_a_manifest_that_is_missing_or_a_folder_is_refused(copied: Path) -> None:
+    (copied / "manifest.json").unlink()
+    require_refusal(copied, "manifest.json")
+    (copied / "manifest.json").mkdir()
+    require_refusal(copied, "manifest.json")
+
+
+PLACES = st.lists(st.integers(0, 30), min_size=1, max_size=4)
+WRONG = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just([]) | st.just({})
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(PLACES, WRONG, st.booleans())
+def test_a_manifest_that_is_changed_anywhere_is_refused_or_gives_the_same(
+    extracted: FeatureStore, copied: Path, place: list[int], wrong: object, drop: bool
+) -> None:
+    manifest = json.loads((extracted.folder / "manifest.json").read_text())
+    target: Any = manifest
+    for depth, step in enumerate(place, start=1):
+        key = sorted(target)[step % len(target)]
+        if depth == len(place) or not isinstance(target[key], dict) or not target[key]:
+            break
+        target = target[key]
+    if drop:
+        del target[key]
+    else:
+        target[key] = wrong
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    if manifest == json.loads((extracted.folder / "manifest.json").read_text()):
+        assert all(map(torch.equal, tensors(read(copied)), tensors(read(extracted.folder))))
+    else:
+        require_refusal(copied, "manifest.json")
+
+
+def saved(array: np.ndarray, *, fortran: bool = False) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.asfortranarray(array) if fortran else array, allow_pickle=True)
+    return stream.getvalue()
+
+
+def table(path: Path) -> np.ndarray:
+    return np.load(path)
+
+
+TABLES: dict[str, Callable[[Path], bytes]] = {
+    "fewer rows": lambda path: saved(table(path)[:-1]),
+    "no rows": lambda path: saved(table(path)[:0]),
+    "more rows": lambda path: saved(np.vstack([table(path), table(path)])),
+    "double precision": lambda path: saved(table(path).astype(np.float64)),
+    "half precision": lambda path: saved(table(path).astype(np.float16)),
+    "integers": lambda path: saved(table(path).view(np.int32)),
+    "column order": lambda path: saved(table(path), fortran=True),
+    "another byte order": lambda path: saved(table(path).astype(">f4")),
+    "three dimensions": lambda path: saved(table(path)[:, :, None]),
+    "flat": lambda path: saved(table(path).ravel()),
+    "transposed": lambda path: saved(np.ascontiguousarray(table(path).T)),
+    "objects": lambda path: saved(table(path).astype(object)),
+    "a row of NaN": lambda path: saved(np.where(np.arange(len(table(path)))[:, None] == 3, np.nan, table(path))),
+    "rows of another store": lambda path: saved(table(path)[::-1]),
+    "of another pooling": lambda path: next(
+        other for other in path.parent.glob(f"{path.stem.split('_')[0]}_*.npy") if other != path
+    ).read_bytes(),
+    "an archive": lambda path: b"PK\x03\x04" + bytes(100),
+    "nothing": lambda path: b"",
+}
+
+
+@pytest.mark.parametrize("name", ["train/images_mean.npy", "validation/texts_last.npy"])
+@pytest.mark.parametrize("make", TABLES.values(), ids=TABLES.keys())
+def test_a_table_that_was_not_extracted_here_is_refused(copied: Path, name: str, make: Callable[[Path], bytes]) -> None:
+    path = copied / name
+    path.write_bytes(make(path))
+    require_refusal(copied, name)
+
+
+def with_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        content = {name: tensor.clone() for name, tensor in load_file(path).items()}
+        change(content)
+        save_file({name: tensor.contiguous() for name, tensor in content.items()}, path)
+
+    return edit
+
+
+INDICES: dict[str, Callable[[Path], object]] = {
+    "out of range": with_tensors(lambda index: index["caption_text"].fill_(10**6)),
+    "negative": with_tensors(lambda index: index["caption_image"].fill_(-3)),
+    "name missing": with_tensors(lambda index: index.pop("boxes")),
+    "name too many": with_tensors(lambda index: index.update(images=torch.zeros(3))),
+    "another type": with_tensors(lambda index: index.update(groups=index["groups"].float())),
+    "another shape": with_tensors(lambda index: index.update(boxes=index["boxes"][:, :3])),
+    "fewer": with_tensors(lambda index: index.update(relations=index["relations"][1:])),
+    "of another split": lambda path: shutil.copy(path.parent.parent / "validation" / path.name, path),
+    "statistics": lambda path: shutil.copy(path.parent.parent / "statistics.safetensors", path),
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "header too long": lambda path: path.write_bytes(b"\xff" * 100),
+}
+
+
+@pytest.mark.parametrize("damage", INDICES.values(), ids=INDICES.keys())
+def test_an_index_that_was_not_extracted_here_is_refused(copied: Path, damage: Callable[[Path], object]) -> None:
+    damage(copied / "train" / "index.safetensors")
+    require_refusal(copied, "train/index.safetensors")
+
+
+def test_statistics_of_another_store_are_refused(copied: Path) -> None:
+    with_tensors(lambda statistics: statistics["images.mean.std"].mul_(2))(copied / "statistics.safetensors")
+    require_refusal(copied, "statistics.safetensors")
+
+
+@pytest.mark.parametrize("room", [0, 10_000])  # for no table, for the validation split's alone
+def test_features_that_a_gpu_has_no_room_for_train_alike_from_the_host(
+    planted_features: Features, small_config: TrainConfig, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    expected = train(small_config, planted_features).last.weights
+    monkeypatch.setattr("core.features.store.free_memory", lambda device: room)
+    on_host = [
+        isinstance(split.to(torch.device("cpu")).images, HostTable)
+        for split in (planted_features.train, planted_features.validation)
+    ]
+    assert on_host == [True, room == 0]
+    found = train(small_config, planted_features).last.weights
+    assert all(torch.equal(found[name], weights) for name, weights in expected.items())

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from core.config import Fusion, Normalization, load_config
+from core.features.store import Features
+from core.model.model import CrossModalModel, build_model, parameter_counts
+
+
+def reference_model() -> CrossModalModel:
+    config = load_config(Path("configs/internvl3_bbox.yaml")).model
+    return CrossModalModel(
+        1024,
+        896,
+        adapter_width=config.adapter_width,
+        embed_dim=config.embed_dim,
+        dropout=config.dropout,
+        fusion=config.fusion,
+    )
+
+
+def test_the_reference_configuration_has_629773_parameters() -> None:
+    counts = parameter_counts(reference_model())
+    assert counts == {
+        "log_temperature": 1,
+        "vision_adapter": 262_400,
+        "text_adapter": 229_632,
+        "vision_projector": 65_792,
+        "text_projector": 65_792,
+        "match_head": 1_026,
+        "box_head": 2_052,
+        "relation_head": 3_078,
+    }
+    assert sum(counts.values()) == 629_773
+
+
+def test_adapting_every_token_and_taking_one_equals_pooling_first() -> None:
+    model = reference_model().eval()
+    tokens = torch.randn(2, 9, 1024)
+    every_token = model.vision_projector(model.vision_adapter(tokens))[:, 0, :]
+    torch.testing.assert_close(functional.normalize(every_token, dim=-1), model.embed_images(tokens[:, 0, :]))
+
+
+@pytest.mark.parametrize("fusion", ["concat", "interaction"])
+@pytest.mark.parametrize("normalization", ["none", "standardize", "layernorm"])
+def test_every_choice_gives_unit_embeddings_and_valid_boxes(fusion: Fusion, normalization: Normalization) -> None:
+    torch.manual_seed(0)
+    model = CrossModalModel(
+        12, 10, adapter_width=8, embed_dim=6, dropout=0.0, fusion=fusion, normalization=normalization
+    )
+    image, text = model.embed_images(torch.randn(5, 12)), model.embed_texts(torch.randn(5, 10))
+    torch.testing.assert_close(image.norm(dim=1), torch.ones(5))
+    torch.testing.assert_close(text.norm(dim=1), torch.ones(5))
+    boxes = model.locate(image, text)
+    assert (boxes >= 0).all()
+    assert (boxes <= 1).all()
+    assert (boxes[:, :2] <= boxes[:, 2:]).all()
+    logits = model.match(image, text)
+    assert logits.shape == (5, 2)
+    torch.testing.assert_close(model.match_odds(image, text), logits[:, 1] - logits[:, 0])
+    assert model.relate(image, text).shape == (5, 6)
+    torch.testing.assert_close(model.ground(image, text), (boxes, model.relate(image, text)))
+
+
+def test_a_concat_head_scores_pairs_additively_and_an_interaction_head_does_not() -> None:
+    torch.manual_seed(0)
+    gaps = {}
+    for fusion in ("concat", "interaction"):
+        model = CrossModalModel(4, 4, adapter_width=8, embed_dim=6, dropout=0.0, fusion=fusion)
+        image, text = model.embed_images(torch.randn(2, 4)), model.embed_texts(torch.randn(2, 4))
+        matched = model.match(image, text).sum(dim=0)
+        swapped = model.match(image, text.flip(0)).sum(dim=0)
+        gaps[fusion] = float((matched - swapped).abs().max().detach())
+    assert gaps["concat"] < 1e-5
+    assert gaps["interaction"] > 1e-2
+
+
+def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone(planted_features: Features) -> None:
+    config = load_config(Path("configs/internvl3_bbox.yaml")).model
+    before = torch.get_rng_state()
+    first, second, other = (
+        build_model(config, planted_features, normalization="none", seed=seed).state_dict() for seed in (1, 1, 2)
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["box_head.weight"], other["box_head.weight"])
+
+
+def test_standardisation_uses_the_training_statistics_and_survives_a_constant_dimension() -> None:
+    model = CrossModalModel(
+        3, 3, adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat", normalization="standardize"
+    )
+    model.vision_norm.use_statistics(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 0.5, 0.0]))
+    normalised = model.vision_norm(torch.tensor([[3.0, 1.0, 3.0]]))
+    assert normalised.tolist() == [[1.0, -2.0, 0.0]]

@@ -1,0 +1,62 @@
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from core.config import TrainConfig
+from core.evaluation.scorecard import measure
+from core.features.store import Features
+from core.records import Scorecard
+from core.terminal.console import as_lines, is_too_wide
+from core.terminal.tables import scorecard_tables
+from core.training.train import train
+
+
+@pytest.fixture
+def card(planted_features: Features, small_config: TrainConfig) -> Scorecard:
+    return measure(train(small_config, planted_features).best, planted_features, name="a", rerank=5).scorecard
+
+
+def test_the_tables_say_what_was_measured_on_what(card: Scorecard) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    for table in scorecard_tables(card):
+        console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for expected in (
+        "test split, relevance by building: 36 images, 36 texts, 12 buildings",
+        "relevance by geotext-official",
+        "5 re-ranked",
+        "text only",
+        "trainable parameters",
+    ):
+        assert expected in text
+    r1 = card.find("building", reranked=False).metrics["t2i_r1"]
+    assert f"{r1:.1%}" in text
+
+
+def printed(card: Scorecard, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    return [line for table in scorecard_tables(card) for line in as_lines(table, console.width)]
+
+
+@pytest.mark.parametrize("width", [1, 20, 40])
+def test_a_narrow_terminal_gets_every_cell(card: Scorecard, width: int) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    tables = list(scorecard_tables(card))
+    assert all(is_too_wide(table, console) for table in tables)
+    lines = printed(card, width)
+    for table in tables:
+        cells = [str(cell) for column in table.columns for cell in column.cells]
+        assert all(any(cell in line for line in lines) for cell in cells)
+    assert not any("…" in line for line in lines)
+
+
+def test_what_went_before_a_run_is_part_of_its_cost(card: Scorecard) -> None:
+    assert "of these before" not in "\n".join(printed(card, 80))
+    second = replace(
+        card, efficiency=replace(card.efficiency, training_epochs=7, earlier_epochs=3, earlier_seconds=2.5)
+    )
+    text = "\n".join(printed(second, 80))
+    assert "training: 7 epochs" in text
+    assert "of these before: 3 epochs, 2.5 s" in text

@@ -1,0 +1,210 @@
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from core.config import TrainConfig, config_hash
+from core.errors import DivergedError, UserError
+from core.evaluation.scorecard import measure
+from core.features.store import Features
+from core.model.checkpoints import Checkpoint
+from core.records import EpochMetrics
+from core.training.runs import split_stages
+from core.training.train import plan_stages, scheduled_rate, train
+
+
+def figures(history: list[EpochMetrics]) -> list[dict[str, object]]:
+    """Everything but the times."""
+    return [
+        {key: value for key, value in metrics.to_json().items() if not key.endswith("seconds")} for metrics in history
+    ]
+
+
+def assert_same_weights(a: Checkpoint, b: Checkpoint) -> None:
+    assert all(torch.equal(a.weights[name], b.weights[name]) for name in a.weights)
+
+
+def test_training_learns_what_is_there_to_learn(planted_features: Features, small_config: TrainConfig) -> None:
+    result = train(small_config.with_overrides({"recipe.epochs": 12}), planted_features)
+    chance = 3 / 36
+    assert result.history[-1].t2i_r1 > 4 * chance
+    assert result.history[-1].loss_itc < result.history[0].loss_itc
+
+
+def test_the_same_configuration_gives_the_same_figures_twice(
+    planted_features: Features, small_config: TrainConfig
+) -> None:
+    first, second = train(small_config, planted_features), train(small_config, planted_features)
+    assert figures(first.history) == figures(second.history)
+    assert_same_weights(first.last, second.last)
+
+
+def test_another_seed_gives_other_figures(planted_features: Features, small_config: TrainConfig) -> None:
+    other = train(small_config.with_overrides({"seed": 1}), planted_features)
+    assert figures(other.history) != figures(train(small_config, planted_features).history)
+
+
+@pytest.mark.parametrize("interrupted_after", [0, 1, 2])
+def test_an_interrupted_run_continues_bit_equal(
+    planted_features: Features, small_config: TrainConfig, interrupted_after: int
+) -> None:
+    config = small_config.with_overrides({"recipe.stage1_epochs": 2, "recipe.stage2_lr_scale": 0.5})
+    whole = train(config, planted_features)
+    kept: list[Checkpoint] = []
+
+    def stop(metrics: EpochMetrics, checkpoint: Checkpoint) -> None:
+        kept.append(checkpoint)
+        if metrics.epoch == interrupted_after:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        train(config, planted_features, stop)
+    continued = train(config, planted_features, resume_from=kept[-1])
+    assert figures(continued.history) == figures(whole.history)
+    assert_same_weights(continued.last, whole.last)
+    assert_same_weights(continued.best, whole.best)
+
+
+def test_two_stages_by_hand_equal_a_two_stage_run(planted_features: Features, small_config: TrainConfig) -> None:
+    config = small_config.with_overrides({"recipe.stage1_epochs": 2, "recipe.stage2_lr_scale": 0.5})
+    stage1, stage2 = split_stages(config)
+    aligned = train(stage1, planted_features)
+    by_hand = train(stage2, planted_features, start_from=aligned.last)
+    assert_same_weights(by_hand.last, train(config, planted_features).last)
+
+
+def test_the_alignment_stage_leaves_box_and_relation_alone(
+    planted_features: Features, small_config: TrainConfig
+) -> None:
+    history = train(small_config.with_overrides({"recipe.stage1_epochs": 2}), planted_features).history
+    assert [metrics.stage for metrics in history] == [1, 1, 2, 2]
+    assert [metrics.loss_box is None for metrics in history] == [True, True, False, False]
+
+
+def test_a_zero_stage1_is_single_stage_and_ignores_the_stage2_scale(small_config: TrainConfig) -> None:
+    (stage,) = plan_stages(small_config.with_overrides({"recipe.stage2_lr_scale": 0.1}))
+    assert (stage.number, stage.epochs, stage.learning_rate) == (2, 4, 0.01)
+
+
+def test_the_rate_rises_over_a_tenth_and_falls_to_zero() -> None:
+    rates = [scheduled_rate(1.0, step, 20, 0.1) for step in range(20)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[-1] == pytest.approx(1 / 18)
+    assert scheduled_rate(1.0, 20, 20, 0.1) == 0.0
+
+
+def test_the_receipt_tells_what_was_used(planted_features: Features, small_config: TrainConfig) -> None:
+    config = small_config.with_overrides({"recipe.stage1_epochs": 1, "recipe.stage2_lr_scale": 0.5, "loss.box": 0.0})
+    receipt = train(config, planted_features).receipt
+    assert receipt.config_hash == config_hash(config)
+    assert receipt.fingerprint == "planted"
+    rates = [(group["stage"], group["learning_rate"], group["weight_decay"]) for group in receipt.optimizer_groups]
+    assert rates == [(1, 0.01, 0.01), (1, 0.01, 0.0), (2, 0.005, 0.01), (2, 0.005, 0.0)]
+    assert receipt.loss_weights == {"itc": 1.0, "itm": 1.0, "box": 0.0, "spatial": 0.1}
+    assert receipt.epochs == 4
+
+
+def test_a_loss_that_is_no_number_is_an_error(planted_features: Features, small_config: TrainConfig) -> None:
+    broken = dataclasses.replace(planted_features.train, images=planted_features.train.images * math.nan)
+    with pytest.raises(DivergedError, match="not finite in epoch 0"):
+        train(small_config, dataclasses.replace(planted_features, train=broken))
+
+
+def test_outputs_that_run_away_under_a_finite_loss_are_an_error(
+    planted_features: Features, small_config: TrainConfig
+) -> None:
+    """Stage 1 does not compute the loss of relations, but they are validated."""
+    config = small_config.with_overrides({"recipe.stage1_epochs": 2})
+    last = train(config, planted_features).last
+    generator = torch.Generator().manual_seed(0)
+    huge = torch.randn(last.weights["relation_head.weight"].shape, generator=generator).sign() * 3e38
+    broken = dataclasses.replace(last, weights=last.weights | {"relation_head.weight": huge})
+    with pytest.raises(DivergedError, match="relations of the model are not finite"):
+        train(config, planted_features, start_from=broken)
+
+
+def test_weights_that_explode_are_an_error(planted_features: Features, small_config: TrainConfig) -> None:
+    explosive = {"optimizer.learning_rate": 1.0, "optimizer.weight_decay": 10.0, "optimizer.batch_size": 2}
+    with pytest.raises(DivergedError, match=r"finite.*lower optimizer\.learning_rate"):
+        train(small_config.with_overrides(explosive), planted_features)
+
+
+@pytest.mark.parametrize("part", ["vision_", "match_head", "relation_head"])
+def test_finite_weights_whose_outputs_are_not_are_told_in_evaluation(
+    planted_features: Features, small_config: TrainConfig, part: str
+) -> None:
+    last = train(small_config.with_overrides({"recipe.epochs": 1}), planted_features).last
+    generator = torch.Generator().manual_seed(0)
+    huge = {
+        name: torch.randn(value.shape, generator=generator).sign() * 3e38 if name.startswith(part) else value
+        for name, value in last.weights.items()
+    }
+    with pytest.raises(DivergedError, match=r"of the model are not finite"):
+        measure(dataclasses.replace(last, weights=huge), planted_features, name="a.pth", rerank=8)
+
+
+def test_the_largest_seed_trains(planted_features: Features, small_config: TrainConfig) -> None:
+    config = small_config.with_overrides({"seed": 2**32 - 1, "recipe.epochs": 1})
+    assert len(train(config, planted_features).history) == 1
+
+
+MOMENTS: dict[str, Callable[[dict[Any, Any]], object]] = {
+    "of another shape": lambda state: state[0].update(exp_avg=torch.zeros(3)),
+    "of a parameter that is not there": lambda state: state.update({77: state[0]}),
+    "of another optimizer": lambda state: state.update({0: {"momentum_buffer": state[0]["exp_avg"]}}),
+    "numbers": lambda state: state[0].update(exp_avg_sq=1.0),
+    "a word": lambda state: state.update({"0": state.pop(0)}),
+}
+
+
+@pytest.mark.parametrize("change", MOMENTS.values(), ids=MOMENTS.keys())
+def test_moments_of_another_optimizer_are_refused(
+    planted_features: Features, small_config: TrainConfig, change: Callable[[dict[Any, Any]], object]
+) -> None:
+    kept: list[Checkpoint] = []
+    train(small_config, planted_features, lambda metrics, checkpoint: kept.append(checkpoint))
+    assert kept[0].optimizer is not None
+    change(kept[0].optimizer["state"])
+    with pytest.raises(UserError, match="optimizer state does not fit the configured model"):
+        train(small_config, planted_features, resume_from=kept[0])
+
+
+def test_weights_of_another_precision_or_name_are_refused(
+    planted_features: Features, small_config: TrainConfig
+) -> None:
+    last = train(small_config.with_overrides({"recipe.epochs": 1}), planted_features).last
+    halved = {name: value.half() for name, value in last.weights.items()}
+    with pytest.raises(UserError, match=r"holds log_temperature as \[\] torch.float16, not \[\] torch.float32"):
+        train(small_config, planted_features, start_from=dataclasses.replace(last, weights=halved))
+    extra = last.weights | {"x" * 500: torch.zeros(1)}
+    with pytest.raises(UserError, match=r"holds x{60}, which"):
+        train(small_config, planted_features, start_from=dataclasses.replace(last, weights=extra))
+
+
+def test_a_split_without_regions_trains_with_a_count_instead_of_a_crash(
+    planted_features: Features, small_config: TrainConfig
+) -> None:
+    split = planted_features.train
+    bare = dataclasses.replace(
+        split,
+        sentence_text=split.sentence_text[:0],
+        sentence_image=split.sentence_image[:0],
+        boxes=split.boxes[:0],
+        relations=split.relations[:0],
+    )
+    history = train(small_config, dataclasses.replace(planted_features, train=bare)).history
+    assert history[0].steps_without_regions == len(split.caption_text) // 24
+    assert history[0].loss_box == 0.0
+
+
+def test_a_checkpoint_of_other_features_or_shape_is_refused(
+    planted_features: Features, small_config: TrainConfig
+) -> None:
+    last = train(small_config, planted_features).last
+    with pytest.raises(UserError, match="was trained on features planted, not on others"):
+        train(small_config, dataclasses.replace(planted_features, fingerprint="others"), start_from=last)
+    with pytest.raises(UserError, match="does not fit the configured model"):
+        train(small_config.with_overrides({"model.adapter_width": 8}), planted_features, start_from=last)

@@ -1,0 +1,92 @@
+"""Extraction by Ray tasks on a real cluster of two nodes in this machine, with fake GPUs."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ray.cluster_utils import Cluster
+
+from core.backbone.internvl import load_backbone
+from core.config import FeaturesConfig, TrainConfig, dump_yaml
+from core.errors import UserError
+from core.features.extraction import EncodeShards, Shard, encode_here, extract_features
+from core.features.inputs import read_inputs
+from core.features.store import FeatureStore
+from search.cluster.extraction import encode_on_cluster
+from tests.commands import hold, start, wait_until_held
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def gpu_config(demo_config: TrainConfig) -> TrainConfig:
+    """Asks for the GPUs that the nodes say they have."""
+    return demo_config.with_overrides({"features.device": "auto"})
+
+
+def extract(config: TrainConfig, encode: EncodeShards, root: Path, shard: int) -> FeatureStore:
+    plan = read_inputs(config)
+    return extract_features(plan.records, encode, root, parts=plan.parts, shard=shard)
+
+
+def tables(store: FeatureStore) -> dict[str, np.ndarray]:
+    return {str(path.relative_to(store.folder)): np.load(path) for path in store.folder.rglob("*.npy")}
+
+
+class Watched:
+    """Encodes on the cluster, notes which shards were asked for, and may lose a node on the way."""
+
+    def __init__(self, config: FeaturesConfig, cluster: Cluster) -> None:
+        self._encode = encode_on_cluster(config, cluster.address)
+        self._cluster = cluster
+        self.asked: list[str] = []
+        self.lose_a_node = False
+
+    def __call__(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
+        self.asked = [shard.file_name for shard in shards]
+        for count, encoded in enumerate(self._encode(shards)):
+            if count == 5 and self.lose_a_node:
+                self._cluster.remove_node(next(iter(self._cluster.worker_nodes)), allow_graceful=False)
+            yield encoded
+
+
+def test_a_node_lost_on_the_way_changes_nothing(cluster: Cluster, gpu_config: TrainConfig, tmp_path: Path) -> None:
+    watched = Watched(gpu_config.features, cluster)
+    watched.lose_a_node = True
+    there = extract(gpu_config, watched, tmp_path / "there", shard=4)
+    here = extract(gpu_config, encode_here(load_backbone(gpu_config.features)), tmp_path / "here", shard=4)
+    assert there.manifest == here.manifest
+    expected = tables(here)
+    assert tables(there).keys() == expected.keys()
+    for name, table in tables(there).items():
+        np.testing.assert_allclose(table, expected[name], atol=1e-5)
+
+
+def test_a_killed_extraction_asks_only_for_what_is_missing(
+    cluster: Cluster, gpu_config: TrainConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "train.yaml").write_text(dump_yaml(gpu_config))
+    store = gpu_config.features.store
+    command = ["features", "extract", "--config", tmp_path / "train.yaml", "--address", cluster.address, "--shard", 1]
+    with start(*command, cwd=tmp_path, command=hold("shard_", 40)) as process:
+        wait_until_held(process)
+        process.kill()
+        process.communicate()
+    kept = {path.name for path in store.glob(".*.partial/shard_*")}
+    watched = Watched(gpu_config.features, cluster)
+    finished = extract(gpu_config, watched, store, shard=1)
+    assert len(kept) >= 10
+    assert not kept & set(watched.asked)
+    images = sum(counts["images"] for counts in finished.manifest["counts"].values())
+    assert len({name for name in {*kept, *watched.asked} if "images" in name}) == images
+
+
+def test_what_is_wrong_with_a_picture_is_told_as_at_home(
+    cluster: Cluster, gpu_config: TrainConfig, tmp_path: Path
+) -> None:
+    picture = tmp_path / "torn.jpg"
+    picture.write_bytes(b"no picture")
+    encode = encode_on_cluster(gpu_config.features, cluster.address)
+    with pytest.raises(UserError, match=r"torn\.jpg"):
+        list(encode([Shard("images", 0, (picture,))]))

@@ -1,0 +1,301 @@
+"""The driver's book of running trials, told what Ray would tell it; real Ray runs it in tests/end_to_end."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from core.campaign.campaign import Campaign
+from core.config import TrainConfig, load_config
+from core.features.store import Features
+from core.files.folders import CampaignFolder
+from core.files.json_files import read_json, read_json_lines
+from core.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from core.records import EpochMetrics
+from core.tracking import NoTracker
+from core.training.train import TrainResult, train
+from search.session.book import SessionBook
+from search.session.storage import CHECKPOINT_NAME, Storage
+from search.study.ledger import Ledger
+
+
+class Session:
+    """A book over a fresh campaign, and the trial that it handed out first."""
+
+    def __init__(self, campaign: Campaign, folder: CampaignFolder, ledger: Ledger, features: Features) -> None:
+        self.folder, self.ledger, self.features = folder, ledger, features
+        self.changes = 0
+        self.storage = Storage(str(folder.sessions / "test-id"))
+        self.book = SessionBook(
+            campaign, folder, ledger, self.storage, NoTracker(), lambda config: "planted", self._count
+        )
+        self.payload = self.book.next_trial("a")
+
+    def _count(self) -> None:
+        self.changes += 1
+
+    def train(self, **changes: Any) -> TrainResult:
+        assert self.payload is not None
+        config = TrainConfig.model_validate(self.payload["config"]).with_overrides(changes)
+        return train(config, self.features)
+
+    def tell(self, result: TrainResult) -> list[bool]:
+        receipt = json.dumps(result.receipt.to_json())
+        rows = [{"metrics": json.dumps(metrics.to_json()), "receipt": receipt} for metrics in result.history]
+        return [self.book.record("a", row) for row in rows]
+
+
+@pytest.fixture
+def session(
+    campaign_of: Callable[..., Campaign], folder_of: Path, small_config: TrainConfig, planted_features: Features
+) -> Iterator[Session]:
+    campaign = campaign_of(
+        train=small_config.model_dump(mode="json"),
+        space={"optimizer.weight_decay": {"log": [1e-4, 0.3]}},
+        pruner={"kind": "none"},
+    )
+    folder = CampaignFolder(folder_of)
+    folder.root.mkdir()
+    with Ledger(campaign, folder, "id", ["planted"]) as ledger:
+        yield Session(campaign, folder, ledger, planted_features)
+
+
+def reasons(session: Session) -> list[str | None]:
+    return [trial.user_attrs.get("reason") for trial in session.ledger.ended()]
+
+
+def test_a_trial_that_ends_well_leaves_all_its_files(session: Session) -> None:
+    result = session.train()
+    assert session.tell(result) == [False] * 4
+    session.book.finish("a", result.last, crash=None)
+    kept = session.folder.trial(0)
+    assert load_config(kept.config) == result.last.config
+    assert [row["epoch"] for row in read_json_lines(kept.metrics)] == [0, 1, 2, 3]
+    assert read_json(kept.receipt)["fingerprint"] == "planted"
+    assert kept.best_checkpoint.exists()
+    assert session.ledger.best() == (0, max(metrics.recall_mean for metrics in result.history))
+    assert session.changes == 2
+
+
+def test_an_epoch_that_is_told_twice_counts_once(session: Session) -> None:
+    result = session.train()
+    session.tell(result)
+    session.tell(result)
+    assert len(read_json_lines(session.folder.trial(0).metrics)) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"seed": 7}, "the receipt's configuration is not the one that was asked"),
+        ({"optimizer.weight_decay": 0.2}, "the receipt's configuration is not the one that was asked"),
+    ],
+)
+def test_a_worker_that_trained_something_else_fails_the_trial(
+    session: Session, change: dict[str, Any], reason: str
+) -> None:
+    session.tell(session.train(**change))
+    session.book.finish("a", None, crash=None)
+    assert reasons(session) == [reason]
+
+
+def test_a_rate_that_never_reached_the_optimizer_fails_the_trial(session: Session) -> None:
+    result = session.train()
+    for group in result.receipt.optimizer_groups:
+        group["learning_rate"] = 0.5
+    session.tell(result)
+    session.book.finish("a", None, crash=None)
+    assert reasons(session) == ["the optimizer held learning rates [0.5], not 0.01"]
+
+
+@pytest.mark.parametrize("crash", [None, "the worker died"])
+def test_a_trial_without_a_report_fails_with_its_reason(session: Session, crash: str | None) -> None:
+    session.book.finish("a", None, crash=crash)
+    assert reasons(session) == [crash or "ended without a report"]
+
+
+def test_a_failure_that_the_worker_tells_is_kept(session: Session) -> None:
+    session.book.record("a", {"failure": "DivergedError: the loss is not finite in epoch 2"})
+    session.book.finish("a", None, crash=None)
+    assert reasons(session) == ["DivergedError: the loss is not finite in epoch 2"]
+
+
+def test_a_value_that_is_no_number_is_a_failure(session: Session) -> None:
+    result = session.train()
+    row = {"metrics": json.dumps(result.history[0].to_json()), "receipt": json.dumps(result.receipt.to_json())}
+    content = json.loads(row["metrics"]) | {"recall_mean": math.inf}
+    assert session.book.record("a", row | {"metrics": json.dumps(content)}) is True
+    session.book.finish("a", None, crash=None)
+    (reason,) = reasons(session)
+    assert "its report cannot be read" in reason
+    assert "recall_mean" in reason
+
+
+def test_a_book_that_cannot_be_written_stops_the_session_and_is_told_at_its_end(session: Session) -> None:
+    session.folder.trial(0).metrics.mkdir(parents=True)  # nothing can be appended to a folder
+    assert session.tell(session.train())[0] is True
+    assert session.book.next_trial("b") is None
+    session.book.finish("a", None, crash=None)
+    with pytest.raises(IsADirectoryError):
+        session.book.close()
+    assert session.ledger.counts().ended == 0
+
+
+def test_at_the_limits_there_is_no_next_trial(session: Session) -> None:
+    numbers = [session.book.next_trial(name) for name in "bcdef"]
+    assert [payload is None for payload in numbers] == [False, False, False, True, True]
+
+
+def test_a_checkpoint_that_did_not_arrive_fails_the_trial_instead_of_losing_it_in_silence(session: Session) -> None:
+    session.tell(session.train())
+    session.book.finish("a", None, crash=None)
+    assert reasons(session) == ["its checkpoint did not arrive whole"]
+
+
+def test_a_stopping_book_hands_out_nothing_and_puts_running_trials_back(session: Session) -> None:
+    result = session.train()
+    session.book.stop()
+    assert session.book.next_trial("b") is None
+    assert session.tell(result)[0] is True
+    session.book.finish("a", None, crash=None)
+    assert session.ledger.counts().ended == 0
+    again = session.ledger.ask()
+    assert again is not None
+    assert (again.lineage, again.config) == ([0], result.last.config)
+
+
+def test_a_retry_takes_up_the_epochs_of_the_trial_that_died(
+    session: Session, small_config: TrainConfig, planted_features: Features
+) -> None:
+    kept = []
+    train(small_config, planted_features, lambda metrics, checkpoint: kept.append(checkpoint))
+    half = kept[1]
+    save_checkpoint(Path(session.storage.root) / "1" / "0000" / "checkpoint_000001" / CHECKPOINT_NAME, half)
+    torn = Path(session.storage.root) / "1" / "0000" / "checkpoint_000002" / CHECKPOINT_NAME
+    torn.parent.mkdir()
+    torn.write_bytes(b"half")
+    session.book.close()
+    payload = session.book.next_trial("b")
+    assert payload is not None
+    taken_up = session.storage.read_checkpoint(payload["resume_from"])
+    assert taken_up is not None
+    assert taken_up.epoch == 1
+    rows = read_json_lines(session.folder.trial(payload["number"]).metrics)
+    assert rows == [metrics.to_json() for metrics in half.history]
+
+
+def test_a_trial_that_says_nothing_for_too_long_is_named_once(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert session.book.silent() == []
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 4000)
+    assert session.book.silent() == ["a"]
+    assert session.book.silent() == []
+    session.book.finish("a", None, crash="killed")
+    assert reasons(session) == ["no report for 3600 s"]
+
+
+def kept_checkpoints(config: TrainConfig, features: Features) -> list[Checkpoint]:
+    kept: list[Checkpoint] = []
+    train(config, features, lambda metrics, checkpoint: kept.append(checkpoint))
+    return kept
+
+
+def leave(session: Session, ray_session: str, number: int, checkpoint: Checkpoint) -> None:
+    place = Path(session.storage.root) / ray_session / f"{number:04d}" / "checkpoint_000000"
+    save_checkpoint(place / CHECKPOINT_NAME, checkpoint)
+
+
+def test_a_retry_of_a_retry_takes_up_the_latest_checkpoint_of_all_of_them(
+    session: Session, small_config: TrainConfig, planted_features: Features
+) -> None:
+    """The trial in between was killed before its first checkpoint."""
+    kept = kept_checkpoints(small_config, planted_features)
+    leave(session, "1", 0, kept[1])
+    leave(session, "1", 7, kept[2])
+    session.book.close()
+    second = session.book.next_trial("b")
+    assert second is not None
+    session.book.close()
+    third = session.book.next_trial("c")
+    assert third is not None
+    taken_up = session.storage.read_checkpoint(third["resume_from"])
+    assert taken_up is not None
+    assert taken_up.epoch == 1
+
+
+def test_a_trial_that_was_trained_to_its_end_before_its_driver_died_is_not_trained_again(
+    session: Session, small_config: TrainConfig, planted_features: Features
+) -> None:
+    last = kept_checkpoints(small_config, planted_features)[-1]
+    leave(session, "1", 0, last)
+    session.book.close()
+    again = session.book.next_trial("b")
+    assert again is not None
+    row = {"metrics": json.dumps(last.history[-1].to_json()), "receipt": json.dumps(last.receipt.to_json())}
+    assert session.book.record("b", row) is False
+    session.book.finish("b", last, crash=None)
+    assert session.ledger.best() == (1, max(metrics.recall_mean for metrics in last.history))
+
+
+def two_stages(history: list[EpochMetrics], *stages: int) -> list[EpochMetrics]:
+    """The earlier, the better: what a score by any epoch would choose."""
+    return [
+        replace(metrics, stage=stage, recall_mean=0.9 - metrics.epoch / 10)
+        for metrics, stage in zip(history, stages, strict=False)
+    ]
+
+
+@pytest.fixture
+def staged(
+    campaign_of: Callable[..., Campaign], folder_of: Path, small_config: TrainConfig, planted_features: Features
+) -> Iterator[Session]:
+    """Two epochs of alignment, two joint ones."""
+    config = small_config.with_overrides({"recipe.stage1_epochs": 2}).model_dump(mode="json")
+    space = {"optimizer.weight_decay": {"log": [1e-4, 0.3]}}
+    campaign = campaign_of(train=config, space=space, pruner={"kind": "none"})
+    folder = CampaignFolder(folder_of)
+    folder.root.mkdir()
+    with Ledger(campaign, folder, "id", ["planted"]) as ledger:
+        yield Session(campaign, folder, ledger, planted_features)
+
+
+def test_a_two_stage_trial_is_scored_by_its_joint_stage_alone(staged: Session) -> None:
+    last = staged.train().last
+    last = replace(last, history=two_stages(last.history, 1, 1, 2, 2))
+    receipt = json.dumps(last.receipt.to_json())
+    for metrics in last.history:
+        staged.book.record("a", {"metrics": json.dumps(metrics.to_json()), "receipt": receipt})
+    staged.book.finish("a", last, crash=None)
+    assert staged.ledger.best() == (0, pytest.approx(0.7))
+    (trial,) = staged.ledger.ended()
+    assert trial.user_attrs["best"] == last.history[2].to_json()
+    kept = load_checkpoint(staged.folder.trial(0).best_checkpoint)
+    assert kept.epoch == kept.best_epoch == 2
+
+
+def test_a_trial_given_up_before_its_joint_stage_has_no_score(staged: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = staged.train().last
+    row = {"receipt": json.dumps(last.receipt.to_json())}
+    (metrics,) = two_stages(last.history, 1)
+    monkeypatch.setattr(staged.ledger, "should_stop", lambda number: True)
+    assert staged.book.record("a", row | {"metrics": json.dumps(metrics.to_json())}) is True
+    staged.book.finish("a", None, crash=None)
+    (trial,) = staged.ledger.ended()
+    assert (trial.state, trial.user_attrs.get("best_value")) == (TrialState.PRUNED, None)
+    assert "reason" not in trial.user_attrs
+
+
+def test_a_trial_that_ends_before_its_last_epoch_fails_with_its_reason(session: Session) -> None:
+    result = session.train()
+    row = {"metrics": json.dumps(result.history[0].to_json()), "receipt": json.dumps(result.receipt.to_json())}
+    session.book.record("a", row)
+    session.book.finish("a", result.last, crash=None)
+    assert reasons(session) == ["ended after 1 of 4 epochs"]
