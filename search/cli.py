@@ -15,11 +15,11 @@ from typer.core import TyperGroup
 
 import analysis.cli
 import core.terminal.cli
-import search.features_cli
 from core.errors import UserError
 from core.terminal.cli import OutputOption
 from core.terminal.console import FeatureDisplay, console, print_epoch, say, show
 from search.features_cli import AddressOption, NodesOption, VerifyOption, extract_missing, require_cluster_first
+from search.features_cli import app as features_app
 
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign
@@ -47,7 +47,7 @@ app = typer.Typer(
 )
 app.add_typer(core.terminal.cli.app)
 app.add_typer(analysis.cli.app)
-app.add_typer(search.features_cli.app, name="features")
+app.add_typer(features_app, name="features")
 
 LIST_OPTIONS = ("--checkpoints", "--labels")
 CampaignArgument = Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="The campaign.")]

@@ -1,7 +1,8 @@
 """Which files of a checkpoint are loaded: found by name, before anything is read of them.
 
 Fingerprints are taken of exactly these files, and `core.backbone.internvl` loads out of a folder that holds nothing
-else, so a file that is loaded cannot be missing from a fingerprint. Weights are safetensors; pickled ones are never read.
+else, so a file that is loaded cannot be missing from a fingerprint. Weights are safetensors; pickled ones are never
+read.
 """
 
 import json

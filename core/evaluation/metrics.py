@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.data.geometry import RELATIONS, paired_giou, paired_iou
+from core.device import row_blocks
 from core.records import Interval
 
 SCORE_BYTES = 32 * 2**20

@@ -159,7 +159,7 @@ def train(
 
 
 def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb: bool, save_embeddings: bool) -> None:
-    from core import scorecard
+    from core.evaluation import scorecard
     from core.features.inputs import read_inputs
     from core.features.opening import open_features
     from core.files.json_files import write_json

@@ -81,7 +81,7 @@ def print_epoch(metrics: "EpochMetrics") -> None:
 
 
 class FeatureDisplay:
-    """Prints what opening features does, with a bar for each kind of input that is encoded (`core.features.opening`)."""
+    """Prints what `core.features.opening` does, with a bar for each kind of input that is encoded."""
 
     def __init__(self) -> None:
         self._bars: Progress | None = None

@@ -76,7 +76,7 @@ class Counts:
 
 
 class Ledger:
-    """Context manager over the study. Its only writer: the caller holds the campaign's folder (core.files.ownership)."""
+    """Context manager over the study. Its only writer: the caller holds the campaign's folder."""
 
     def __init__(self, campaign: Campaign, folder: CampaignFolder, identity: str, fingerprints: Sequence[str]) -> None:
         self._campaign = campaign

@@ -22,7 +22,7 @@ from core.features.store import FeatureStore
 
 
 @pytest.fixture
-def plan(demo_config: TrainConfig) -> FeatureInputs:
+def inputs(demo_config: TrainConfig) -> FeatureInputs:
     return read_inputs(demo_config)
 
 
@@ -43,16 +43,18 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-def extract(plan: FeatureInputs, backbone: FrozenBackbone, root: Path, **options: Callable[..., None]) -> FeatureStore:
-    return extract_features(plan.records, encode_here(backbone), root, parts=plan.parts, shard=8, **options)  # type: ignore[arg-type]
+def extract(
+    inputs: FeatureInputs, backbone: FrozenBackbone, root: Path, **options: Callable[..., None]
+) -> FeatureStore:
+    return extract_features(inputs.records, encode_here(backbone), root, parts=inputs.parts, shard=8, **options)  # type: ignore[arg-type]
 
 
-def test_every_row_is_the_backbones_own_vector(plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path) -> None:
-    store = extract(plan, backbone, tmp_path)
+def test_every_row_is_the_backbones_own_vector(inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path) -> None:
+    store = extract(inputs, backbone, tmp_path)
     features = store.features(image_pooling="mean", text_pooling="last", with_test=True)
     for split, name in ((features.train, "train"), (features.validation, "validation"), (features.test, "test")):
         assert split is not None
-        records = plan.records[name]  # type: ignore[index]
+        records = inputs.records[name]  # type: ignore[index]
         assert len(split.images) == len(records)
         picture = backbone.encode_images([open_image(records[2].image)[0]])["mean"][0]
         torch.testing.assert_close(split.images[2], picture, atol=1e-4, rtol=1e-3)
@@ -63,7 +65,7 @@ def test_every_row_is_the_backbones_own_vector(plan: FeatureInputs, backbone: Fr
         assert sum(len(record.regions) for record in records) == len(split.boxes)
 
 
-def test_equal_texts_are_encoded_once(plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path) -> None:
+def test_equal_texts_are_encoded_once(inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path) -> None:
     seen: list[str] = []
     encode = backbone.encode_texts
 
@@ -72,10 +74,10 @@ def test_equal_texts_are_encoded_once(plan: FeatureInputs, backbone: FrozenBackb
         return encode(texts)
 
     backbone.encode_texts = spy  # type: ignore[method-assign,assignment]
-    extract(plan, backbone, tmp_path)
+    extract(inputs, backbone, tmp_path)
     texts = [
         text
-        for records in plan.records.values()
+        for records in inputs.records.values()
         for record in records
         for text in (*record.captions, *(region.sentence for region in record.regions))
     ]
@@ -83,11 +85,11 @@ def test_equal_texts_are_encoded_once(plan: FeatureInputs, backbone: FrozenBackb
 
 
 def test_an_interrupted_extraction_goes_on_after_its_last_whole_shard(
-    plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
+    inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        extract(plan, backbone, tmp_path / "a", on_progress=Interrupt(after=5))
-    assert not FeatureStore.exists(tmp_path / "a", plan.parts.fingerprint)
+        extract(inputs, backbone, tmp_path / "a", on_progress=Interrupt(after=5))
+    assert not FeatureStore.exists(tmp_path / "a", inputs.parts.fingerprint)
     shards = sorted((tmp_path / "a").glob(".*.partial/shard_*"))
     times = {path: path.stat().st_mtime_ns for path in shards}
     shards[0].write_bytes(shards[0].read_bytes()[:100])  # torn by a full disk
@@ -99,25 +101,25 @@ def test_an_interrupted_extraction_goes_on_after_its_last_whole_shard(
             assert {path: path.stat().st_mtime_ns for path in shards[1:]} == whole_then
             assert shards[0].stat().st_mtime_ns > times[shards[0]]
 
-    continued = extract(plan, backbone, tmp_path / "a", on_progress=check)
-    fresh = extract(plan, backbone, tmp_path / "b")
+    continued = extract(inputs, backbone, tmp_path / "a", on_progress=check)
+    fresh = extract(inputs, backbone, tmp_path / "b")
     for name in ("train/images_mean.npy", "train/texts_last.npy", "test/texts_mean.npy"):
         np.testing.assert_allclose(np.load(continued.folder / name), np.load(fresh.folder / name), atol=1e-5)
     assert not list((tmp_path / "a").glob(".*.partial"))
 
 
 def test_a_second_extraction_of_the_same_fingerprint_encodes_nothing(
-    plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
+    inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
 ) -> None:
-    extract(plan, backbone, tmp_path)
+    extract(inputs, backbone, tmp_path)
     backbone.encode_pixels = backbone.encode_texts = None  # type: ignore[method-assign,assignment]
-    assert extract(plan, backbone, tmp_path).fingerprint == plan.parts.fingerprint
+    assert extract(inputs, backbone, tmp_path).fingerprint == inputs.parts.fingerprint
 
 
 def test_health_tells_the_first_token_apart_and_it_is_refused(
-    plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
+    inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
 ) -> None:
-    store = extract(plan, backbone, tmp_path)
+    store = extract(inputs, backbone, tmp_path)
     health = store.manifest["health"]["texts"]
     assert health["first"]["distinct"] < 0.2
     assert health["last"]["distinct"] > 0.9
@@ -127,9 +129,9 @@ def test_health_tells_the_first_token_apart_and_it_is_refused(
 
 
 def test_the_test_split_is_not_opened_unless_asked(
-    plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
+    inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
 ) -> None:
-    store = extract(plan, backbone, tmp_path)
+    store = extract(inputs, backbone, tmp_path)
     for path in (store.folder / "test").iterdir():
         path.unlink()  # any attempt to read it would now fail
     assert store.features(image_pooling="cls", text_pooling="mean").test is None
@@ -138,38 +140,38 @@ def test_the_test_split_is_not_opened_unless_asked(
 
 
 def test_nothing_else_in_the_folder_of_stores_is_touched(
-    plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
+    inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
 ) -> None:
     root = tmp_path / "stuff"
     root.mkdir()
     names = ("thesis.tex", "shard_images_0.safetensors", "identity.json", ".x.partial")
     for name in names:
         (root / name).write_text("mine")
-    extract(plan, backbone, root)
+    extract(inputs, backbone, root)
     assert [(root / name).read_text() for name in names] == ["mine"] * 4
     made = {path.name for path in root.iterdir()} - set(names)
-    assert made == {plan.parts.fingerprint, f".{plan.parts.fingerprint}.lock"}
+    assert made == {inputs.parts.fingerprint, f".{inputs.parts.fingerprint}.lock"}
 
 
 @pytest.mark.parametrize("name", ["{}", ".{}.partial"])
 def test_somebody_elses_folder_or_file_with_a_name_of_ours_is_refused(
-    plan: FeatureInputs, tmp_path: Path, name: str
+    inputs: FeatureInputs, tmp_path: Path, name: str
 ) -> None:
-    named = name.format(plan.parts.fingerprint)
+    named = name.format(inputs.parts.fingerprint)
     (tmp_path / "a" / named).mkdir(parents=True)
     (tmp_path / "a" / named / "thesis.tex").write_text("mine")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / named).write_text("mine")
     for root, theirs in (("a", f"{named}/thesis.tex"), ("b", named)):
-        with pytest.raises(UserError, match=plan.parts.fingerprint):
-            extract_features(plan.records, lambda shards: [], tmp_path / root, parts=plan.parts)
+        with pytest.raises(UserError, match=inputs.parts.fingerprint):
+            extract_features(inputs.records, lambda shards: [], tmp_path / root, parts=inputs.parts)
         assert (tmp_path / root / theirs).read_text() == "mine"
         assert len([path for path in (tmp_path / root).rglob("*") if path.suffix != ".lock"]) == 1 + (root == "a")
 
 
-def interrupted(plan: FeatureInputs, backbone: FrozenBackbone, root: Path) -> list[Path]:
+def interrupted(inputs: FeatureInputs, backbone: FrozenBackbone, root: Path) -> list[Path]:
     with pytest.raises(KeyboardInterrupt):
-        extract(plan, backbone, root, on_progress=Interrupt(after=5))
+        extract(inputs, backbone, root, on_progress=Interrupt(after=5))
     return sorted(root.glob(".*.partial/shard_*"))
 
 
@@ -204,15 +206,15 @@ FOREIGN: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", FOREIGN.values(), ids=FOREIGN.keys())
 def test_a_shard_that_this_extraction_did_not_write_is_encoded_again(
-    plan: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path, damage: Callable[[Path], object]
+    inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
-    expected = interrupted(plan, backbone, tmp_path)[0]
+    expected = interrupted(inputs, backbone, tmp_path)[0]
     whole = held(expected)
     damage(expected)
-    continued = extract(plan, backbone, tmp_path)
+    continued = extract(inputs, backbone, tmp_path)
     rows = np.load(continued.folder / "train" / "images_cls.npy")[:8]
-    records = [record for records in plan.records.values() for record in records]
-    assert [record.image for record in plan.records["train"][:8]] == [record.image for record in records[:8]]
+    records = [record for records in inputs.records.values() for record in records]
+    assert [record.image for record in inputs.records["train"][:8]] == [record.image for record in records[:8]]
     np.testing.assert_allclose(rows, whole["cls"].numpy(), atol=1e-5)
 
 
@@ -237,10 +239,10 @@ class Broken:
 
 
 def test_features_that_are_not_finite_are_refused_with_their_input(
-    plan: FeatureInputs, backbone: FrozenBackbone
+    inputs: FeatureInputs, backbone: FrozenBackbone
 ) -> None:
     broken: Any = Broken(backbone, row=2)
-    records = plan.records["train"]
+    records = inputs.records["train"]
     with pytest.raises(UserError, match="gives NaN or infinity for the image .*" + records[2].image.name):
         encode_shard(broken, Shard("images", 0, tuple(record.image for record in records[:5])))
     with pytest.raises(UserError, match="gives NaN or infinity for the text 'a round pool'; check its weights"):

@@ -193,7 +193,7 @@ def test_what_is_no_mistake_but_unusual_is_said_once(
 def test_a_check_is_readable_in_forty_columns(
     crossmodal: CommandLine, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.console.console.width", 40)
+    monkeypatch.setattr("core.terminal.console.console.width", 40)
     records = [{**record, "image_id": None} for record in read_json(demo / "train.json")]
     (tmp_path / "train.json").write_text(json.dumps(records))
     outcome = crossmodal("data", "check", tmp_path / "train.json", "--image-root", demo / "images")
