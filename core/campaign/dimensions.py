@@ -1,9 +1,9 @@
 """How one setting is searched: a range or a choice, and the conditions under which it is drawn at all."""
 
 import math
-from typing import Annotated, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Protocol, Self
 
-import optuna
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from core.config import Integer, Number, Scalar, Section, parse, shown
@@ -33,6 +33,16 @@ Value = Annotated[Scalar, BeforeValidator(_require_value)]
 Values = Annotated[list[Value], AfterValidator(_require_different)]
 NumberPair = Annotated[tuple[Number, Number], BeforeValidator(_require_pair)]
 IntegerPair = Annotated[tuple[Integer, Integer], BeforeValidator(_require_pair)]
+
+
+class Suggests(Protocol):
+    """Draws values by name, as an Optuna trial does."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+
+    def suggest_int(self, name: str, low: int, high: int) -> int: ...
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
 
 
 class Condition(Section):
@@ -118,7 +128,7 @@ class LogUniform(_Range):
             raise ValueError(f"a logarithmic range must be above 0, not {self.log[0]}")
         return self
 
-    def draw(self, trial: optuna.Trial, name: str) -> Scalar:
+    def draw(self, trial: Suggests, name: str) -> Scalar:
         return float(trial.suggest_float(name, *self.log, log=True))
 
 
@@ -131,7 +141,7 @@ class Uniform(_Range):
     def bounds(self) -> tuple[float, float]:
         return self.uniform
 
-    def draw(self, trial: optuna.Trial, name: str) -> Scalar:
+    def draw(self, trial: Suggests, name: str) -> Scalar:
         return float(trial.suggest_float(name, *self.uniform))
 
 
@@ -144,7 +154,7 @@ class IntRange(_Range):
     def bounds(self) -> tuple[int, int]:
         return self.int_
 
-    def draw(self, trial: optuna.Trial, name: str) -> Scalar:
+    def draw(self, trial: Suggests, name: str) -> Scalar:
         return int(trial.suggest_int(name, *self.int_))
 
 
@@ -153,7 +163,7 @@ class Choice(_Dimension):
 
     choice: Annotated[Values, Field(min_length=2, max_length=100)]
 
-    def draw(self, trial: optuna.Trial, name: str) -> Scalar:
+    def draw(self, trial: Suggests, name: str) -> Scalar:
         return trial.suggest_categorical(name, self.choice)  # type: ignore[no-any-return]
 
     def corners(self) -> list[Scalar]:

@@ -8,10 +8,9 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
-import optuna
 from pydantic import RootModel, model_validator
 
-from core.campaign.dimensions import KINDS, Choice, Condition, Dimension, IntRange, is_number
+from core.campaign.dimensions import KINDS, Choice, Condition, Dimension, IntRange, Suggests, is_number
 from core.config import Scalar, TrainConfig, accepts, dotted_keys, parse, shown, unknown_key
 from core.errors import UserError
 
@@ -91,7 +90,7 @@ class Space(RootModel[dict[str, Any]]):
                     f"{key}: the baseline's value {value} lies outside of the space", how="let the space contain it"
                 )
 
-    def suggest(self, trial: optuna.Trial, base: TrainConfig) -> dict[str, Scalar]:
+    def suggest(self, trial: Suggests, base: TrainConfig) -> dict[str, Scalar]:
         """Draw the settings whose conditions hold; a switched-off one is 0.
 
         Args:

@@ -76,7 +76,7 @@ def connect(address: str | None, *, nodes: int = 1) -> Iterator[None]:
 
 
 def _our_packages() -> list[Path]:
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     return [root / name for name in ("core", "search", "analysis")]
 
 

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from transformers import InternVLModel
 
 from core.backbone.checkpoint_files import backbone_files
-from core.backbone.hub import checkpoint_folder
 from core.backbone.internvl import load_backbone
 from core.config import FeaturesConfig
 from core.errors import UserError
@@ -203,8 +202,3 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(whole: Path) -> 
     (whole / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="tokens, more than the model knows"):
         encoded(whole)
-
-
-def test_a_missing_backbone_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no such backbone folder"):
-        checkpoint_folder(str(tmp_path / "nowhere"))

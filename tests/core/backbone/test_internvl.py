@@ -8,7 +8,6 @@ from PIL import Image
 from transformers import AutoImageProcessor, InternVLConfig, InternVLModel, InternVLVisionConfig, Qwen2Config
 
 from core.backbone.internvl import FrozenBackbone, load_backbone
-from core.backbone.pooling import pool_images, pool_texts
 from core.backbone.tiny import build_tiny_checkpoint
 from core.config import FeaturesConfig
 from core.errors import UserError
@@ -89,21 +88,6 @@ def test_under_causal_attention_the_first_token_tells_captions_with_one_opening_
     torch.testing.assert_close(pooled["first"][0], pooled["first"][1], atol=1e-5, rtol=1e-5)
     assert (pooled["last"][0] - pooled["last"][1]).abs().max() > 0.1
     assert (pooled["mean"][0] - pooled["mean"][1]).abs().max() > 0.1
-
-
-def test_padding_never_contributes() -> None:
-    hidden = torch.arange(12.0).view(1, 4, 3)
-    mask = torch.tensor([[1, 1, 0, 0]])
-    pooled = pool_texts(hidden, mask)
-    assert pooled["first"].tolist() == [[0, 1, 2]]
-    assert pooled["last"].tolist() == [[3, 4, 5]]
-    assert pooled["mean"].tolist() == [[1.5, 2.5, 3.5]]
-
-
-def test_image_pooling_takes_the_cls_token_apart_from_the_patches() -> None:
-    pooled = pool_images(torch.tensor([[[9.0, 9.0], [1.0, 2.0], [3.0, 4.0]]]))
-    assert pooled["cls"].tolist() == [[9, 9]]
-    assert pooled["mean"].tolist() == [[2, 3]]
 
 
 def test_long_texts_are_cut_at_max_tokens(checkpoint: Path) -> None:

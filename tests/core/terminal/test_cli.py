@@ -18,7 +18,7 @@ from core.training.runs import hold_run, hold_two_stage
 from tests.commands import CommandLine, finish, hold, start, wait_until_held
 from tests.wandb_files import read_run
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 def code_in(folder: Path) -> Path:
     """A copy of our packages; only their names matter here."""
-    for package in ("core", "search", "analysis"):
+    for package in ("core/training", "search", "analysis"):
         (folder / package).mkdir(parents=True)
         (folder / package / "receipts.py").write_text("version = 1\n")
     return folder.resolve()

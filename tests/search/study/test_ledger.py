@@ -130,7 +130,7 @@ def test_trials_of_a_driver_that_was_killed_are_retried_once_and_count_once(
     campaign = campaign_of()
     (tmp_path / "campaign.yaml").write_text(dump_yaml(campaign))
     script = (
-        "import os, sys; from pathlib import Path; from core.files.json_files import CampaignFolder;"
+        "import os, sys; from pathlib import Path; from core.files.folders import CampaignFolder;"
         "from core.campaign.campaign import load_campaign; from search.study.ledger import Ledger;"
         "ledger = Ledger(load_campaign(Path(sys.argv[1])), CampaignFolder(Path(sys.argv[2])), 'id', ['f']).__enter__();"
         "ledger.ask(); ledger.ask(); os._exit(9)"
