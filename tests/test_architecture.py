@@ -27,6 +27,11 @@ ONLY_IN = {
 }
 ONLY_IN_ANALYSIS = {"optuna": {"analysis/trials.py"}}
 
+ROOMS = ("files", "data", "backbone", "features", "model", "evaluation", "training", "campaign", "terminal")
+"""Folders of core: each imports itself, those before it, and the modules that lie in core itself."""
+ROOMS_BESIDE = {"files": {"errors"}}
+"""What a room may import of the modules that lie in core itself, where that is not all of them."""
+
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
     """Full names of the modules that a file imports."""
@@ -55,6 +60,18 @@ def test_a_module_imports_only_what_its_place_allows(path: Path) -> None:
     if path.parts[0] == "analysis":
         for package, places in ONLY_IN_ANALYSIS.items():
             assert package not in used or str(path) in places
+
+
+@pytest.mark.parametrize("path", [path for path in NAMED if path.parts[0] == "core"], ids=str)
+def test_rooms_of_core_have_one_direction(path: Path) -> None:
+    imported = {tuple(name.split(".")[1:]) for name in imports(path) if name.startswith("core.")}
+    used = {parts[0] for parts in imported}
+    if len(path.parts) == 2:  # a module in core itself
+        assert not used & set(ROOMS) - {"files"}
+        return
+    room = path.parts[1]
+    assert not used & set(ROOMS[ROOMS.index(room) + 1 :])
+    assert used - set(ROOMS) <= ROOMS_BESIDE.get(room, used)
 
 
 def test_analysis_reads_of_core_only_what_is_free_of_torch() -> None:
