@@ -32,7 +32,7 @@ def extract(
     shard: Annotated[int | None, typer.Option(min=1, help="Inputs that an interruption can lose.")] = None,
     verify: VerifyOption = False,
 ) -> None:
-    """Run the frozen backbone once over every picture and every distinct text, here or on a cluster."""
+    """Run the frozen backbone once over every image and every distinct text, here or on a cluster."""
     from core.config import load_config
     from core.features.inputs import read_inputs
 

@@ -22,7 +22,7 @@ from core.campaign.campaign import Campaign, Pruner
 from core.config import ImagePooling, TextPooling, TrainConfig
 from core.data.splits import Split
 from core.device import choose_device, peak_memory_mb
-from core.features.extraction import SplitIndex, distinct_inputs, encode_pictures, index_splits, split_counts
+from core.features.extraction import SplitIndex, distinct_inputs, encode_image_files, index_splits, split_counts
 from core.features.inputs import read_inputs
 from core.features.random import SplitShape, stand_in_features
 from core.features.store import FeatureStore
@@ -159,9 +159,9 @@ def _time_backbone(config: TrainConfig, images: Sequence[Path], texts: Sequence[
     """Widths of the features, and seconds for all inputs, from a sample spread evenly over them."""
     backbone = load_backbone(config.features)
     some_images, some_texts = _spread(images, SAMPLE_IMAGES), _spread(texts, SAMPLE_TEXTS)
-    encode_pictures(backbone, some_images[:2])  # the first pass is slow
+    encode_image_files(backbone, some_images[:2])  # the first pass is slow
     started = time.monotonic()
-    encode_pictures(backbone, some_images)
+    encode_image_files(backbone, some_images)
     between = time.monotonic()
     backbone.encode_texts(some_texts)
     ended = time.monotonic()

@@ -35,7 +35,7 @@ def score_tables(draw: st.DrawFn) -> ScoreTable:
 
 @st.composite
 def boxes(draw: st.DrawFn) -> list[float]:
-    """x1 y1 x2 y2 within the picture, with an area of at least 1e-4."""
+    """x1 y1 x2 y2 within the image, with an area of at least 1e-4."""
     share = st.floats(0.0, 0.98, allow_nan=False)
     x1, y1 = draw(share), draw(share)
     width, height = draw(st.floats(0.01, 1 - x1)), draw(st.floats(0.01, 1 - y1))

@@ -63,7 +63,7 @@ class FrozenBackbone:
 
     @property
     def patches(self) -> int:
-        """Patch tokens of one picture, without CLS."""
+        """Patch tokens of one image, without CLS."""
         return int(self._image_size // self._model.config.vision_config.patch_size[0]) ** 2
 
     @property
@@ -75,7 +75,7 @@ class FrozenBackbone:
         return torch.device(next(self._model.parameters()).device)
 
     def preprocess(self, images: Sequence[Image]) -> Tensor:
-        """Squash to a square: RGB pictures → [N, 3, S, S] uint8 on the CPU.
+        """Squash to a square: RGB images → [N, 3, S, S] uint8 on the CPU.
 
         `encode_pixels` normalises, in a fraction of the time that the image processor takes for it.
         """
@@ -92,11 +92,11 @@ class FrozenBackbone:
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Tensor) -> dict[ImagePooling, Tensor]:
-        """Squashed pictures [N, 3, S, S] uint8 → [N, vision_dim] float32 per pooling, on the backbone's device."""
+        """Squashed images [N, 3, S, S] uint8 → [N, vision_dim] float32 per pooling, on the backbone's device."""
         return self._in_micro_batches(self._encode_pixels, pixels)
 
     def encode_images(self, images: Sequence[Image]) -> dict[ImagePooling, Tensor]:
-        """RGB pictures → [N, vision_dim] float32 per pooling, on the backbone's device."""
+        """RGB images → [N, vision_dim] float32 per pooling, on the backbone's device."""
         return self.encode_pixels(self.preprocess(images))
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """Synthetic aerial scenes in GeoText-1652 format, for demos, tests and benchmarks. Not the real data set.
 
-A building is a layout of objects on a ground; its pictures are views of it: shifted, turned by a few degrees,
+A building is a layout of objects on a ground; its images are views of it: shifted, turned by a few degrees,
 scaled, in other light. Nothing is ever mirrored, since captions say left and right.
 """
 
@@ -20,7 +20,7 @@ from core.files.json_files import read_json, write_json
 from core.files.ownership import scratch_folder
 
 SIZE = 112
-"""Pixels of a picture's side."""
+"""Pixels of a image's side."""
 SUPERSAMPLING = 2
 NOTICE = "Synthetic data drawn by crossmodal-search; not GeoText-1652."
 OnProgress = Callable[[int, int], None]
@@ -59,7 +59,7 @@ SHAPES: dict[str, list[Point]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Thing:
-    """An object of a scene; lengths are shares of the picture's side."""
+    """An object of a scene; lengths are shares of the image's side."""
 
     kind: str
     colour: str
@@ -79,7 +79,7 @@ class _Thing:
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """What all pictures of one building show: things[1] stands on top of things[0] where `nested`."""
+    """What all images of one building show: things[1] stands on top of things[0] where `nested`."""
 
     ground: str
     road: float | None
@@ -134,8 +134,8 @@ def _draw(folder: Path, parameters: dict[str, Any], on_progress: OnProgress) -> 
     test = _draw_split("test", range(buildings, buildings + test_buildings), images, folder, generator)
     records: dict[str, list[Any]] = {"train": [], "test": []}
     done = 0
-    for name, pictures in (("train", train), ("test", test)):
-        for record in pictures:
+    for name, images in (("train", train), ("test", test)):
+        for record in images:
             records[name].extend(record)
             done += 1
             on_progress(done, total)
@@ -144,15 +144,15 @@ def _draw(folder: Path, parameters: dict[str, Any], on_progress: OnProgress) -> 
 
 
 def _draw_split(split: str, numbers: range, images: int, root: Path, generator: random.Random) -> Any:
-    """Draw the pictures one by one; yields the records of each."""
+    """Draw the images one by one; yields the records of each."""
     for number in numbers:
         scene = _random_scene(generator)
         folder = root / "images" / split / f"{number:04d}"
         folder.mkdir(parents=True)
         for view in range(images):
-            picture, outlines = _draw_view(scene, generator)
+            image, outlines = _draw_view(scene, generator)
             name = f"{number:04d}/image-{view:02d}.jpeg"
-            picture.save(root / "images" / split / name, quality=88)
+            image.save(root / "images" / split / name, quality=88)
             captions = [_caption(scene, generator, opening) for opening in range(3)]
             record = {"image_id": name, "image": f"{split}/{name}"}
             if split == "test":
@@ -187,7 +187,7 @@ def _random_thing(cell: tuple[int, int], generator: random.Random) -> _Thing:
 
 
 def _draw_view(scene: _Scene, generator: random.Random) -> tuple[Image.Image, list[list[Point]]]:
-    """One picture of a scene, and the outline of each thing in it in shares of the side."""
+    """One image of a scene, and the outline of each thing in it in shares of the side."""
     turn, scale = math.radians(generator.uniform(-8, 8)), generator.uniform(0.88, 1.1)
     shift = (generator.uniform(-0.06, 0.06), generator.uniform(-0.06, 0.06))
 
@@ -199,8 +199,8 @@ def _draw_view(scene: _Scene, generator: random.Random) -> tuple[Image.Image, li
         )
 
     side = SIZE * SUPERSAMPLING
-    picture = Image.new("RGB", (side, side), GROUNDS[scene.ground])
-    canvas = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (side, side), GROUNDS[scene.ground])
+    canvas = ImageDraw.Draw(image)
     if scene.road is not None:
         edges = [
             (scene.road - 0.03, -1.0),
@@ -219,13 +219,13 @@ def _draw_view(scene: _Scene, generator: random.Random) -> tuple[Image.Image, li
         canvas.polygon(shadow, fill=(50, 50, 50))
         canvas.polygon([(x * side, y * side) for x, y in corners], fill=COLOURS[thing.colour], outline=(40, 40, 40))
         outlines.append(corners)
-    return _relight(picture.resize((SIZE, SIZE), Image.Resampling.BOX), generator), outlines
+    return _relight(image.resize((SIZE, SIZE), Image.Resampling.BOX), generator), outlines
 
 
-def _relight(picture: Image.Image, generator: random.Random) -> Image.Image:
-    picture = ImageEnhance.Brightness(picture).enhance(generator.uniform(0.75, 1.2))
-    picture = ImageEnhance.Color(picture).enhance(generator.uniform(0.75, 1.2))
-    return ImageEnhance.Contrast(picture).enhance(generator.uniform(0.85, 1.15))
+def _relight(image: Image.Image, generator: random.Random) -> Image.Image:
+    image = ImageEnhance.Brightness(image).enhance(generator.uniform(0.75, 1.2))
+    image = ImageEnhance.Color(image).enhance(generator.uniform(0.75, 1.2))
+    return ImageEnhance.Contrast(image).enhance(generator.uniform(0.85, 1.15))
 
 
 def _caption(scene: _Scene, generator: random.Random, opening: int) -> str:

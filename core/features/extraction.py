@@ -1,4 +1,4 @@
-"""Extraction: the frozen backbone sees every picture and every distinct text once, and never again.
+"""Extraction: the frozen backbone sees every image and every distinct text once, and never again.
 
 Work goes shard by shard into `<root>/.<fingerprint>.partial`; each shard is written atomically, so an interrupted
 extraction goes on after its last whole shard. The finished store appears under its fingerprint by one rename. Nothing
@@ -51,12 +51,12 @@ Kind = Literal["images", "texts"]
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Pictures or texts that are encoded together: the unit of work."""
+    """Images or texts that are encoded together: the unit of work."""
 
     kind: Kind
     start: int
     items: tuple[Any, ...]
-    """Paths of pictures, or texts, from row `start` of all of them."""
+    """Paths of images, or texts, from row `start` of all of them."""
     fingerprint: str = ""
     """Of the features that it is a part of; kept in its file."""
 
@@ -95,9 +95,9 @@ def extract_features(
     Args:
         encode: `encode_here` with a backbone, or a cluster's way of doing the same.
         root: folder of all stores.
-        shard: pictures or texts a shard, the unit of work that an interruption can lose.
+        shard: images or texts a shard, the unit of work that an interruption can lose.
     Raises:
-        UserError: a picture cannot be read, the backbone gives something that is not finite, or somebody else's file or
+        UserError: a image cannot be read, the backbone gives something that is not finite, or somebody else's file or
             folder has the store's name.
     """
     root.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def index_splits(records: Mapping[Split, Sequence[ImageRecord]]) -> dict[Split, 
 
 
 def distinct_inputs(splits: Mapping[Split, SplitIndex]) -> tuple[list[Path], list[str]]:
-    """Pictures and distinct texts of all splits: what the backbone has to see."""
+    """Images and distinct texts of all splits: what the backbone has to see."""
     images = [record.image for split in splits.values() for record in split.records]
     return images, list(dict.fromkeys(text for split in splits.values() for text in split.texts))
 
@@ -161,15 +161,15 @@ def encode_here(backbone: "FrozenBackbone") -> EncodeShards:
 
 
 def encode_shard(backbone: "FrozenBackbone", shard: Shard) -> bytes:
-    """Safetensors of [N, width] float32 per pooling; how many pictures had to be repaired is in the metadata.
+    """Safetensors of [N, width] float32 per pooling; how many images had to be repaired is in the metadata.
 
     Raises:
-        UserError: a picture cannot be read, or the backbone gives NaN or infinity for one of the inputs.
+        UserError: a image cannot be read, or the backbone gives NaN or infinity for one of the inputs.
     """
     repaired = 0
     pooled: Mapping[Any, Tensor]
     if shard.kind == "images":
-        pooled, repaired = encode_pictures(backbone, shard.items)
+        pooled, repaired = encode_image_files(backbone, shard.items)
     else:
         pooled = backbone.encode_texts(shard.items)
     tensors: dict[str, Tensor] = {name: features.cpu().contiguous() for name, features in pooled.items()}
@@ -214,11 +214,11 @@ def _is_whole(path: Path, shard: Shard) -> bool:
         return False
 
 
-def encode_pictures(backbone: "FrozenBackbone", paths: Sequence[Path]) -> tuple[dict[ImagePooling, Tensor], int]:
-    """Decode and encode pictures, decoding ahead of the backbone.
+def encode_image_files(backbone: "FrozenBackbone", paths: Sequence[Path]) -> tuple[dict[ImagePooling, Tensor], int]:
+    """Decode and encode images, decoding ahead of the backbone.
 
     Returns:
-        [N, vision_dim] per pooling, and how many pictures had to be repaired.
+        [N, vision_dim] per pooling, and how many images had to be repaired.
     """
     parts, repaired = [], 0
     for pixels, repairs in _prepared(backbone, paths):
@@ -273,7 +273,7 @@ def _assemble(
         "dimensions": dimensions,
         "counts": {split: split_counts(index) for split, index in splits.items()},
         "health": health,
-        "repaired": {"pictures repaired": sum(fact["repaired"] for fact in facts)},
+        "repaired": {"images repaired": sum(fact["repaired"] for fact in facts)},
     }
     write_manifest(store, manifest)
 

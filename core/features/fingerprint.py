@@ -29,7 +29,7 @@ class FingerprintParts:
     max_tokens: int
     dtype: str
     data: str
-    """Digest of records, splits and pictures."""
+    """Digest of records, splits and images."""
     version: int = EXTRACTION_VERSION
 
     @property

@@ -13,7 +13,7 @@ from torch import Tensor
 from core.backbone.internvl import FrozenBackbone
 from core.config import FeaturesConfig
 from core.data.splits import Split
-from core.features.extraction import encode_pictures, group_numbers, index_splits, index_tensors
+from core.features.extraction import encode_image_files, group_numbers, index_splits, index_tensors
 from core.features.inputs import FeatureInputs
 from core.features.store import Features, FeatureSplit, Statistics, Table
 
@@ -56,8 +56,8 @@ def live_features(
         with_test: also give the test split, where the inputs has one.
     """
 
-    def pictures(paths: Sequence[Path]) -> Tensor:
-        return encode_pictures(backbone, paths)[0][config.image_pooling]
+    def images(paths: Sequence[Path]) -> Tensor:
+        return encode_image_files(backbone, paths)[0][config.image_pooling]
 
     def texts(rows: Sequence[str]) -> Tensor:
         return backbone.encode_texts(rows)[config.text_pooling]
@@ -66,7 +66,7 @@ def live_features(
     groups = group_numbers(indices)
     splits: dict[Split, FeatureSplit] = {
         split: FeatureSplit(
-            images=LiveTable([record.image for record in index.records], backbone.vision_dim, pictures),
+            images=LiveTable([record.image for record in index.records], backbone.vision_dim, images),
             texts=LiveTable(index.texts, backbone.text_dim, texts),
             **index_tensors(index, groups),
         )

@@ -24,7 +24,7 @@ TASK_RETRIES = 3
 def encode_on_cluster(config: FeaturesConfig, address: str, *, nodes: int = 1) -> EncodeShards:
     """Encodes shards on the cluster at `address`, each task with a GPU of its own where the cluster has any.
 
-    Pictures and a backbone that is a folder must lie where every node sees them under the same path.
+    Images and a backbone that is a folder must lie where every node sees them under the same path.
     """
 
     def encode(shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:

@@ -31,7 +31,7 @@ def backbone(checkpoint: Path) -> FrozenBackbone:
     return load_backbone(settings(checkpoint))
 
 
-def pictures(count: int) -> list[Image.Image]:
+def images(count: int) -> list[Image.Image]:
     generator = np.random.default_rng(0)
     return [Image.fromarray(generator.integers(0, 255, (90, 120, 3), dtype=np.uint8)) for _ in range(count)]
 
@@ -42,7 +42,7 @@ def test_dimensions_are_read_off_the_model(backbone: FrozenBackbone) -> None:
 
 
 def test_it_is_frozen(backbone: FrozenBackbone) -> None:
-    encoded = backbone.encode_images(pictures(1))
+    encoded = backbone.encode_images(images(1))
     assert all(not features.requires_grad and features.dtype == torch.float32 for features in encoded.values())
 
 
@@ -51,8 +51,8 @@ def test_a_micro_batch_changes_nothing_but_memory(checkpoint: Path, backbone: Fr
     texts = ["a pool", "The image shows a red building beside a round pool.", "grass"]
     for pooling, features in backbone.encode_texts(texts).items():
         torch.testing.assert_close(one_by_one.encode_texts(texts)[pooling], features, atol=1e-5, rtol=1e-4)
-    for pooling, features in backbone.encode_images(pictures(3)).items():
-        torch.testing.assert_close(one_by_one.encode_images(pictures(3))[pooling], features, atol=1e-5, rtol=1e-4)
+    for pooling, features in backbone.encode_images(images(3)).items():
+        torch.testing.assert_close(one_by_one.encode_images(images(3))[pooling], features, atol=1e-5, rtol=1e-4)
 
 
 def test_micro_batches_are_halved_when_memory_runs_out(
@@ -67,9 +67,9 @@ def test_micro_batches_are_halved_when_memory_runs_out(
         return encode(pixels)  # type: ignore[return-value]
 
     monkeypatch.setattr(small, "_encode_pixels", starved)
-    encoded = small.encode_images(pictures(5))
+    encoded = small.encode_images(images(5))
     assert small.micro_batch == 2
-    torch.testing.assert_close(encoded["mean"], backbone.encode_images(pictures(5))["mean"], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(encoded["mean"], backbone.encode_images(images(5))["mean"], atol=1e-5, rtol=1e-4)
 
 
 def test_pictures_are_normalised_as_the_checkpoints_own_processor_does(
@@ -77,8 +77,8 @@ def test_pictures_are_normalised_as_the_checkpoints_own_processor_does(
 ) -> None:
     processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil", local_files_only=True)
     size = {"height": 112, "width": 112}
-    theirs = processor(pictures(3), size=size, crop_to_patches=False, return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(backbone._normalise(backbone.preprocess(pictures(3))), theirs, atol=1e-6, rtol=1e-6)
+    theirs = processor(images(3), size=size, crop_to_patches=False, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(backbone._normalise(backbone.preprocess(images(3))), theirs, atol=1e-6, rtol=1e-6)
 
 
 def test_under_causal_attention_the_first_token_tells_captions_with_one_opening_nothing_apart(
@@ -103,7 +103,7 @@ def test_an_empty_text_is_refused(backbone: FrozenBackbone) -> None:
 
 def test_half_precision_gives_nearly_the_same_features(checkpoint: Path, backbone: FrozenBackbone) -> None:
     half = load_backbone(settings(checkpoint, dtype="bfloat16"))
-    full, rounded = backbone.encode_images(pictures(2))["mean"], half.encode_images(pictures(2))["mean"]
+    full, rounded = backbone.encode_images(images(2))["mean"], half.encode_images(images(2))["mean"]
     assert torch.nn.functional.cosine_similarity(full, rounded).min() > 0.99
 
 

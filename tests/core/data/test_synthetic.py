@@ -48,8 +48,8 @@ def test_no_building_is_in_both_sets(tmp_path: Path) -> None:
 def test_equal_seeds_draw_equal_data_and_others_do_not(tmp_path: Path) -> None:
     a, b, c = draw(tmp_path / "a"), draw(tmp_path / "b"), draw(tmp_path / "c", seed=1)
     assert (a / "train.json").read_text() == (b / "train.json").read_text() != (c / "train.json").read_text()
-    picture = "images/train/0003/image-01.jpeg"
-    assert (a / picture).read_bytes() == (b / picture).read_bytes()
+    image = "images/train/0003/image-01.jpeg"
+    assert (a / image).read_bytes() == (b / image).read_bytes()
 
 
 def test_a_box_lies_round_the_object_that_its_sentence_names(tmp_path: Path) -> None:

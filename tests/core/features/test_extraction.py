@@ -53,8 +53,8 @@ def test_every_row_is_the_backbones_own_vector(inputs: FeatureInputs, backbone: 
         assert split is not None
         records = inputs.records[name]  # type: ignore[index]
         assert len(split.images) == len(records)
-        picture = backbone.encode_images([open_image(records[2].image)[0]])["mean"][0]
-        torch.testing.assert_close(split.images[2], picture, atol=1e-4, rtol=1e-3)
+        image = backbone.encode_images([open_image(records[2].image)[0]])["mean"][0]
+        torch.testing.assert_close(split.images[2], image, atol=1e-4, rtol=1e-3)
         row = int((split.caption_image == 2).nonzero()[0])
         caption = backbone.encode_texts([records[2].captions[0]])["last"][0]
         torch.testing.assert_close(split.texts[split.caption_text[row]], caption, atol=1e-4, rtol=1e-3)

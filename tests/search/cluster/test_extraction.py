@@ -85,8 +85,8 @@ def test_a_killed_extraction_asks_only_for_what_is_missing(
 def test_what_is_wrong_with_a_picture_is_told_as_at_home(
     cluster: Cluster, gpu_config: TrainConfig, tmp_path: Path
 ) -> None:
-    picture = tmp_path / "torn.jpg"
-    picture.write_bytes(b"no picture")
+    image = tmp_path / "torn.jpg"
+    image.write_bytes(b"no image")
     encode = encode_on_cluster(gpu_config.features, cluster.address)
     with pytest.raises(UserError, match=r"torn\.jpg"):
-        list(encode([Shard("images", 0, (picture,))]))
+        list(encode([Shard("images", 0, (image,))]))

@@ -1,0 +1,28 @@
+"""What the documents name exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
+PYTHON_FILE = re.compile(r"`((?:[\w.]+/)*[\w]+\.py)(?:::(\w+)(…?))?`")
+METHODOLOGY = {
+    "internvl3_bbox.py", "train_two_stage.py", "eval_compare_baselines.py", "benchmark_evaluation.py",
+    "analyze_training_efficiency.py",
+}  # fmt: skip
+"""The original's scripts, which documents compare ours with."""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_module_and_test_that_a_document_names_exists(document: Path) -> None:
+    files = [path.relative_to(ROOT) for path in ROOT.glob("[a-z]*/**/*.py")]
+    for name, test, shortened in PYTHON_FILE.findall((ROOT / document).read_text()):
+        if name in METHODOLOGY or "<" in name:
+            continue
+        named = [path for path in files if f"/{path}".endswith(f"/{name}")]
+        assert named, f"{document} names {name}"
+        if test:
+            definition = f"def {test}" if shortened else f"def {test}("
+            assert any(definition in (ROOT / path).read_text() for path in named), f"{document} names {test}"
