@@ -27,14 +27,14 @@ TERMINAL_COLUMNS = {
 """What fits into 80 columns; the files hold the rest."""
 
 
-@app.command()
+@app.command(epilog="Example: crossmodal leaderboard output/demo --format latex")
 def leaderboard(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")],
     by: Annotated[str, typer.Option(help="Metric to rank by.")] = "recall_mean",
     top: Annotated[int, typer.Option(min=1, help="Rows to show in the terminal.")] = 15,
     format: Annotated[
         Literal["csv", "md", "latex", "json", "geotext"] | None,
-        typer.Option(help="Print this format alone, all rows; geotext: the final model's official entry."),
+        typer.Option(help="Print all rows in this format only; geotext: the final model's official entry."),
     ] = None,
 ) -> None:
     """Rank the trials; prints a table and writes leaderboard.csv and leaderboard.md into the campaign's folder."""
@@ -68,13 +68,18 @@ def leaderboard(
             _name_lost_files(str(path.relative_to(folder)) for path in lost_files(campaign, trials))
 
 
-@app.command()
+@app.command(
+    epilog="Example: crossmodal compare --single-stage-checkpoint A.pth --two-stage-checkpoint B.pth --output-dir out"
+)
 def compare(
     single_stage_checkpoint: Annotated[
-        Path, typer.Option("--single-stage-checkpoint", "--single_stage_checkpoint", help="Of a single-stage run.")
+        Path,
+        typer.Option(
+            "--single-stage-checkpoint", "--single_stage_checkpoint", help="Checkpoint of a single-stage run."
+        ),
     ],
     two_stage_checkpoint: Annotated[
-        Path, typer.Option("--two-stage-checkpoint", "--two_stage_checkpoint", help="Of a two-stage run.")
+        Path, typer.Option("--two-stage-checkpoint", "--two_stage_checkpoint", help="Checkpoint of a two-stage run.")
     ],
     output_dir: OutputOption,
 ) -> None:
@@ -97,10 +102,12 @@ def compare(
     say(f"comparison.md, .csv, .json and .html in {output_dir}")
 
 
-@app.command()
+@app.command(
+    epilog="Example: crossmodal benchmark --checkpoints A.pth B.pth --labels single two --output-dir output/benchmark"
+)
 def benchmark(
-    checkpoints: Annotated[list[Path], typer.Option(help="Checkpoints, one after the other.")],
-    labels: Annotated[list[str], typer.Option(help="As many labels.")],
+    checkpoints: Annotated[list[Path], typer.Option(help="Checkpoints to measure, in order.")],
+    labels: Annotated[list[str], typer.Option(help="One label per checkpoint, in the same order.")],
     output_dir: OutputOption,
 ) -> None:
     """Measure several checkpoints: one table, one plot."""
@@ -124,7 +131,9 @@ def benchmark(
     say(f"benchmark.md, .csv, .json and .html in {output_dir}")
 
 
-@app.command()
+@app.command(
+    epilog="Example: crossmodal efficiency --single-stage-log log.txt --two-stage-log summary.json --output-dir out"
+)
 def efficiency(
     single_stage_log: Annotated[
         Path, typer.Option("--single-stage-log", "--single_stage_log", help="log.txt of a single-stage run.")
@@ -150,7 +159,7 @@ def efficiency(
     say(f"efficiency.md, .csv, .json and .html in {output_dir}")
 
 
-@app.command()
+@app.command(epilog="Example: crossmodal status output/demo")
 def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]) -> None:
     """Trials by state, failures by reason, the best so far, and who is at work; without Ray."""
     from analysis.status import read_standing
@@ -181,7 +190,7 @@ def _name_lost_files(paths: "Iterable[str]") -> None:
         say(f"{path} is missing or torn; figures are those of the study", style="yellow")
 
 
-@app.command()
+@app.command(epilog="Example: crossmodal report output/demo")
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]) -> None:
     """One page about a campaign: leaderboard, history, and the objective over every searched setting."""
     from analysis import figures

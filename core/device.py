@@ -1,4 +1,4 @@
-"""Which processor a run uses, how much memory it has and took, and how large a table of scores may be at once."""
+"""Processor and memory: which device a run uses, its free and peak memory, and blocks of rows that fit."""
 
 import math
 import resource
@@ -23,12 +23,12 @@ def choose_device(device: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """`cpu`, or the GPU's name as its driver tells it."""
+    """`cpu`, or the GPU's name as reported by its driver."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that this process may still take there; a CPU's tables are mapped, so there it is without limit."""
+    """Bytes that this process may still allocate; unlimited on a CPU, where tables are memory-mapped."""
     if device.type != "cuda":
         return math.inf
     free, total = torch.cuda.mem_get_info(device)
@@ -37,7 +37,7 @@ def free_memory(device: torch.device) -> float:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory held so far: of the GPU by tensors, else of the whole process."""
+    """Peak memory so far, in MiB: allocated by tensors on a GPU, else resident in the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -36,7 +36,7 @@ LEAN = wandb.Settings(
     finish_timeout=UPLOADS_WITHIN_S,
     finish_timeout_raises=True,
     console="off",
-    disable_git=True,  # the receipt tells the commit and the versions; W&B would look for them again in each run
+    disable_git=True,  # the receipt holds the commit and the versions; W&B would look for them again in each run
     x_save_requirements=False,  # parsing every installed package's metadata takes six times as long as all the rest
     x_disable_stats=True,
     x_disable_meta=True,
@@ -44,7 +44,7 @@ LEAN = wandb.Settings(
 
 
 class Tracker(Protocol):
-    """What is told of runs as they go; a run is named within its group."""
+    """Receives the progress of runs; a run's name is unique within its group."""
 
     def start(self, name: str, config: dict[str, Any]) -> None: ...
 
@@ -56,7 +56,7 @@ class Tracker(Protocol):
 
 
 class NoTracker:
-    """Tells nobody."""
+    """No-op tracker."""
 
     def start(self, name: str, config: dict[str, Any]) -> None: ...
 
@@ -68,9 +68,9 @@ class NoTracker:
 
 
 class WandbTracker:
-    """Several W&B runs open in one process; offline ones lie in `folder`/wandb.
+    """Several W&B runs open in one process; offline ones are written to `folder`/wandb.
 
-    A thread of its own talks to W&B, in the order of the calls: a worker would wait for a slow disk or network.
+    Calls are sent to W&B in order by a separate thread, so that training never waits for a slow disk or network.
     """
 
     def __init__(self, *, project: str, group: str, mode: Resolved, folder: Path, identity: str) -> None:
@@ -99,7 +99,7 @@ class WandbTracker:
         self._thread.submit(self._try, self._finish, name, summary, failed)
 
     def close(self) -> None:
-        """Wait until all is told, and close the runs that are still open, e.g. after an interruption."""
+        """Flush all pending calls and close the runs that are still open, e.g. after an interruption."""
         self._thread.shutdown()
         for name in list(self._runs):
             self._try(self._finish, name, {"state": "interrupted"}, True)
@@ -178,7 +178,7 @@ def run_id(group: str, name: str, identity: str) -> str:
 
 
 def resolve_mode(mode: Mode) -> Resolved:
-    """`auto` follows WANDB_MODE, else is online with credentials, else offline; what is strange there is said."""
+    """`auto` follows WANDB_MODE, else is online with credentials, else offline; unknown values are logged."""
     if mode != "auto":
         return mode
     if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on"):
@@ -246,7 +246,7 @@ def build_tracker(*, project: str, group: str, mode: Mode, folder: Path, identit
     Args:
         identity: of `folder`, for the ids of runs.
     Raises:
-        UserError: `folder` holds a `wandb` of somebody else.
+        UserError: `folder` holds a foreign `wandb`.
     """
     resolved = resolve_mode(mode)
     if resolved == "disabled":

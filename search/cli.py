@@ -44,28 +44,34 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Find, prove and retrain the best adapters on a frozen InternVL for image-text retrieval.",
+    epilog="Example: crossmodal search configs/campaigns/demo.yaml --output-dir output/demo",
 )
 app.add_typer(core.terminal.cli.app)
 app.add_typer(analysis.cli.app)
 app.add_typer(features_app, name="features")
 
 LIST_OPTIONS = ("--checkpoints", "--labels")
-CampaignArgument = Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="The campaign.")]
+CampaignArgument = Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="Campaign file.")]
 CampaignFolderOption = Annotated[
-    Path | None, typer.Option("--output-dir", "--output_dir", help="Its folder; default: output/<campaign name>.")
+    Path | None,
+    typer.Option("--output-dir", "--output_dir", help="Folder of the campaign; default: output/<campaign name>."),
 ]
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]
 
 
-@app.command()
+@app.command(epilog="Example: crossmodal search configs/campaigns/demo.yaml --output-dir output/demo")
 def search(
     campaign: CampaignArgument,
     output_dir: CampaignFolderOption = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Limit instead of the configured one.")] = None,
-    hours: Annotated[float | None, typer.Option(min=0.0, help="Limit instead of the configured one.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of trials; overrides limits.trials.")
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(min=0.0, help="Maximum wall time in hours; overrides limits.hours.")
+    ] = None,
     address: AddressOption = None,
     nodes: NodesOption = 1,
-    no_reuse: Annotated[bool, typer.Option("--no-reuse", help="A fresh worker process for every trial.")] = False,
+    no_reuse: Annotated[bool, typer.Option("--no-reuse", help="Start a new worker process for every trial.")] = False,
     verify: VerifyOption = False,
 ) -> None:
     """Bring a campaign to its limits: start it, continue it after a crash, or extend it."""
@@ -139,11 +145,13 @@ def _print_outcome(status: "CampaignStatus", objective: str, folder: "CampaignFo
     )
 
 
-@app.command()
+@app.command(epilog="Example: crossmodal plan configs/campaigns/geotext1652.yaml")
 def plan(
     campaign: CampaignArgument,
     output_dir: CampaignFolderOption = None,
-    slots: Annotated[int | None, typer.Option(min=1, help="Trials at once; default: what fits this machine.")] = None,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Number of concurrent trials; default: what fits this machine.")
+    ] = None,
 ) -> None:
     """Measure a short calibration, or use the campaign's own history; tell what it will cost, and stop."""
     from core.campaign.campaign import load_campaign
@@ -177,7 +185,7 @@ def _print_estimate(found: "Estimate", campaign: "Campaign") -> None:
         say(f"limits.gpu_hours of {limit:g} will end it earlier", style="yellow")
 
 
-@app.command()
+@app.command(epilog="Example: crossmodal retrain output/demo --output-dir output/demo/final")
 def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     """Train the best trial as the final two-stage model and evaluate it, once, on the test split."""
     from analysis.trials import load_trials, lost_files
@@ -232,7 +240,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_IN_PLAIN)
     try:
-        app(args=_one_flag_a_value(sys.argv[1:]))
+        app(args=one_flag_a_value(sys.argv[1:]))
     except UserError as error:
         _refuse(error)
     except OSError as error:
@@ -250,7 +258,7 @@ def _tell(text: str, *, style: str) -> None:
     Console(stderr=True).print(text, style=style, highlight=False, soft_wrap=True, markup=False)
 
 
-def _one_flag_a_value(arguments: list[str]) -> list[str]:
+def one_flag_a_value(arguments: list[str]) -> list[str]:
     """`--labels A B` → `--labels A --labels B`: the methodology's spelling, which click does not read."""
     spread: list[str] = []
     flag: str | None = None

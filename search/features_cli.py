@@ -13,26 +13,32 @@ if TYPE_CHECKING:
     from core.features.inputs import FeatureInputs
     from core.features.store import FeatureStore
 
-app = typer.Typer(help="Extract the frozen backbone's features, or describe them.", no_args_is_help=True)
-AddressOption = Annotated[str | None, typer.Option(help="Join this Ray cluster: auto, host:port or ray://…")]
-NodesOption = Annotated[int, typer.Option(min=1, help="Wait until the cluster has so many.")]
+app = typer.Typer(
+    help="Extract the frozen backbone's features, or describe them.",
+    no_args_is_help=True,
+    epilog="Example: crossmodal features info --config configs/demo/internvl3_bbox.yaml",
+)
+AddressOption = Annotated[str | None, typer.Option(help="Ray cluster to join: auto, host:port or ray://…")]
+NodesOption = Annotated[int, typer.Option(min=1, help="Minimum number of nodes to wait for.")]
 VerifyOption = Annotated[
     bool,
     typer.Option(
-        "--verify", help="Read all images and backbone files again, not a sample of those that look the same."
+        "--verify", help="Read every image and backbone file again, instead of a sample of those that look unchanged."
     ),
 ]
 
 
-@app.command()
+@app.command(epilog="Example: crossmodal features extract --config configs/demo/internvl3_bbox.yaml")
 def extract(
     config: ConfigOption,
     address: AddressOption = None,
     nodes: NodesOption = 1,
-    shard: Annotated[int | None, typer.Option(min=1, help="Inputs that an interruption can lose.")] = None,
+    shard: Annotated[
+        int | None, typer.Option(min=1, help="Images or texts per shard: the most that an interruption can lose.")
+    ] = None,
     verify: VerifyOption = False,
 ) -> None:
-    """Run the frozen backbone once over every image and every distinct text, here or on a cluster."""
+    """Run the frozen backbone once over every image and every distinct text, on this machine or on a cluster."""
     from core.config import load_config
     from core.features.inputs import read_inputs
 
@@ -43,7 +49,7 @@ def extract(
     say(f"features {store.fingerprint} in {store.folder}")
 
 
-@app.command()
+@app.command(epilog="Example: crossmodal features info --config configs/demo/internvl3_bbox.yaml")
 def info(config: ConfigOption, verify: VerifyOption = False) -> None:
     """Describe the features of a configuration and the model on top of them."""
     from core.config import load_config

@@ -9,7 +9,7 @@ import click
 import pytest
 import typer.main
 
-from search.cli import app
+from search.cli import app, one_flag_a_value
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(path for package in ("core", "search", "analysis") for path in ROOT.glob(f"{package}/**/*.py"))
@@ -54,3 +54,15 @@ def test_a_message_names_only_commands_and_options_that_exist(path: Path) -> Non
                 assert f"{first} {second}" in known, text
         for option in OPTION.findall(text):
             assert option in options() | OF_GIT, text
+
+
+@pytest.mark.parametrize("name", ["", *commands()])
+def test_every_help_ends_with_an_example_that_the_command_understands(name: str) -> None:
+    command = commands().get(name, typer.main.get_command(app))
+    example = (command.epilog or "").removeprefix("Example: ").split()
+    words = name.split()
+    assert example[: 1 + len(words)] == ["crossmodal", *words]
+    while sub_commands := getattr(command, "commands", None):
+        command = sub_commands[example[1 + len(words)]]
+        words.append(str(command.name))
+    command.make_context(name, one_flag_a_value(example[1 + len(words) :]))

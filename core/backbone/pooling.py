@@ -7,7 +7,7 @@ from core.config import ImagePooling, TextPooling
 
 
 def pool_images(hidden: Tensor) -> dict[ImagePooling, Tensor]:
-    """One vector a image, per pooling.
+    """One vector an image, per pooling.
 
     Args:
         hidden: [B, 1 + P, vision_dim], the CLS token first.

@@ -1,4 +1,4 @@
-"""Opening images: whatever Pillow reads becomes upright 8-bit RGB, and what that took is said.
+"""Opening images: whatever Pillow reads becomes upright 8-bit RGB; repairs are reported.
 
 An image that was made with care opens as it looks. One that is damaged is repaired where that has one obvious result,
 or refused with the reason; no file makes this module hang or end in a traceback.

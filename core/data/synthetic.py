@@ -20,7 +20,7 @@ from core.files.json_files import read_json, write_json
 from core.files.ownership import scratch_folder
 
 SIZE = 112
-"""Pixels of a image's side."""
+"""Pixels of an image's side."""
 SUPERSAMPLING = 2
 NOTICE = "Synthetic data drawn by crossmodal-search; not GeoText-1652."
 OnProgress = Callable[[int, int], None]

@@ -40,7 +40,7 @@ OnProgress = Callable[[str, int, int], None]
 """Called with what is being encoded ('images' or 'texts'), how many are done, and of how many."""
 
 STORE = "store"
-"""Where the finished store lies until it is renamed."""
+"""Name of the finished store until it is renamed."""
 SHARD = 1024
 HEALTH_SAMPLE = 20_000
 PREFETCHED_BATCHES = 3
@@ -97,7 +97,7 @@ def extract_features(
         root: folder of all stores.
         shard: images or texts a shard, the unit of work that an interruption can lose.
     Raises:
-        UserError: a image cannot be read, the backbone gives something that is not finite, or somebody else's file or
+        UserError: an image cannot be read, the backbone gives something that is not finite, or a foreign file or
             folder has the store's name.
     """
     root.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ def encode_shard(backbone: "FrozenBackbone", shard: Shard) -> bytes:
     """Safetensors of [N, width] float32 per pooling; how many images had to be repaired is in the metadata.
 
     Raises:
-        UserError: a image cannot be read, or the backbone gives NaN or infinity for one of the inputs.
+        UserError: an image cannot be read, or the backbone gives NaN or infinity for one of the inputs.
     """
     repaired = 0
     pooled: Mapping[Any, Tensor]
@@ -279,12 +279,12 @@ def _assemble(
 
 
 def _facts(work: Path, shards: Sequence[Shard]) -> list[dict[str, int]]:
-    """What each shard tells of itself."""
+    """Metadata of each shard."""
     facts = []
     for shard in shards:
         with safe_open(work / shard.file_name, framework="pt") as content:
-            told = content.metadata()
-            facts.append({name: int(told[name]) for name in ("backbone_parameters", "repaired")})
+            metadata = content.metadata()
+            facts.append({name: int(metadata[name]) for name in ("backbone_parameters", "repaired")})
     return facts
 
 

@@ -1,4 +1,4 @@
-"""Features computed in the training loop: the frozen backbone instead of a memory map, for those who must not store.
+"""Features computed in the training loop instead of read from a store, for setups that must not store them.
 
 Slower by orders of magnitude and equal to float tolerance; everything downstream is the same code.
 """
@@ -53,7 +53,7 @@ def live_features(
     Standardisation needs one pass over the training split for its statistics; the other normalisations need none.
 
     Args:
-        with_test: also give the test split, where the inputs has one.
+        with_test: also give the test split, if the inputs have one.
     """
 
     def images(paths: Sequence[Path]) -> Tensor:

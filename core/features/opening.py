@@ -1,6 +1,6 @@
-"""The features of a configuration, opened: extracted first where they are missing, or computed live.
+"""Open the features of a configuration: extract them first if they are missing, or compute them live.
 
-The one entrance for commands, campaigns and benchmarks. Prints nothing: a `FeatureDisplay` is told what happens.
+The one entry point for commands, campaigns and benchmarks. Prints nothing itself: it reports to a `FeatureDisplay`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -50,11 +50,11 @@ def prepare_features(
     """The feature store of a configuration, extracted first where it is missing.
 
     Args:
-        inputs: of this configuration, where they were read already.
-        encode: how; by default the backbone is loaded in this process.
-        shard: images or texts that an interruption can lose.
+        inputs: those of this configuration, if they were read already.
+        encode: how shards are encoded; by default the backbone is loaded in this process.
+        shard: images or texts per shard, the most that an interruption can lose.
     Raises:
-        UserError: an input cannot be read or was replaced meanwhile, or the backbone cannot be loaded.
+        UserError: an input cannot be read or changed during extraction, or the backbone cannot be loaded.
     """
     display = display or NoDisplay()
     inputs = inputs or read_inputs(config)
@@ -80,7 +80,7 @@ def open_features(
     with_test: bool = False,
     display: FeatureDisplay | None = None,
 ) -> Features:
-    """The features that a run reads, extracted first where they are missing; or the backbone at work, if live.
+    """The features that a run reads: from the store, extracted first if they are missing, or computed live.
 
     Raises:
         UserError: as `prepare_features`; or the store has no test split, though it is asked for.
@@ -121,7 +121,7 @@ def _note_annotations(inputs: FeatureInputs, display: FeatureDisplay) -> None:
 
 
 def _of_unchanged_files(config: TrainConfig, inputs: FeatureInputs, encode: EncodeShards) -> EncodeShards:
-    """Encodes alike, and refuses in the end what was replaced meanwhile: the fingerprint would not be its own."""
+    """Encode as `encode` does; fail at the end if an input changed, since the fingerprint would be wrong."""
 
     def encode_and_compare(shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
         yield from encode(shards)

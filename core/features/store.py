@@ -20,13 +20,13 @@ from core.errors import UserError
 from core.features.manifest import MANIFEST, checked_file, read_manifest
 
 MIN_DISTINCT = 0.5
-"""Least share of different inputs that must have different vectors."""
+"""Minimum share of distinct inputs that must have distinct vectors."""
 TABLE_SHARE = 0.5
 """Of a GPU's free memory that one table may take; the rest is for the others and for training."""
 
 
 class Table(Protocol):
-    """Rows of features: a tensor or memory map, or the frozen backbone at work (`core.features.live`)."""
+    """Rows of features: a tensor or memory map, or the frozen backbone computing them (`core.features.live`)."""
 
     @property
     def shape(self) -> Sequence[int]: ...

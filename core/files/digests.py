@@ -1,8 +1,8 @@
 """Digests of files, remembered, so that gigabytes of weights and images are not read at every start.
 
 A file is trusted to be unchanged while its path, size, time of change and time of inode change are; the last one cannot
-be set by a program. Still the memory is put to the test at every use: a few random pieces of what it vouches for are
-read again, and if one differs, everything is.
+be set by a program. Even so, each use verifies a random sample: a few pieces of the remembered files are
+read again, and if one differs, all of them are.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ def file_digests(paths: Sequence[Path], memory: Path, *, verify: bool = False) -
         memory: folder that remembers digests; made when it is missing.
         verify: read every file, whatever is remembered.
     Raises:
-        UserError: `memory` holds somebody else's files.
+        UserError: `memory` holds files of another program.
         OSError: a file cannot be read.
     """
     stamps = {path: _stamp(path) for path in paths}

@@ -1,4 +1,4 @@
-"""Where the files of a run, a trial and a campaign lie in their folders."""
+"""Paths of the files in the folder of a run, a trial or a campaign."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +93,7 @@ class CampaignFolder:
 
     @property
     def leaderboard(self) -> Path:
-        """Without suffix: .csv, .md and the other formats lie side by side."""
+        """Without suffix: .csv, .md and the other formats share this name."""
         return self.root / "leaderboard"
 
     def trials(self) -> list[Path]:

@@ -27,7 +27,7 @@ def read_json(path: Path) -> Any:
     """Read one JSON value; a byte order mark is skipped, and an integer of over 4,300 digits becomes infinity.
 
     Raises:
-        UserError: names the file and what is wrong with it, with line and column where JSON tells them. A key that is
+        UserError: names the file and what is wrong with it, with line and column where they are known. A key that is
             given twice in one object is a mistake.
     """
     content = _content(path)
@@ -65,7 +65,7 @@ def _content(path: Path) -> bytes:
 def _integer(digits: str) -> int | float:
     try:
         return int(digits)
-    except ValueError:  # Python's limit, 4,300 digits; whoever wants a number refuses infinity and names its place
+    except ValueError:  # Python's limit, 4,300 digits; the reader of the field refuses infinity and names the place
         return float(digits)
 
 
@@ -82,7 +82,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one JSON object as a line, after mending a torn last line."""
+    """Append one JSON object as a line, after removing a torn last line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(value, allow_nan=False, ensure_ascii=False) + "\n"
     drop_torn_line(path)

@@ -1,7 +1,7 @@
 """Which files of an output folder this program wrote, and which process may write there now.
 
 A folder that people name may hold anything. A name in it is overwritten or deleted only after it was claimed here:
-a claim is refused while somebody else's file has that name, and is kept in `identity.json` beside the files.
+a claim is refused while a foreign file has that name, and is kept in `identity.json` beside the files.
 """
 
 import os
@@ -40,7 +40,7 @@ def claim_folder(root: Path, names: Sequence[str]) -> str:
 
 
 def require_ours(root: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Make sure that nothing of these names is somebody else's; writes nothing, and returns the folder's identity.
+    """Check that no foreign file has one of these names; writes nothing, and returns the folder's identity.
 
     Raises:
         UserError: a file has one of the names and was not written by this program, identity.json is damaged, or `root`
@@ -98,7 +98,7 @@ def hold_folder(root: Path, names: Sequence[str]) -> Iterator[str]:
     """
     require_ours(root, [*names, HOLDER])
     root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / LOCK, thread_local=False)  # an empty file: locking somebody else's changes nothing
+    lock = FileLock(root / LOCK, thread_local=False)  # an empty file: locking a foreign one changes nothing
     try:
         lock.acquire(blocking=False)
     except Timeout:

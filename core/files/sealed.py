@@ -1,7 +1,7 @@
-"""JSON files that tell whether they are whole: each carries the digest of everything else in it.
+"""JSON files that detect damage: each carries the digest of everything else in it.
 
-For what the program writes for itself and nobody edits. A file that is torn, edited or somebody else's has no valid
-seal, so its readers need not check one field after the other.
+For files that only the program writes and reads. A file that is torn, edited or foreign has no valid seal, so readers
+need not check each field.
 """
 
 import hashlib

@@ -20,21 +20,23 @@ if TYPE_CHECKING:
 PROJECT = "crossmodal-search"
 """In Weights & Biases, unless WANDB_PROJECT names another."""
 app = typer.Typer()
-data_app = typer.Typer(help="Draw or check a data set.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Draw or check a data set.", no_args_is_help=True, epilog="Example: crossmodal data synth output/demo-data"
+)
 app.add_typer(data_app, name="data")
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="Training configuration (YAML).")]
 OutputOption = Annotated[Path, typer.Option("--output-dir", "--output_dir", help="Folder of the run.")]
 WandbOption = Annotated[
-    bool, typer.Option("--use-wandb", "--use_wandb", help="A Weights & Biases run; offline without a key.")
+    bool, typer.Option("--use-wandb", "--use_wandb", help="Track in Weights & Biases; offline without an API key.")
 ]
 
 
-@data_app.command()
+@data_app.command(epilog="Example: crossmodal data synth output/demo-data")
 def synth(
-    out: Annotated[Path, typer.Argument(help="Folder to draw into; made if it is missing.")],
-    buildings: Annotated[int, typer.Option(min=2, help="Training buildings.")] = 400,
-    images_per_building: Annotated[int, typer.Option(min=1, help="Pictures of each.")] = 6,
+    out: Annotated[Path, typer.Argument(help="Folder to write to; created if it is missing.")],
+    buildings: Annotated[int, typer.Option(min=2, help="Number of training buildings.")] = 400,
+    images_per_building: Annotated[int, typer.Option(min=1, help="Images per building.")] = 6,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Draw a synthetic data set in GeoText-1652 format, and a tiny random InternVL to go with it."""
@@ -70,10 +72,12 @@ def _build_tiny_checkpoint(checkpoint: Path, dataset: Path, seed: int) -> None:
         (partial / checkpoint.name).rename(checkpoint)
 
 
-@data_app.command()
+@data_app.command(epilog="Example: crossmodal data check data/GeoText1652")
 def check(
-    path: Annotated[Path, typer.Argument(help="Annotation file, or the folder that holds train.json and test.json.")],
-    image_root: Annotated[Path | None, typer.Option(help="Default: the folder images beside the annotations.")] = None,
+    path: Annotated[Path, typer.Argument(help="Annotation file, or folder with train.json and test.json.")],
+    image_root: Annotated[
+        Path | None, typer.Option(help="Folder of the images; default: images/ beside the annotations.")
+    ] = None,
 ) -> None:
     """Read a whole data set, images included, and count what is there, what was repaired and what is wrong."""
     from core.data.annotations import check_dataset
@@ -107,18 +111,20 @@ def _shown_in(progress: Progress, task: TaskID) -> Callable[[int, int], None]:
     return lambda done, total: progress.update(task, completed=done, total=total)
 
 
-@app.command()
+@app.command(epilog="Example: crossmodal train --config configs/demo/internvl3_bbox.yaml --output-dir output/single")
 def train(
     config: ConfigOption,
     output_dir: OutputOption,
-    bs: Annotated[int | None, typer.Option("--bs", help="Batch size instead of the configured one.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs instead of the configured ones.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed instead of the configured one.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Begin with these weights; or evaluate them.")] = None,
+    bs: Annotated[int | None, typer.Option("--bs", help="Batch size; overrides optimizer.batch_size.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs; overrides recipe.epochs.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; overrides seed.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint to start from, or with --evaluate to measure.")
+    ] = None,
     use_wandb: WandbOption = False,
-    evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure --checkpoint instead of training.")] = False,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Evaluate --checkpoint instead of training.")] = False,
     save_embeddings: Annotated[
-        bool, typer.Option("--save-embeddings", "--save_embeddings", help="With --evaluate: embeddings.npz, too.")
+        bool, typer.Option("--save-embeddings", "--save_embeddings", help="With --evaluate: also write embeddings.npz.")
     ] = False,
 ) -> None:
     """Train in one run (started again, it continues after the last whole epoch), or evaluate a checkpoint."""
@@ -190,7 +196,7 @@ def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb:
     say(f"metrics.json{' and embeddings.npz' if save_embeddings else ''} in {output_dir}")
 
 
-@app.command()
+@app.command(epilog="Example: crossmodal train-two-stage --config configs/demo/two_stage.yaml --output-dir output/two")
 def train_two_stage(
     output_dir: OutputOption,
     config: Annotated[Path, typer.Option(help="Configuration with recipe.stage1_epochs.")] = Path(
