@@ -44,8 +44,8 @@ def measure_full_size(images: int) -> Row:
 
 
 def measure_extraction(name: str, size: int, backbone: FrozenBackbone, images: int, texts: int) -> Row:
-    records = [record for split in read_inputs(demo_campaign().base).records.values() for record in split]
-    paths = [record.image for record in records][:images]
+    records = [record for split in read_inputs(demo_campaign().base).images.values() for record in split]
+    paths = [record.path for record in records][:images]
     sentences = list(dict.fromkeys(text for record in records for text in record.captions))[:texts]
     pixels = backbone._normalise(backbone.preprocess([open_image(path)[0] for path in paths]))
     batches = pixels.split(backbone.micro_batch)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from core.campaign.campaign import Campaign, changed_keys, load_campaign
 from core.campaign.dimensions import Choice
 from core.config import TrainConfig, dump_yaml
-from core.data.annotations import NO_RELATION, ImageRecord
+from core.data.annotations import NO_RELATION, AnnotatedImage
 from core.errors import UserError
 from core.features.fingerprint import FingerprintParts
 from core.files.atomic import write_atomically
@@ -208,13 +208,13 @@ def require_unchanged_features(features: CampaignFeatures, folder: CampaignFolde
         )
 
 
-def require_regions(campaign: Campaign, records: Sequence[ImageRecord]) -> None:
+def require_regions(campaign: Campaign, images: Sequence[AnnotatedImage]) -> None:
     """Refuse to search weights of losses that the training data leave nothing to learn for.
 
     Raises:
         UserError: names the settings.
     """
-    regions = [region for record in records for region in record.regions]
+    regions = [region for image in images for region in image.regions]
     related = any(region.relation != NO_RELATION for region in regions)
     pointless = [key for key, used in {**dict.fromkeys(BOX_KEYS, bool(regions)), "loss.spatial": related}.items()
                  if key in campaign.space.dimensions and not used]  # fmt: skip

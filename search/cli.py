@@ -121,7 +121,7 @@ def _prepare_all_features(
 
     variants = extraction_variants(campaign, campaign.base)
     inputs_of_each = [read_inputs(config, verify=verify) for config in variants]
-    require_regions(campaign, inputs_of_each[0].records["train"])
+    require_regions(campaign, inputs_of_each[0].images["train"])
     parts = {extraction_variant(config): inputs.parts for config, inputs in zip(variants, inputs_of_each, strict=True)}
     features = CampaignFeatures(parts)
     require_unchanged_features(features, folder)

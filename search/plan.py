@@ -102,7 +102,7 @@ def estimate(campaign: Campaign, folder: CampaignFolder, *, slots: int | None = 
     extraction, tables = [], []
     for config in extraction_variants(campaign, campaign.base):
         plan = read_inputs(config)
-        splits = index_splits(plan.records)
+        splits = index_splits(plan.images)
         planned, dimensions = _estimate_extraction(config, plan.parts.fingerprint, splits)
         extraction.append(planned)
         tables.append(Tables(tuple(SplitShape(**split_counts(splits[split])) for split in TIMED_SPLITS), dimensions))

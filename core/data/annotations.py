@@ -1,7 +1,8 @@
 """Annotations in GeoText-1652 format: reading, checking and splitting them.
 
 Real files are dirty. What has one obvious reading is repaired and counted; anything else is an error that names the
-record. `train.json` has one record a caption, test files one record an image; both become one `ImageRecord` an image.
+entry. `train.json` has one entry per caption, test files have one per image; both become `AnnotatedImage`s, one per
+image.
 """
 
 from collections import Counter
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.data.entries import ParsedRecord, ParsedRegion, parse_record
+from core.data.entries import Entry, EntryRegion, parse_entry
 from core.data.geometry import RELATIONS, Box, relation_of
 from core.data.images import open_image
 from core.errors import UserError, shown
@@ -31,10 +32,10 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageRecord:
+class AnnotatedImage:
     """One image with all that is written about it."""
 
-    image: Path
+    path: Path
     image_id: str
     group: str
     """Building: the first part of the image id."""
@@ -46,7 +47,7 @@ class ImageRecord:
 class Annotations:
     """A whole annotation file."""
 
-    records: list[ImageRecord]
+    images: list[AnnotatedImage]
     repaired: dict[str, int]
     """Kind of repair → how often."""
     notes: dict[str, int]
@@ -68,11 +69,11 @@ class DatasetCounts:
     messages: list[str] = field(default_factory=list)
     """The first ten rejections, in full."""
 
-    def add(self, record: ImageRecord) -> None:
+    def add(self, image: AnnotatedImage) -> None:
         self.images += 1
-        self.captions += len(record.captions)
-        self.regions += len(record.regions)
-        self.relations.update(RELATIONS[r.relation] for r in record.regions if r.relation != NO_RELATION)
+        self.captions += len(image.captions)
+        self.regions += len(image.regions)
+        self.relations.update(RELATIONS[r.relation] for r in image.regions if r.relation != NO_RELATION)
 
     def reject(self, error: UserError) -> None:
         self.rejected[error.what] += 1
@@ -90,88 +91,88 @@ class DatasetCounts:
 
 
 def read_annotations(path: Path, image_root: Path) -> Annotations:
-    """Read an annotation file; records of one image are merged.
+    """Read an annotation file; entries of one image are merged.
 
     Args:
         image_root: folder that the `image` paths start from and stay below as written; links may lead elsewhere.
     Raises:
-        UserError: names the file, the record and what is wrong with it.
+        UserError: names the file, the entry and what is wrong with it.
     """
     repaired: Counter[str] = Counter()
-    by_image: dict[str, list[ParsedRecord]] = {}
-    for where, raw in _raw_records(path, image_root):
-        _add(parse_record(raw, where, image_root, repaired), by_image)
-    records = [_merge(same, repaired) for same in by_image.values()]
-    return Annotations(records, dict(repaired), _notes(records))
+    by_image: dict[str, list[Entry]] = {}
+    for where, raw in _raw_entries(path, image_root):
+        _add(parse_entry(raw, where, image_root, repaired), by_image)
+    images = [_merge(same, repaired) for same in by_image.values()]
+    return Annotations(images, dict(repaired), _notes(images))
 
 
 def check_dataset(
     path: Path, image_root: Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> DatasetCounts:
-    """Read every record and open every image; go on after a bad one and count it.
+    """Read every entry and open every image; go on after a bad one and count it.
 
     Raises:
         UserError: the file as a whole cannot be read.
     """
     counts = DatasetCounts()
-    by_image: dict[str, list[ParsedRecord]] = {}
-    for where, raw in _raw_records(path, image_root):
+    by_image: dict[str, list[Entry]] = {}
+    for where, raw in _raw_entries(path, image_root):
         try:
-            _add(parse_record(raw, where, image_root, counts.repaired), by_image)
+            _add(parse_entry(raw, where, image_root, counts.repaired), by_image)
         except UserError as error:
             counts.reject(error)
-    records = [_merge(same, counts.repaired) for same in by_image.values()]
-    counts.notes = _notes(records)
-    counts.groups = len({record.group for record in records})
-    for done, record in enumerate(records, start=1):
+    images = [_merge(same, counts.repaired) for same in by_image.values()]
+    counts.notes = _notes(images)
+    counts.groups = len({image.group for image in images})
+    for done, image in enumerate(images, start=1):
         try:
-            counts.repaired.update(open_image(record.image)[1])
+            counts.repaired.update(open_image(image.path)[1])
         except UserError as error:
             counts.reject(error)
         else:
-            counts.add(record)
-        on_progress(done, len(records))
+            counts.add(image)
+        on_progress(done, len(images))
     return counts
 
 
-def _raw_records(path: Path, image_root: Path) -> Iterator[tuple[str, Any]]:
-    """Each record with how messages name it."""
+def _raw_entries(path: Path, image_root: Path) -> Iterator[tuple[str, Any]]:
+    """Each entry with how messages name it."""
     content = read_json(path)
     if not isinstance(content, list):
-        raise UserError("is not a list of records", where=path)
+        raise UserError("is not a list of entries", where=path)
     if not content:
-        raise UserError("holds no record", where=path, how="an empty data set cannot be used")
+        raise UserError("holds no entry", where=path, how="an empty data set cannot be used")
     if not image_root.is_dir():
         raise UserError(
             "there is no such folder of images", where=image_root, how="set data.image_root or --image-root"
         )
-    return ((f"{path}: record {number}", raw) for number, raw in enumerate(content))
+    return ((f"{path}: entry {number}", raw) for number, raw in enumerate(content))
 
 
-def _add(record: ParsedRecord, by_image: dict[str, list[ParsedRecord]]) -> None:
-    """To the records of the same image."""
-    same = by_image.setdefault(record.image_id, [])
-    if same and same[0].image != record.image and not same[0].image.samefile(record.image):
+def _add(entry: Entry, by_image: dict[str, list[Entry]]) -> None:
+    """To the entries of the same image."""
+    same = by_image.setdefault(entry.image_id, [])
+    if same and same[0].image != entry.image and not same[0].image.samefile(entry.image):
         raise UserError(
-            f"names the image {shown(str(record.image))}, but {same[0].where} names {shown(str(same[0].image))}",
-            where=record.where,
+            f"names the image {shown(str(entry.image))}, but {same[0].where} names {shown(str(same[0].image))}",
+            where=entry.where,
             how="give each image an image_id of its own",
         )
-    same.append(record)
+    same.append(entry)
 
 
-def _merge(same: Sequence[ParsedRecord], repaired: Counter[str]) -> ImageRecord:
+def _merge(same: Sequence[Entry], repaired: Counter[str]) -> AnnotatedImage:
     """All that is written about one image: captions joined, what is repeated kept once."""
     first = same[0]
-    captions = [caption for record in same for caption in record.captions]
+    captions = [caption for entry in same for caption in entry.captions]
     distinct = tuple(dict.fromkeys(captions))
     if len(distinct) < len(captions):
         repaired["repeated caption dropped"] += len(captions) - len(distinct)
-    parsed = [region for record in same for region in record.regions]
-    return ImageRecord(first.image, first.image_id, _group(first.image_id), distinct, _regions(parsed, repaired))
+    parsed = [region for entry in same for region in entry.regions]
+    return AnnotatedImage(first.image, first.image_id, _group(first.image_id), distinct, _regions(parsed, repaired))
 
 
-def _regions(parsed: Sequence[ParsedRegion], repaired: Counter[str]) -> tuple[Region, ...]:
+def _regions(parsed: Sequence[EntryRegion], repaired: Counter[str]) -> tuple[Region, ...]:
     """The distinct ones, with their relations to the first: as given, else by their boxes."""
     given: dict[tuple[str, Box], int | None] = {}
     for sentence, box, relation in parsed:
@@ -197,15 +198,15 @@ def _group(image_id: str) -> str:
     return next((part for part in parts if part not in ("", ".", "..")), image_id)
 
 
-def _notes(records: Sequence[ImageRecord]) -> dict[str, int]:
-    images = Counter(record.image for record in records)
+def _notes(images: Sequence[AnnotatedImage]) -> dict[str, int]:
+    paths = Counter(image.path for image in images)
     found = {
         "image_id without a folder, so that its image is a building of its own": sum(
-            "/" not in record.image_id for record in records
+            "/" not in image.image_id for image in images
         ),
-        "image under several image_ids": sum(count > 1 for count in images.values()),
-        "image in a file of a single building": len(records)
-        if len({r.group for r in records}) == 1 < len(records)
+        "image under several image_ids": sum(count > 1 for count in paths.values()),
+        "image in a file of a single building": len(images)
+        if len({image.group for image in images}) == 1 < len(images)
         else 0,
     }
     return {note: count for note, count in found.items() if count}

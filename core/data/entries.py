@@ -1,6 +1,6 @@
-"""One record of an annotation file, as JSON has it, checked field by field; it knows nothing of the other records.
+"""One entry of an annotation file, as JSON has it, checked field by field; it knows nothing of the other entries.
 
-Whatever a field holds becomes part of a `ParsedRecord`, a counted repair, or one line that names the record.
+Whatever a field holds becomes part of an `Entry`, a counted repair, or one line that names the entry.
 """
 
 import math
@@ -20,37 +20,37 @@ ROUNDING = 0.001 + 1e-9
 JSON_TYPES = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
 
 
-class ParsedRegion(NamedTuple):
+class EntryRegion(NamedTuple):
     """A sentence and its box, before relations are known."""
 
     sentence: str
     box: Box
     relation: int | None
-    """As the record itself gives it."""
+    """As the entry itself gives it."""
 
 
 @dataclass(frozen=True, slots=True)
-class ParsedRecord:
-    """One record by itself; several may be about the same image."""
+class Entry:
+    """One entry by itself; several may be about the same image."""
 
     where: str
     """File, number and image id, for messages."""
     image: Path
     image_id: str
     captions: list[str]
-    regions: list[ParsedRegion]
+    regions: list[EntryRegion]
 
 
-def parse_record(raw: Any, where: str, image_root: Path, repaired: Counter[str]) -> ParsedRecord:
-    """Check one record.
+def parse_entry(raw: Any, where: str, image_root: Path, repaired: Counter[str]) -> Entry:
+    """Check one entry.
 
     Args:
         raw: any JSON value.
-        where: how messages name the record.
+        where: how messages name the entry.
         image_root: folder that the image's path starts from and stays below as written; links may lead elsewhere.
         repaired: kind of repair → how often; counted on.
     Raises:
-        UserError: names the record and what is wrong with it.
+        UserError: names the entry and what is wrong with it.
     """
     if not isinstance(raw, dict):
         raise UserError(f"is not an object but {_type_of(raw)}", where=where)
@@ -60,7 +60,7 @@ def parse_record(raw: Any, where: str, image_root: Path, repaired: Counter[str])
     name = _text(raw.get("image"), "image", where)
     if not image_id:
         repaired["absent image_id replaced by the path of the image"] += 1
-    return ParsedRecord(
+    return Entry(
         where=where,
         image=_locate(name, image_root, where),
         image_id=image_id or name,
@@ -124,7 +124,7 @@ def _locate(name: str, image_root: Path, where: str) -> Path:
     return path
 
 
-def _regions(raw: dict[str, Any], where: str, repaired: Counter[str]) -> list[ParsedRegion]:
+def _regions(raw: dict[str, Any], where: str, repaired: Counter[str]) -> list[EntryRegion]:
     sentences, boxes = _list(raw.get("sentences"), where), _list(raw.get("bboxes"), where)
     names = _list(raw.get("relations"), where) or [None] * len(boxes)
     if not len(sentences) == len(boxes) == len(names):
@@ -135,7 +135,7 @@ def _regions(raw: dict[str, Any], where: str, repaired: Counter[str]) -> list[Pa
         relation = _relation(name, f"{where}: relations[{number}]")
         text = None if _is_absent(sentence) else _text(sentence, f"sentences[{number}]", where)
         if box is not None and text is not None:
-            regions.append(ParsedRegion(text, box, relation))
+            regions.append(EntryRegion(text, box, relation))
     return regions
 
 

@@ -5,16 +5,16 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from core.data.annotations import ImageRecord
+from core.data.annotations import AnnotatedImage
 from core.errors import UserError
 
 Split = Literal["train", "validation", "test"]
 
 
 def split_by_group(
-    records: Sequence[ImageRecord], fractions: Mapping[Split, float], seed: int
-) -> dict[Split, list[ImageRecord]]:
-    """Deal whole groups out to splits, so that no building straddles two of them; record order is kept.
+    images: Sequence[AnnotatedImage], fractions: Mapping[Split, float], seed: int
+) -> dict[Split, list[AnnotatedImage]]:
+    """Deal whole groups out to splits, so that no building straddles two of them; image order is kept.
 
     Args:
         fractions: share of the groups for each split; they add up to 1, and each split gets at least one group.
@@ -23,7 +23,7 @@ def split_by_group(
     """
     if not math.isclose(sum(fractions.values()), 1.0):
         raise ValueError("fractions must add up to 1")
-    groups = sorted({record.group for record in records})
+    groups = sorted({image.group for image in images})
     if len(groups) < len(fractions):
         raise UserError(
             f"{len(groups)} buildings cannot be split into {' and '.join(fractions)}",
@@ -38,4 +38,4 @@ def split_by_group(
         stop = min(max(round(share * len(groups)), start + 1), len(groups) - left)
         split_of |= dict.fromkeys(groups[start:stop], split)
         start = stop
-    return {split: [record for record in records if split_of[record.group] == split] for split in fractions}
+    return {split: [image for image in images if split_of[image.group] == split] for split in fractions}

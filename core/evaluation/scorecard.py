@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from core.config import Section, TrainConfig
-from core.data.annotations import ImageRecord
+from core.data.annotations import AnnotatedImage
 from core.device import choose_device, device_name, peak_memory_mb
 from core.errors import UserError
 from core.evaluation.regions import RegionMeasurement, blind_baselines, measure_regions
@@ -97,23 +97,23 @@ def measure(checkpoint: Checkpoint, features: Features, *, name: str, rerank: in
     return Measured(card, {**samples, **regions.samples}, embedded)
 
 
-def save_embeddings(path: Path, embeddings: Embeddings, records: Sequence[ImageRecord], image_root: Path) -> None:
+def save_embeddings(path: Path, embeddings: Embeddings, images: Sequence[AnnotatedImage], image_root: Path) -> None:
     """Write the embeddings of a split as .npz, in annotation order, so that anyone can recompute or index them.
 
     Arrays: image [N, D] and text [M, D] float32, unit norm; image_path and image_building [N]; text_string and
     text_image [M], the row of the text's own image. Paths are relative to `image_root`.
 
     Args:
-        records: of the split that was embedded.
+        images: of the split that was embedded.
     """
-    captions = [(text, row) for row, record in enumerate(records) for text in record.captions]
+    captions = [(text, row) for row, image in enumerate(images) for text in image.captions]
     stream = io.BytesIO()
     np.savez(
         stream,
         image=embeddings.images.cpu().numpy(),
         text=embeddings.captions.cpu().numpy(),
-        image_path=np.array([str(record.image.relative_to(image_root)) for record in records]),
-        image_building=np.array([record.group for record in records]),
+        image_path=np.array([str(image.path.relative_to(image_root)) for image in images]),
+        image_building=np.array([image.group for image in images]),
         text_string=np.array([text for text, _ in captions]),
         text_image=np.array([row for _, row in captions], dtype=np.int64),
     )

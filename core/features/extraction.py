@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from core.config import ImagePooling
-from core.data.annotations import ImageRecord
+from core.data.annotations import AnnotatedImage
 from core.data.images import open_image
 from core.data.splits import Split
 from core.errors import UserError
@@ -74,13 +74,13 @@ EncodeShards = Callable[[Sequence[Shard]], Iterable[tuple[Shard, bytes]]]
 class SplitIndex:
     """Where the images and the distinct texts of one split lie in the tables of all splits."""
 
-    records: Sequence[ImageRecord]
+    images: Sequence[AnnotatedImage]
     first_image: int
     texts: list[str]
 
 
 def extract_features(
-    records: Mapping[Split, Sequence[ImageRecord]],
+    images: Mapping[Split, Sequence[AnnotatedImage]],
     encode: EncodeShards,
     root: Path,
     *,
@@ -107,9 +107,9 @@ def extract_features(
             return FeatureStore.open(root, parts.fingerprint)
         work = root / f".{parts.fingerprint}.partial"
         claim_folder(work, ["*"])
-        splits = index_splits(records)
-        images, texts = distinct_inputs(splits)
-        shards = [*_cut("images", images, shard, parts), *_cut("texts", texts, shard, parts)]
+        splits = index_splits(images)
+        paths, texts = distinct_inputs(splits)
+        shards = [*_cut("images", paths, shard, parts), *_cut("texts", texts, shard, parts)]
         _write_missing(shards, encode, work, on_progress)
         _assemble(splits, texts, work, parts, shards)
         (work / STORE).rename(folder)
@@ -117,12 +117,12 @@ def extract_features(
     return FeatureStore.open(root, parts.fingerprint)
 
 
-def index_splits(records: Mapping[Split, Sequence[ImageRecord]]) -> dict[Split, SplitIndex]:
+def index_splits(images: Mapping[Split, Sequence[AnnotatedImage]]) -> dict[Split, SplitIndex]:
     """Number the images over all splits, and list the distinct texts of each."""
     splits, first_image = {}, 0
-    for split, members in records.items():
+    for split, members in images.items():
         texts = dict.fromkeys(
-            text for record in members for text in (*record.captions, *(region.sentence for region in record.regions))
+            text for image in members for text in (*image.captions, *(region.sentence for region in image.regions))
         )
         splits[split] = SplitIndex(members, first_image, list(texts))
         first_image += len(members)
@@ -131,8 +131,8 @@ def index_splits(records: Mapping[Split, Sequence[ImageRecord]]) -> dict[Split, 
 
 def distinct_inputs(splits: Mapping[Split, SplitIndex]) -> tuple[list[Path], list[str]]:
     """Images and distinct texts of all splits: what the backbone has to see."""
-    images = [record.image for split in splits.values() for record in split.records]
-    return images, list(dict.fromkeys(text for split in splits.values() for text in split.texts))
+    paths = [image.path for split in splits.values() for image in split.images]
+    return paths, list(dict.fromkeys(text for split in splits.values() for text in split.texts))
 
 
 def _cut(kind: Kind, items: Sequence[Any], size: int, parts: FingerprintParts) -> list[Shard]:
@@ -258,7 +258,7 @@ def _assemble(
     for split, index in splits.items():
         folder = store / split
         folder.mkdir(parents=True, exist_ok=True)
-        image_rows = np.arange(index.first_image, index.first_image + len(index.records))
+        image_rows = np.arange(index.first_image, index.first_image + len(index.images))
         text_rows = np.array([row_of_text[text] for text in index.texts], dtype=np.int64)
         _write_tables(work, [shard for shard in shards if shard.kind == "images"], image_rows, folder)
         _write_tables(work, [shard for shard in shards if shard.kind == "texts"], text_rows, folder)
@@ -306,18 +306,18 @@ def _write_tables(work: Path, shards: Sequence[Shard], rows: NDArray[np.int64], 
 
 def group_numbers(splits: Mapping[Split, SplitIndex]) -> dict[str, int]:
     """Name of a building → its number, unique over all splits."""
-    groups = dict.fromkeys(record.group for index in splits.values() for record in index.records)
+    groups = dict.fromkeys(image.group for index in splits.values() for image in index.images)
     return {group: number for number, group in enumerate(groups)}
 
 
 def index_tensors(index: SplitIndex, groups: Mapping[str, int]) -> dict[str, Tensor]:
     """Who belongs to whom in one split: every field of a FeatureSplit but the two tables."""
     row_of_text = {text: row for row, text in enumerate(index.texts)}
-    captions = [(row_of_text[text], image) for image, record in enumerate(index.records) for text in record.captions]
-    regions = [(region, image) for image, record in enumerate(index.records) for region in record.regions]
+    captions = [(row_of_text[text], row) for row, image in enumerate(index.images) for text in image.captions]
+    regions = [(region, row) for row, image in enumerate(index.images) for region in image.regions]
     caption_rows = torch.tensor(captions, dtype=torch.int64).view(-1, 2)
     return {
-        "groups": torch.tensor([groups[record.group] for record in index.records]),
+        "groups": torch.tensor([groups[image.group] for image in index.images]),
         "caption_text": caption_rows[:, 0].contiguous(),
         "caption_image": caption_rows[:, 1].contiguous(),
         "sentence_text": torch.tensor([row_of_text[region.sentence] for region, _ in regions], dtype=torch.int64),
@@ -330,11 +330,11 @@ def index_tensors(index: SplitIndex, groups: Mapping[str, int]) -> dict[str, Ten
 def split_counts(index: SplitIndex) -> dict[str, int]:
     """How much of everything a split holds; texts are distinct ones."""
     return {
-        "images": len(index.records),
-        "groups": len({record.group for record in index.records}),
-        "captions": sum(len(record.captions) for record in index.records),
+        "images": len(index.images),
+        "groups": len({image.group for image in index.images}),
+        "captions": sum(len(image.captions) for image in index.images),
         "texts": len(index.texts),
-        "regions": sum(len(record.regions) for record in index.records),
+        "regions": sum(len(image.regions) for image in index.images),
     }
 
 

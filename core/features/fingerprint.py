@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from core.config import FeaturesConfig
-from core.data.annotations import ImageRecord
+from core.data.annotations import AnnotatedImage
 from core.data.splits import Split
 from core.files.digests import file_digests
 
@@ -29,7 +29,7 @@ class FingerprintParts:
     max_tokens: int
     dtype: str
     data: str
-    """Digest of records, splits and images."""
+    """Digest of annotations, splits and image files."""
     version: int = EXTRACTION_VERSION
 
     @property
@@ -41,7 +41,7 @@ class FingerprintParts:
 def fingerprint_parts(
     config: FeaturesConfig,
     files: Mapping[str, Path],
-    records: Mapping[Split, Sequence[ImageRecord]],
+    images: Mapping[Split, Sequence[AnnotatedImage]],
     memory: Path,
     *,
     verify: bool = False,
@@ -54,11 +54,11 @@ def fingerprint_parts(
         verify: read all of them.
     """
     backbone = zip(files, file_digests(list(files.values()), memory, verify=verify), strict=True)
-    images = [record.image for split in sorted(records) for record in records[split]]
-    content = hashlib.sha256(json.dumps(file_digests(images, memory, verify=verify)).encode())
-    for split in sorted(records):
-        for record in records[split]:
-            fields = [split, record.image_id, record.group, record.captions, [asdict(r) for r in record.regions]]
+    paths = [image.path for split in sorted(images) for image in images[split]]
+    content = hashlib.sha256(json.dumps(file_digests(paths, memory, verify=verify)).encode())
+    for split in sorted(images):
+        for image in images[split]:
+            fields = [split, image.image_id, image.group, image.captions, [asdict(r) for r in image.regions]]
             content.update(json.dumps(fields).encode())
     return FingerprintParts(
         backbone=hashlib.sha256(json.dumps(list(backbone)).encode()).hexdigest(),

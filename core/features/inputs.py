@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from core.backbone.checkpoint_files import backbone_files
 from core.backbone.hub import checkpoint_folder
 from core.config import DataConfig, TrainConfig
-from core.data.annotations import ImageRecord, read_annotations
+from core.data.annotations import AnnotatedImage, read_annotations
 from core.data.splits import Split, split_by_group
 from core.errors import UserError
 from core.features.fingerprint import FingerprintParts, fingerprint_parts
@@ -21,9 +21,9 @@ DIGESTS = ".digests"
 
 @dataclass(frozen=True, slots=True)
 class FeatureInputs:
-    """What to extract: the records of each split, and the fingerprint that the features will carry."""
+    """What to extract: the annotated images of each split, and the fingerprint that the features will carry."""
 
-    records: dict[Split, list[ImageRecord]]
+    images: dict[Split, list[AnnotatedImage]]
     parts: FingerprintParts
     repaired: dict[str, int]
     """Kind of repair of the annotations → how often."""
@@ -46,19 +46,19 @@ def read_inputs(config: TrainConfig, *, verify: bool = False) -> FeatureInputs:
         raise UserError(f"{store} is a file, not a folder", where="features.store", how="name another folder")
     train = read_annotations(data.train_annotations, data.image_root)
     fractions: dict[Split, float] = {"train": 1 - data.validation_fraction, "validation": data.validation_fraction}
-    records = split_by_group(train.records, fractions, data.split_seed)
+    images = split_by_group(train.images, fractions, data.split_seed)
     repaired, notes = Counter(train.repaired), Counter(train.notes)
     if data.test_annotations is not None:
         _refuse_training_file(data)
         test = read_annotations(data.test_annotations, data.image_root)
-        _refuse_shared_image(train.records, test.records, data)
-        records["test"] = test.records
+        _refuse_shared_image(train.images, test.images, data)
+        images["test"] = test.images
         repaired.update(test.repaired)
         notes.update(test.notes)
-    notes.update(_shared_between_splits(records))
+    notes.update(_shared_between_splits(images))
     files = backbone_files(checkpoint_folder(config.features.backbone))
-    parts = fingerprint_parts(config.features, files, records, store / DIGESTS, verify=verify)
-    return FeatureInputs(records, parts, dict(repaired), dict(notes))
+    parts = fingerprint_parts(config.features, files, images, store / DIGESTS, verify=verify)
+    return FeatureInputs(images, parts, dict(repaired), dict(notes))
 
 
 def _refuse_training_file(data: DataConfig) -> None:
@@ -72,29 +72,29 @@ def _refuse_training_file(data: DataConfig) -> None:
         )
 
 
-def _refuse_shared_image(train: Sequence[ImageRecord], test: Sequence[ImageRecord], data: DataConfig) -> None:
+def _refuse_shared_image(train: Sequence[AnnotatedImage], test: Sequence[AnnotatedImage], data: DataConfig) -> None:
     learned = set(map(_file_identity, train))
-    shared = [record for record in test if _file_identity(record) in learned]
+    shared = [image for image in test if _file_identity(image) in learned]
     if shared:
         raise UserError(
-            f"names {shared[0].image}, which {data.train_annotations} names, too ({len(shared)} of {len(test)} images)",
+            f"names {shared[0].path}, which {data.train_annotations} names, too ({len(shared)} of {len(test)} images)",
             where=data.test_annotations,
             how="keep images for the test that nothing is trained on",
         )
 
 
-def _file_identity(record: ImageRecord) -> tuple[int, int]:
+def _file_identity(image: AnnotatedImage) -> tuple[int, int]:
     """Equal for one file under two names."""
-    stat = record.image.stat()
+    stat = image.path.stat()
     return stat.st_dev, stat.st_ino
 
 
-def _shared_between_splits(records: Mapping[Split, Sequence[ImageRecord]]) -> dict[str, int]:
+def _shared_between_splits(images: Mapping[Split, Sequence[AnnotatedImage]]) -> dict[str, int]:
     """What makes a figure better than it is, though it may be meant → how often."""
     notes = {}
-    if both := set(map(_file_identity, records["train"])) & set(map(_file_identity, records["validation"])):
+    if both := set(map(_file_identity, images["train"])) & set(map(_file_identity, images["validation"])):
         notes["image file in the training and in the validation split, under two image ids"] = len(both)
-    learned = {record.group for split in ("train", "validation") for record in records[split]}
-    if shared := sorted(learned & {record.group for record in records.get("test", ())}):
+    learned = {image.group for split in ("train", "validation") for image in images[split]}
+    if shared := sorted(learned & {image.group for image in images.get("test", ())}):
         notes[f"test building that is a training building, too (the first: {shared[0][:80]})"] = len(shared)
     return notes

@@ -62,11 +62,11 @@ def live_features(
     def texts(rows: Sequence[str]) -> Tensor:
         return backbone.encode_texts(rows)[config.text_pooling]
 
-    indices = index_splits(inputs.records)
+    indices = index_splits(inputs.images)
     groups = group_numbers(indices)
     splits: dict[Split, FeatureSplit] = {
         split: FeatureSplit(
-            images=LiveTable([record.image for record in index.records], backbone.vision_dim, images),
+            images=LiveTable([image.path for image in index.images], backbone.vision_dim, images),
             texts=LiveTable(index.texts, backbone.text_dim, texts),
             **index_tensors(index, groups),
         )

@@ -64,7 +64,7 @@ def prepare_features(
     _note_annotations(inputs, display)
     display.note(f"extracting features {inputs.parts.fingerprint} with {config.features.backbone}")
     return extract_features(
-        inputs.records,
+        inputs.images,
         _of_unchanged_files(config, inputs, encode or _load_and_encode(config)),
         root,
         parts=inputs.parts,

@@ -65,8 +65,8 @@ def _build_tiny_checkpoint(checkpoint: Path, dataset: Path, seed: int) -> None:
 
     if checkpoint.exists():
         raise UserError("is no checkpoint of ours, since it has no config.json", where=checkpoint, how="move it away")
-    records = read_annotations(dataset / "train.json", dataset / "images").records
-    texts = [text for record in records for text in (*record.captions, *(r.sentence for r in record.regions))]
+    images = read_annotations(dataset / "train.json", dataset / "images").images
+    texts = [text for image in images for text in (*image.captions, *(region.sentence for region in image.regions))]
     with scratch_folder(dataset) as partial:
         build_tiny_checkpoint(partial / checkpoint.name, texts, seed=seed)
         (partial / checkpoint.name).rename(checkpoint)
@@ -104,7 +104,7 @@ def check(
             say(message, style="red")
         rejected += counts.rejected.total()
     if rejected:
-        raise UserError(f"{rejected} records were rejected", where=path, how="fix or remove them")
+        raise UserError(f"{rejected} entries were rejected", where=path, how="fix or remove them")
 
 
 def _shown_in(progress: Progress, task: TaskID) -> Callable[[int, int], None]:
@@ -189,8 +189,8 @@ def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb:
         tracker.finish("evaluate", measured.scorecard.flat(), failed=False)
     write_json(output_dir / "metrics.json", measured.scorecard.to_json())
     if save_embeddings:
-        records = inputs.records["test" if features.test else "validation"]
-        scorecard.save_embeddings(output_dir / "embeddings.npz", measured.embeddings, records, config.data.image_root)
+        images = inputs.images["test" if features.test else "validation"]
+        scorecard.save_embeddings(output_dir / "embeddings.npz", measured.embeddings, images, config.data.image_root)
     for table in scorecard_tables(measured.scorecard):
         show(table)
     say(f"metrics.json{' and embeddings.npz' if save_embeddings else ''} in {output_dir}")

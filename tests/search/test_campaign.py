@@ -7,7 +7,7 @@ import pytest
 
 from core.campaign.campaign import Campaign, load_campaign
 from core.config import TrainConfig
-from core.data.annotations import NO_RELATION, ImageRecord, Region
+from core.data.annotations import NO_RELATION, AnnotatedImage, Region
 from core.errors import UserError
 from core.features.fingerprint import FingerprintParts
 from core.files.folders import CampaignFolder
@@ -105,9 +105,9 @@ def test_a_damaged_note_of_the_features_is_one_line(base: TrainConfig, tmp_path:
     assert folder.features.read_text() == content
 
 
-def record(*relations: int) -> ImageRecord:
+def record(*relations: int) -> AnnotatedImage:
     regions = tuple(Region("a roof", (0.1, 0.1, 0.5, 0.5), relation) for relation in relations)
-    return ImageRecord(Path("a.jpeg"), "1/a.jpeg", "1", ("a caption",), regions)
+    return AnnotatedImage(Path("a.jpeg"), "1/a.jpeg", "1", ("a caption",), regions)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def record(*relations: int) -> ImageRecord:
     ],
 )
 def test_weights_without_anything_to_learn_are_not_searched(
-    campaign_of: Build, records: list[ImageRecord], refused: str | None
+    campaign_of: Build, records: list[AnnotatedImage], refused: str | None
 ) -> None:
     weights = {name: {"uniform": [0.0, 1.0]} for name in ("loss.box", "loss.spatial", "loss.itc")}
     campaign = campaign_of(space=weights)

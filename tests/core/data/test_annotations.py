@@ -37,8 +37,8 @@ def write(root: Path, records: Any) -> Path:
 
 
 def test_a_record_is_read_with_corners_and_relations(root: Path) -> None:
-    (read,) = read_annotations(write(root, [record()]), root).records
-    assert (read.group, read.image) == ("0839", root / "train/0839/image-0.jpeg")
+    (read,) = read_annotations(write(root, [record()]), root).images
+    assert (read.group, read.path) == ("0839", root / "train/0839/image-0.jpeg")
     assert read.captions == ("In the center is an office building.",)
     assert [region.sentence for region in read.regions] == ["The object in the center.", "On the upper side, a road."]
     assert read.regions[0].box == pytest.approx((0.4, 0.4, 0.6, 0.6))
@@ -46,7 +46,7 @@ def test_a_record_is_read_with_corners_and_relations(root: Path) -> None:
 
 
 def test_a_caption_may_be_a_list_as_in_test_files(root: Path) -> None:
-    (read,) = read_annotations(write(root, [record(caption=["one", "two", "three"])]), root).records
+    (read,) = read_annotations(write(root, [record(caption=["one", "two", "three"])]), root).images
     assert read.captions == ("one", "two", "three")
 
 
@@ -54,13 +54,13 @@ def test_records_of_one_image_are_merged_and_what_repeats_is_kept_once(root: Pat
     annotations = read_annotations(
         write(root, [record(caption="one"), record(1), record(caption="two"), record(caption="one")]), root
     )
-    assert annotations.records[0].captions == ("one", "two")
-    assert len(annotations.records[0].regions) == 2
+    assert annotations.images[0].captions == ("one", "two")
+    assert len(annotations.images[0].regions) == 2
     assert annotations.repaired == {"repeated caption dropped": 1}
 
 
 def test_explicit_relations_win(root: Path) -> None:
-    (read,) = read_annotations(write(root, [record(relations=[None, "inside", None])]), root).records
+    (read,) = read_annotations(write(root, [record(relations=[None, "inside", None])]), root).images
     assert [region.relation for region in read.regions] == [-1, RELATIONS.index("inside")]
 
 
@@ -68,37 +68,37 @@ def test_explicit_relations_win(root: Path) -> None:
     "absent", [{"bboxes": [None] * 3}, {"sentences": [None] * 3}, {"sentences": None, "bboxes": None}]
 )
 def test_absent_regions_are_no_error(root: Path, absent: dict[str, Any]) -> None:
-    (read,) = read_annotations(write(root, [record(**absent)]), root).records
+    (read,) = read_annotations(write(root, [record(**absent)]), root).images
     assert read.regions == ()
 
 
 def test_the_upstream_sentinel_is_an_absent_box(root: Path) -> None:
     boxes = [[-100] * 4, [0.5, 0.1, 0.2, 0.1], None]
-    (read,) = read_annotations(write(root, [record(bboxes=boxes)]), root).records
+    (read,) = read_annotations(write(root, [record(bboxes=boxes)]), root).images
     assert len(read.regions) == 1
 
 
 def test_boxes_that_stick_out_or_have_no_area_are_repaired_and_counted(root: Path) -> None:
     boxes = [[0.95, 0.5, 0.2, 0.2], [0.5, 0.5, 0.0, 0.2], None]
     annotations = read_annotations(write(root, [record(bboxes=boxes)]), root)
-    assert annotations.records[0].regions[0].box == pytest.approx((0.85, 0.4, 1.0, 0.6))
+    assert annotations.images[0].regions[0].box == pytest.approx((0.85, 0.4, 1.0, 0.6))
     assert annotations.repaired == {"box clamped to the image": 1, "box without area dropped": 1}
 
 
 def test_text_of_any_script_is_kept(root: Path) -> None:
-    (read,) = read_annotations(write(root, [record(caption="Ein grünes Dach 屋根")]), root).records
+    (read,) = read_annotations(write(root, [record(caption="Ein grünes Dach 屋根")]), root).images
     assert read.captions == ("Ein grünes Dach 屋根",)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"caption": None}, "record 1 (0839/image-1.jpeg): has no caption"),
-        ({"caption": "  "}, "record 1 (0839/image-1.jpeg): has no caption"),
-        ({"caption": []}, "record 1 (0839/image-1.jpeg): has no caption"),
-        ({"caption": [" ", None]}, "record 1 (0839/image-1.jpeg): has no caption"),
-        ({"image_id": None, "image": None}, "record 1: has no image"),
-        ({"image": None}, "record 1 (0839/image-1.jpeg): has no image"),
+        ({"caption": None}, "entry 1 (0839/image-1.jpeg): has no caption"),
+        ({"caption": "  "}, "entry 1 (0839/image-1.jpeg): has no caption"),
+        ({"caption": []}, "entry 1 (0839/image-1.jpeg): has no caption"),
+        ({"caption": [" ", None]}, "entry 1 (0839/image-1.jpeg): has no caption"),
+        ({"image_id": None, "image": None}, "entry 1: has no image"),
+        ({"image": None}, "entry 1 (0839/image-1.jpeg): has no image"),
         ({"image": "train/0839/nowhere.jpeg"}, "nowhere.jpeg is missing"),
         ({"image": "../secret.jpeg"}, "lies outside of"),
         ({"image": "/etc/passwd"}, "lies outside of"),
@@ -115,16 +115,16 @@ def test_a_bad_record_is_one_line_that_names_file_and_record(root: Path, change:
     with pytest.raises(UserError) as caught:
         read_annotations(path, root)
     assert message in str(caught.value)
-    assert str(caught.value).startswith(f"{path}: record 1")
+    assert str(caught.value).startswith(f"{path}: entry 1")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "holds no record"),
-        ("{}", "is not a list of records"),
-        ("[1]", "record 0: is not an object"),
+        ("[]", "holds no entry"),
+        ("{}", "is not a list of entries"),
+        ("[1]", "entry 0: is not an object"),
         ("[{", "JSON"),
     ],
 )
@@ -140,9 +140,9 @@ def test_two_images_of_one_image_id_are_refused_by_name(root: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_annotations(path, root)
     for part in (
-        "record 2 (0839/image-1.jpeg): names",
+        "entry 2 (0839/image-1.jpeg): names",
         "image-2.jpeg",
-        "record 1 (0839/image-1.jpeg) names",
+        "entry 1 (0839/image-1.jpeg) names",
         "image-1.jpeg",
     ):
         assert part in str(caught.value)
@@ -154,7 +154,7 @@ def test_one_image_under_two_spellings_is_one_image(root: Path) -> None:
     (root / "link").symlink_to(root / "train")
     other = ("./train//0839/image-0.jpeg", "link/0839/image-0.jpeg", str(root / "train/0839/image-0.jpeg"))
     path = write(root, [record(), *(record(image=name, caption=name) for name in other)])
-    (read,) = read_annotations(path, root).records
+    (read,) = read_annotations(path, root).images
     assert len(read.captions) == 4
 
 
@@ -162,7 +162,7 @@ def test_relations_of_merged_records_are_to_the_first_region_of_the_image(root: 
     left, middle, right = [0.2, 0.5, 0.1, 0.1], [0.5, 0.5, 0.1, 0.1], [0.8, 0.5, 0.1, 0.1]
     first = record(sentences=["middle", "left"], bboxes=[middle, left])
     second = record(caption="two", sentences=["left", "right", "middle"], bboxes=[left, right, middle])
-    (read,) = read_annotations(write(root, [first, second]), root).records
+    (read,) = read_annotations(write(root, [first, second]), root).images
     found = [(region.sentence, region.relation) for region in read.regions]
     assert found == [("middle", -1), ("left", RELATIONS.index("left")), ("right", RELATIONS.index("right"))]
 
@@ -171,13 +171,13 @@ def test_a_given_relation_holds_and_a_second_one_is_counted(root: Path) -> None:
     names = ["inside", "outside", "left"], ["right", "inside", "left"], [None, None, "left"]
     records = [record(caption=str(number), relations=relations) for number, relations in enumerate(names)]
     annotations = read_annotations(write(root, records), root)
-    assert [region.relation for region in annotations.records[0].regions] == [-1, RELATIONS.index("outside")]
+    assert [region.relation for region in annotations.images[0].regions] == [-1, RELATIONS.index("outside")]
     assert annotations.repaired == {"contradictory relation dropped": 2, "relation of a first region dropped": 1}
 
 
 def test_an_image_id_without_a_folder_is_noted(root: Path) -> None:
     annotations = read_annotations(write(root, [record(image_id="a"), record(1, image_id=7), record(2)]), root)
-    assert [r.group for r in annotations.records] == ["a", "7", "0839"]
+    assert [r.group for r in annotations.images] == ["a", "7", "0839"]
     assert annotations.notes == {"image_id without a folder, so that its image is a building of its own": 2}
 
 
@@ -194,7 +194,7 @@ def test_a_file_of_one_building_is_noted(root: Path) -> None:
 
 @pytest.mark.parametrize("image_id", ["/0839/a", "./0839/a", "0839//a", " 0839 /a", "../0839/a"])
 def test_the_group_is_the_first_part_that_names_something(root: Path, image_id: str) -> None:
-    (read,) = read_annotations(write(root, [record(image_id=image_id)]), root).records
+    (read,) = read_annotations(write(root, [record(image_id=image_id)]), root).images
     assert read.group == "0839"
 
 
@@ -209,7 +209,7 @@ FLICKR = Path(__file__).parents[4] / "shared" / "data" / "flickr8k-entities"
 @pytest.mark.skipif(not FLICKR.is_dir(), reason="the Flickr8k set is not on this machine")
 def test_rounding_at_the_edges_of_real_boxes_is_no_repair() -> None:
     annotations = read_annotations(FLICKR / "train.json", FLICKR / "images")
-    assert len(annotations.records) == 1200
+    assert len(annotations.images) == 1200
     assert "box clamped to the image" not in annotations.repaired
 
 
@@ -221,4 +221,4 @@ def test_a_check_counts_on_after_a_bad_record(root: Path) -> None:
     assert counts.relations == {"above": 1}
     reason = "it is of no format or layout that Pillow reads"
     assert counts.rejected == {"has no caption": 1, f"cannot be read as an image ({reason})": 1}
-    assert any("record 1 (0839/image-1.jpeg)" in message for message in counts.messages)
+    assert any("entry 1 (0839/image-1.jpeg)" in message for message in counts.messages)

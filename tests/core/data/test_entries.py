@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.annotations import ImageRecord, check_dataset, read_annotations
-from core.data.entries import ParsedRecord, parse_record
+from core.data.annotations import AnnotatedImage, check_dataset, read_annotations
+from core.data.entries import Entry, parse_entry
 from core.errors import UserError
 
 
@@ -26,16 +26,16 @@ def record(**changes: Any) -> dict[str, Any]:
     return {**fields, "sentences": ["this"], "bboxes": [[0.5, 0.5, 0.2, 0.2]], **changes}
 
 
-def parse(root: Path, **changes: Any) -> tuple[ParsedRecord, Counter[str]]:
+def parse(root: Path, **changes: Any) -> tuple[Entry, Counter[str]]:
     repaired: Counter[str] = Counter()
-    return parse_record(record(**changes), "train.json: record 7", root, repaired), repaired
+    return parse_entry(record(**changes), "train.json: entry 7", root, repaired), repaired
 
 
 def refusal(root: Path, **changes: Any) -> str:
     with pytest.raises(UserError) as caught:
         parse(root, **changes)
     message = str(caught.value)
-    assert message.startswith("train.json: record 7")
+    assert message.startswith("train.json: entry 7")
     assert message.isprintable()
     assert len(message) < 600
     return message
@@ -172,11 +172,11 @@ def test_an_image_is_named_by_its_path_as_written(root: Path, tmp_path: Path) ->
     (root / "link").symlink_to(elsewhere)
     (root / "0839" / "c.png").symlink_to(elsewhere / "b.png")
     for name in ("link/b.png", "0839/c.png", "0839/a.png", str(root / "link/b.png"), str(linked / "0839/a.png")):
-        parsed = parse_record(record(image=name), "record", linked, Counter())
+        parsed = parse_entry(record(image=name), "record", linked, Counter())
         assert parsed.image.is_relative_to(linked)
         assert parsed.image.is_file()
     with pytest.raises(UserError, match="lies outside of"):
-        parse_record(record(image=str(elsewhere / "b.png")), "record", linked, Counter())
+        parse_entry(record(image=str(elsewhere / "b.png")), "record", linked, Counter())
 
 
 def test_a_pipe_is_not_waited_for(root: Path) -> None:
@@ -215,9 +215,9 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
-def read_or_error(path: Path, root: Path) -> list[ImageRecord] | UserError:
+def read_or_error(path: Path, root: Path) -> list[AnnotatedImage] | UserError:
     try:
-        return read_annotations(path, root).records
+        return read_annotations(path, root).images
     except UserError as error:
         return error
 

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.annotations import ImageRecord
+from core.data.annotations import AnnotatedImage
 from core.data.splits import split_by_group
 from core.errors import UserError
 
 
-def records(groups: list[int]) -> list[ImageRecord]:
-    return [ImageRecord(Path(f"{i}"), f"{g}/{i}", str(g), ("text",), ()) for i, g in enumerate(groups)]
+def records(groups: list[int]) -> list[AnnotatedImage]:
+    return [AnnotatedImage(Path(f"{i}"), f"{g}/{i}", str(g), ("text",), ()) for i, g in enumerate(groups)]
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(0, 5), st.floats(0.05, 0.95))

@@ -39,7 +39,7 @@ def test_captions_are_a_string_in_train_and_a_list_in_test(tmp_path: Path) -> No
 def test_no_building_is_in_both_sets(tmp_path: Path) -> None:
     folder = draw(tmp_path / "data")
     train, test = (
-        {record.group for record in read_annotations(folder / f"{name}.json", folder / "images").records}
+        {record.group for record in read_annotations(folder / f"{name}.json", folder / "images").images}
         for name in ("train", "test")
     )
     assert not train & test
@@ -56,12 +56,12 @@ def test_a_box_lies_round_the_object_that_its_sentence_names(tmp_path: Path) -> 
     folder = draw(tmp_path / "data", buildings=40)
     solid = ("a red rectangular building", "a red round pool", "a red hexagonal tower")
     is_red = []
-    for record in read_annotations(folder / "train.json", folder / "images").records:
+    for record in read_annotations(folder / "train.json", folder / "images").images:
         for region in record.regions:
             if not region.sentence.endswith(tuple(f"{name}." for name in solid)):
                 continue
             x1, y1, x2, y2 = (112 * value for value in region.box)
-            with Image.open(record.image) as image:
+            with Image.open(record.path) as image:
                 red, green, blue = image.getpixel(((x1 + x2) / 2, (y1 + y2) / 2))  # type: ignore[misc]
             is_red.append(red > 1.5 * max(green, blue))
     assert len(is_red) > 10

@@ -54,7 +54,7 @@ def test_a_configuration_of_another_model_is_refused(checkpoint: Checkpoint, sma
 def test_the_figures_can_be_recomputed_from_the_embeddings(demo_config: TrainConfig, tmp_path: Path) -> None:
     features = open_features(demo_config, with_test=True)
     measured = measure(train(demo_config, features).best, features, name="a.pth", rerank=0)
-    records = read_inputs(demo_config).records["test"]
+    records = read_inputs(demo_config).images["test"]
     save_embeddings(tmp_path / "e.npz", measured.embeddings, records, demo_config.data.image_root)
     content = np.load(tmp_path / "e.npz", allow_pickle=False)
     image, text = content["image"], content["text"]

@@ -43,7 +43,7 @@ class Interrupt:
 def extract(
     inputs: FeatureInputs, backbone: FrozenBackbone, root: Path, **options: Callable[..., None]
 ) -> FeatureStore:
-    return extract_features(inputs.records, encode_here(backbone), root, parts=inputs.parts, shard=8, **options)  # type: ignore[arg-type]
+    return extract_features(inputs.images, encode_here(backbone), root, parts=inputs.parts, shard=8, **options)  # type: ignore[arg-type]
 
 
 def test_every_row_is_the_backbones_own_vector(inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path) -> None:
@@ -51,9 +51,9 @@ def test_every_row_is_the_backbones_own_vector(inputs: FeatureInputs, backbone: 
     features = store.features(image_pooling="mean", text_pooling="last", with_test=True)
     for split, name in ((features.train, "train"), (features.validation, "validation"), (features.test, "test")):
         assert split is not None
-        records = inputs.records[name]  # type: ignore[index]
+        records = inputs.images[name]  # type: ignore[index]
         assert len(split.images) == len(records)
-        image = backbone.encode_images([open_image(records[2].image)[0]])["mean"][0]
+        image = backbone.encode_images([open_image(records[2].path)[0]])["mean"][0]
         torch.testing.assert_close(split.images[2], image, atol=1e-4, rtol=1e-3)
         row = int((split.caption_image == 2).nonzero()[0])
         caption = backbone.encode_texts([records[2].captions[0]])["last"][0]
@@ -74,7 +74,7 @@ def test_equal_texts_are_encoded_once(inputs: FeatureInputs, backbone: FrozenBac
     extract(inputs, backbone, tmp_path)
     texts = [
         text
-        for records in inputs.records.values()
+        for records in inputs.images.values()
         for record in records
         for text in (*record.captions, *(region.sentence for region in record.regions))
     ]
@@ -161,7 +161,7 @@ def test_somebody_elses_folder_or_file_with_a_name_of_ours_is_refused(
     (tmp_path / "b" / named).write_text("mine")
     for root, theirs in (("a", f"{named}/thesis.tex"), ("b", named)):
         with pytest.raises(UserError, match=inputs.parts.fingerprint):
-            extract_features(inputs.records, lambda shards: [], tmp_path / root, parts=inputs.parts)
+            extract_features(inputs.images, lambda shards: [], tmp_path / root, parts=inputs.parts)
         assert (tmp_path / root / theirs).read_text() == "mine"
         assert len([path for path in (tmp_path / root).rglob("*") if path.suffix != ".lock"]) == 1 + (root == "a")
 
@@ -210,8 +210,8 @@ def test_a_shard_that_this_extraction_did_not_write_is_encoded_again(
     damage(expected)
     continued = extract(inputs, backbone, tmp_path)
     rows = np.load(continued.folder / "train" / "images_cls.npy")[:8]
-    records = [record for records in inputs.records.values() for record in records]
-    assert [record.image for record in inputs.records["train"][:8]] == [record.image for record in records[:8]]
+    records = [record for records in inputs.images.values() for record in records]
+    assert [record.path for record in inputs.images["train"][:8]] == [record.path for record in records[:8]]
     np.testing.assert_allclose(rows, whole["cls"].numpy(), atol=1e-5)
 
 
@@ -239,8 +239,8 @@ def test_features_that_are_not_finite_are_refused_with_their_input(
     inputs: FeatureInputs, backbone: FrozenBackbone
 ) -> None:
     broken: Any = Broken(backbone, row=2)
-    records = inputs.records["train"]
-    with pytest.raises(UserError, match="gives NaN or infinity for the image .*" + records[2].image.name):
-        encode_shard(broken, Shard("images", 0, tuple(record.image for record in records[:5])))
+    records = inputs.images["train"]
+    with pytest.raises(UserError, match="gives NaN or infinity for the image .*" + records[2].path.name):
+        encode_shard(broken, Shard("images", 0, tuple(record.path for record in records[:5])))
     with pytest.raises(UserError, match="gives NaN or infinity for the text 'a round pool'; check its weights"):
         encode_shard(broken, Shard("texts", 0, ("a tower", "a road", "a round pool")))

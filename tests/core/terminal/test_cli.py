@@ -52,7 +52,7 @@ def test_check_counts_what_is_wrong_and_fails(crossmodal: CommandLine, demo: Pat
     outcome = crossmodal("data", "check", tmp_path / "train.json", "--image-root", demo / "images")
     assert outcome.code == 2
     assert "gone.jpeg" in outcome.out
-    assert "1 records were rejected" in outcome.err
+    assert "1 entries were rejected" in outcome.err
 
 
 def test_info_tells_health_and_parameters(crossmodal: CommandLine, config: Path) -> None:
@@ -131,14 +131,14 @@ ANNOTATIONS: dict[str, tuple[Callable[[Path, Path], str], str]] = {
         lambda demo, tmp: break_record(demo, tmp, lambda r: r.update(image="train/0000/gone.jpeg")),
         "gone.jpeg",
     ),
-    "no caption": (lambda demo, tmp: break_record(demo, tmp, lambda r: r.pop("caption")), "record 2"),
+    "no caption": (lambda demo, tmp: break_record(demo, tmp, lambda r: r.pop("caption")), "entry 2"),
     "three numbers": (
         lambda demo, tmp: break_record(demo, tmp, lambda r: r["bboxes"].__setitem__(0, [0.1, 0.2, 0.3])),
-        "record 2",
+        "entry 2",
     ),
     "half a surrogate pair": (
         lambda demo, tmp: break_record(demo, tmp, lambda r: r.update(caption="\ud83d")),
-        "record 2",
+        "entry 2",
     ),
     "pixels": (
         lambda demo, tmp: break_record(demo, tmp, lambda r: r["bboxes"].__setitem__(0, [30, 20, 100, 80])),
@@ -146,13 +146,13 @@ ANNOTATIONS: dict[str, tuple[Callable[[Path, Path], str], str]] = {
     ),
     "another image of the same image_id": (
         lambda demo, tmp: break_record(demo, tmp, lambda r: r.update(image="train/0001/image-00.jpeg")),
-        "record 2 (0000/image-00.jpeg): names the image",
+        "entry 2 (0000/image-00.jpeg): names the image",
     ),
     "nested deeply": (lambda demo, tmp: "[" * 100_000, "is nested too deeply"),
     "a key given twice": (lambda demo, tmp: '[{"image_id": "a", "image_id": "b"}]', "the key image_id is given twice"),
     "out of the image root": (
         lambda demo, tmp: break_record(demo, tmp, lambda r: r.update(image="../../etc/passwd")),
-        "record 2",
+        "entry 2",
     ),
 }
 
