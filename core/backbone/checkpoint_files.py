@@ -1,8 +1,7 @@
-"""Which files of a checkpoint are loaded: found by name, before anything is read of them.
+"""The files of a checkpoint that are loaded, determined by name before any is read.
 
-Fingerprints are taken of exactly these files, and `core.backbone.internvl` loads out of a folder that holds nothing
-else, so a file that is loaded cannot be missing from a fingerprint. Weights are safetensors; pickled ones are never
-read.
+Fingerprints cover exactly these files, and `core.backbone.internvl` loads from a folder that contains nothing else, so
+a loaded file cannot be missing from a fingerprint. Weights are safetensors; pickled ones are never read.
 """
 
 import json
@@ -16,7 +15,7 @@ from core.errors import UserError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 VOCABULARIES = ("tokenizer.json", "tokenizer.*.json", "vocab.json", "vocab.txt", "tekken.json", "*.model", "*.tiktoken")
-"""One of them makes a tokenizer."""
+"""A tokenizer needs at least one of them."""
 SETTINGS = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "chat_template.jinja",
     "chat_template.json", "preprocessor_config.json", "processor_config.json",
@@ -26,9 +25,9 @@ LFS_POINTER = b"version https://git-lfs"
 
 
 def backbone_files(folder: Path) -> dict[str, Path]:
-    """Everything that is loaded of an InternVL checkpoint: name in the checkpoint → file.
+    """All files of an InternVL checkpoint that are loaded: name in the checkpoint → file.
 
-    Links are followed, as the hub's cache is made of them.
+    Symbolic links are followed, since the hub's cache consists of them.
 
     Raises:
         UserError: it is no InternVL checkpoint, has no safetensors weights or no vocabulary, lacks a shard, names one
@@ -47,7 +46,7 @@ def backbone_files(folder: Path) -> dict[str, Path]:
 
 @contextmanager
 def these_alone(files: Mapping[str, Path]) -> Iterator[Path]:
-    """A temporary folder that holds links to these files and nothing else."""
+    """A temporary folder with links to these files only."""
     with TemporaryDirectory(prefix="backbone-") as place:
         for name, path in files.items():
             link = Path(place) / name
@@ -112,7 +111,7 @@ def _shards(folder: Path, index: Path) -> list[str]:
 
 
 def _require_weights(folder: Path, name: Any, *, where: Path, suffixes: tuple[str, ...]) -> None:
-    """Make sure that a name which another file gives is a file of weights within the folder."""
+    """Check that a name given by another file is a weights file inside the folder."""
     how = "download the checkpoint again"
     if not isinstance(name, str) or not name.endswith(suffixes) or "\0" in name:
         raise UserError(f"names {str(name)[:80]!r} as weights, which is no safetensors file", where=where, how=how)
@@ -123,7 +122,7 @@ def _require_weights(folder: Path, name: Any, *, where: Path, suffixes: tuple[st
 
 
 def _tokenizer(folder: Path) -> list[str]:
-    """Vocabularies and everything that sets up text and image processing."""
+    """Vocabularies, and the settings of text and image processing."""
     vocabularies = [path.name for pattern in VOCABULARIES for path in folder.glob(pattern) if path.is_file()]
     if not vocabularies:
         raise UserError("has no tokenizer.json and no other vocabulary", where=folder, how="download it again")

@@ -1,4 +1,4 @@
-"""A checkpoint by name: a local folder, or a repository of the Hugging Face hub."""
+"""Locating a checkpoint by name: a local folder, or a repository on the Hugging Face hub."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from core.errors import UserError
 
 
 def checkpoint_folder(backbone: str) -> Path:
-    """Folder of a checkpoint: itself, or the local copy of a hub repository (downloaded when it is missing).
+    """Folder of a checkpoint: the local folder itself, or the cached copy of a hub repository, downloaded if missing.
 
     Raises:
         UserError: there is no such folder, or the hub cannot provide it.

@@ -51,7 +51,7 @@ class FrozenBackbone:
         per_channel = torch.tensor([image_processor.image_mean, image_processor.image_std], device=self.device)
         self._mean, self._std = per_channel[:, :, None, None] / image_processor.rescale_factor
         self.micro_batch = micro_batch
-        """Halved for good when memory runs out."""
+        """Halved permanently when memory runs out."""
 
     @property
     def vision_dim(self) -> int:
@@ -75,9 +75,9 @@ class FrozenBackbone:
         return torch.device(next(self._model.parameters()).device)
 
     def preprocess(self, images: Sequence[Image]) -> Tensor:
-        """Squash to a square: RGB images → [N, 3, S, S] uint8 on the CPU.
+        """Resize to a square without keeping the aspect ratio: RGB images → [N, 3, S, S] uint8 on the CPU.
 
-        `encode_pixels` normalises, in a fraction of the time that the image processor takes for it.
+        Normalisation is left to `encode_pixels`, which is much faster at it than the image processor.
         """
         size = {"height": self._image_size, "width": self._image_size}
         as_they_are = {"do_rescale": False, "do_normalize": False, "crop_to_patches": False}
@@ -87,12 +87,12 @@ class FrozenBackbone:
         return pixels
 
     def _normalise(self, pixels: Tensor) -> Tensor:
-        """[N, 3, S, S] uint8 → float32 on the backbone's device, as the checkpoint's image processor says."""
+        """[N, 3, S, S] uint8 → float32 on the backbone's device, normalised as the checkpoint specifies."""
         return pixels.to(self.device, non_blocking=True).to(torch.float32).sub_(self._mean).div_(self._std)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Tensor) -> dict[ImagePooling, Tensor]:
-        """Squashed images [N, 3, S, S] uint8 → [N, vision_dim] float32 per pooling, on the backbone's device."""
+        """Resized images [N, 3, S, S] uint8 → [N, vision_dim] float32 per pooling, on the backbone's device."""
         return self._in_micro_batches(self._encode_pixels, pixels)
 
     def encode_images(self, images: Sequence[Image]) -> dict[ImagePooling, Tensor]:
@@ -144,13 +144,13 @@ class FrozenBackbone:
 def load_backbone(config: FeaturesConfig) -> FrozenBackbone:
     """Load an InternVL in transformers format from a folder or the hub, frozen.
 
-    Only the files that the fingerprint covers are within reach, and none of them can run code.
+    Only files covered by the fingerprint are accessible, and none of them can run code.
 
     Raises:
         UserError: the folder is no InternVL checkpoint, or a part of it is missing or damaged.
     """
     transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity(transformers_logging.CRITICAL)  # what it warns of is an error below, in one line
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)  # its warnings are errors below, in one line each
     folder = checkpoint_folder(config.backbone)
     model, tokenizer, image_processor = _load_parts(folder, getattr(torch, config.dtype))
     tokenizer.padding_side = "right"
@@ -193,7 +193,7 @@ def _load_parts(folder: Path, dtype: torch.dtype) -> tuple[InternVLModel, Any, G
 
 
 def _require_normalisation(processor: Any, folder: Path) -> None:
-    """Make sure that images are processed as InternVL's are, by three means and deviations."""
+    """Check that images are processed as InternVL expects: normalised by three means and deviations."""
     if not isinstance(processor, GotOcr2ImageProcessorPil):
         raise UserError(f"its image processor is {type(processor).__name__}, not that of InternVL", where=folder)
     try:

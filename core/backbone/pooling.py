@@ -1,4 +1,4 @@
-"""One vector of an image or a text out of the hidden states of its tokens."""
+"""Pooling the hidden states of an image's or a text's tokens into one vector."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from core.config import ImagePooling, TextPooling
 
 
 def pool_images(hidden: Tensor) -> dict[ImagePooling, Tensor]:
-    """One vector an image, per pooling.
+    """One vector per image, for each pooling.
 
     Args:
         hidden: [B, 1 + P, vision_dim], the CLS token first.
@@ -19,7 +19,7 @@ def pool_images(hidden: Tensor) -> dict[ImagePooling, Tensor]:
 
 
 def pool_texts(hidden: Tensor, mask: Tensor) -> dict[TextPooling, Tensor]:
-    """One vector a text, per pooling; padding never contributes.
+    """One vector per text, for each pooling; padding never contributes.
 
     Args:
         hidden: [B, L, text_dim].

@@ -17,10 +17,10 @@ from transformers.utils import logging as transformers_logging
 
 
 def build_tiny_checkpoint(folder: Path, texts: Sequence[str], *, seed: int) -> None:
-    """Save a random InternVL of under 3 million parameters, built of the real classes, with its own tokenizer.
+    """Save a random InternVL of fewer than 3 million parameters, built from the real classes, with its own tokenizer.
 
     Args:
-        texts: what the byte-level BPE tokenizer is trained on.
+        texts: training data of the byte-level BPE tokenizer.
     """
     transformers_logging.disable_progress_bar()
     tokenizer = _train_tokenizer(texts)

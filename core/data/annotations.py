@@ -1,8 +1,8 @@
-"""Annotations in GeoText-1652 format: reading, checking and splitting them.
+"""Reading and checking annotations in GeoText-1652 format.
 
-Real files are dirty. What has one obvious reading is repaired and counted; anything else is an error that names the
-entry. `train.json` has one entry per caption, test files have one per image; both become `AnnotatedImage`s, one per
-image.
+Real files contain mistakes. Those with one obvious correction are repaired and counted; any other is an error that
+names the entry. `train.json` has one entry per caption, test files have one per image; both become one `AnnotatedImage`
+per image.
 """
 
 from collections import Counter
@@ -22,41 +22,41 @@ NO_RELATION = -1
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A part of an image and the sentence about it."""
+    """A region of an image and the sentence that describes it."""
 
     sentence: str
     box: Box
-    """x1 y1 x2 y2 in 0..1"""
+    """x1 y1 x2 y2, as fractions of the image."""
     relation: int
-    """To the first region of the image, as an index of geometry.RELATIONS; -1 for that one itself."""
+    """Relation to the image's first region, as an index into geometry.RELATIONS; -1 for the first region."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedImage:
-    """One image with all that is written about it."""
+    """One image with its captions and regions."""
 
     path: Path
     image_id: str
     group: str
-    """Building: the first part of the image id."""
+    """Building of the image: the first part of its id."""
     captions: tuple[str, ...]
     regions: tuple[Region, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """A whole annotation file."""
+    """Content of an annotation file."""
 
     images: list[AnnotatedImage]
     repaired: dict[str, int]
-    """Kind of repair → how often."""
+    """Kind of repair → number of repairs."""
     notes: dict[str, int]
-    """What is no mistake, but may not be what was meant → how often."""
+    """Suspicious but valid content → number of occurrences."""
 
 
 @dataclass(slots=True)
 class DatasetCounts:
-    """What `check_dataset` found."""
+    """Result of `check_dataset`."""
 
     images: int = 0
     captions: int = 0
@@ -67,7 +67,7 @@ class DatasetCounts:
     notes: dict[str, int] = field(default_factory=dict)
     rejected: Counter[str] = field(default_factory=Counter)
     messages: list[str] = field(default_factory=list)
-    """The first ten rejections, in full."""
+    """Messages of the first ten rejections."""
 
     def add(self, image: AnnotatedImage) -> None:
         self.images += 1
@@ -109,7 +109,7 @@ def read_annotations(path: Path, image_root: Path) -> Annotations:
 def check_dataset(
     path: Path, image_root: Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> DatasetCounts:
-    """Read every entry and open every image; go on after a bad one and count it.
+    """Read every entry and open every image; bad ones are counted and skipped.
 
     Raises:
         UserError: the file as a whole cannot be read.
@@ -136,7 +136,7 @@ def check_dataset(
 
 
 def _raw_entries(path: Path, image_root: Path) -> Iterator[tuple[str, Any]]:
-    """Each entry with how messages name it."""
+    """Each entry, with its name in messages."""
     content = read_json(path)
     if not isinstance(content, list):
         raise UserError("is not a list of entries", where=path)
@@ -150,7 +150,7 @@ def _raw_entries(path: Path, image_root: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _add(entry: Entry, by_image: dict[str, list[Entry]]) -> None:
-    """To the entries of the same image."""
+    """Add an entry to those of the same image."""
     same = by_image.setdefault(entry.image_id, [])
     if same and same[0].image != entry.image and not same[0].image.samefile(entry.image):
         raise UserError(
@@ -162,7 +162,7 @@ def _add(entry: Entry, by_image: dict[str, list[Entry]]) -> None:
 
 
 def _merge(same: Sequence[Entry], repaired: Counter[str]) -> AnnotatedImage:
-    """All that is written about one image: captions joined, what is repeated kept once."""
+    """Merge the entries of one image: all captions and regions, without repetitions."""
     first = same[0]
     captions = [caption for entry in same for caption in entry.captions]
     distinct = tuple(dict.fromkeys(captions))
@@ -173,7 +173,7 @@ def _merge(same: Sequence[Entry], repaired: Counter[str]) -> AnnotatedImage:
 
 
 def _regions(parsed: Sequence[EntryRegion], repaired: Counter[str]) -> tuple[Region, ...]:
-    """The distinct ones, with their relations to the first: as given, else by their boxes."""
+    """The distinct regions with their relation to the first one: as given, else derived from the boxes."""
     given: dict[tuple[str, Box], int | None] = {}
     for sentence, box, relation in parsed:
         before = given.setdefault((sentence, box), relation)

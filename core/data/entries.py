@@ -1,4 +1,4 @@
-"""One entry of an annotation file, as JSON has it, checked field by field; it knows nothing of the other entries.
+"""Validation of a single entry of an annotation file, field by field, independent of other entries.
 
 Whatever a field holds becomes part of an `Entry`, a counted repair, or one line that names the entry.
 """
@@ -14,9 +14,9 @@ from core.data.images import file_problem
 from core.errors import UserError, shown
 
 PIXELS = 1.5
-"""A fraction of the image is never as large: a box with larger numbers is one in pixels."""
+"""Fractions of an image are never larger: a box with larger numbers is in pixels."""
 ROUNDING = 0.001 + 1e-9
-"""A box may pass the edge by so much without being called repaired."""
+"""A box may exceed the edge by this much without counting as repaired."""
 JSON_TYPES = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
 
 
@@ -26,12 +26,12 @@ class EntryRegion(NamedTuple):
     sentence: str
     box: Box
     relation: int | None
-    """As the entry itself gives it."""
+    """As given in the entry; None if it is absent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry by itself; several may be about the same image."""
+    """One valid entry; several may describe the same image."""
 
     where: str
     """File, number and image id, for messages."""
@@ -42,13 +42,13 @@ class Entry:
 
 
 def parse_entry(raw: Any, where: str, image_root: Path, repaired: Counter[str]) -> Entry:
-    """Check one entry.
+    """Validate one entry.
 
     Args:
         raw: any JSON value.
-        where: how messages name the entry.
+        where: name of the entry in messages.
         image_root: folder that the image's path starts from and stays below as written; links may lead elsewhere.
-        repaired: kind of repair → how often; counted on.
+        repaired: kind of repair → number of repairs; updated.
     Raises:
         UserError: names the entry and what is wrong with it.
     """
@@ -74,7 +74,7 @@ def _type_of(value: Any) -> str:
 
 
 def _is_absent(value: Any) -> bool:
-    """Nothing, blank, or the NaN that pandas writes for a missing cell."""
+    """Whether a value is missing: null, blank, or the NaN that pandas writes for an empty cell."""
     return value is None or (isinstance(value, str) and not value.strip()) or value != value
 
 
@@ -148,7 +148,7 @@ def _list(value: Any, where: str) -> list[Any]:
 
 
 def _box(raw: Any, where: str, repaired: Counter[str]) -> Box | None:
-    """Corners of a box; None for one that is absent or has no area within the image."""
+    """Corners of a box; None if it is absent or has no area within the image."""
     if _is_absent(raw):
         return None
     cx, cy, width, height = _four_numbers(raw, where)
@@ -156,7 +156,7 @@ def _box(raw: Any, where: str, repaired: Counter[str]) -> Box | None:
         raise UserError(
             f"{shown(raw)} looks like pixels", where=where, how="write [cx, cy, w, h] as fractions of width and height"
         )
-    if cx <= 0:  # how upstream marks an absent box
+    if cx <= 0:  # GeoText's marker of an absent box
         if width > 0 and height > 0:
             repaired["box with its centre left of the image dropped"] += 1
         return None
@@ -178,7 +178,9 @@ def _four_numbers(raw: Any, where: str) -> list[float]:
         length = len(raw) if isinstance(raw, list) else 1
         raise UserError(f"has {length} numbers instead of 4", where=where, how="write [cx, cy, w, h]")
     try:
-        numbers = [float(value) for value in raw if type(value) is float or type(value) is int]  # a boolean is neither
+        numbers = [
+            float(value) for value in raw if type(value) is float or type(value) is int
+        ]  # a boolean is not a number
     except OverflowError:  # an integer of over 308 digits
         numbers = []
     if len(numbers) < 4 or not all(map(math.isfinite, numbers)):

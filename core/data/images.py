@@ -1,7 +1,7 @@
 """Opening images: whatever Pillow reads becomes upright 8-bit RGB; repairs are reported.
 
-An image that was made with care opens as it looks. One that is damaged is repaired where that has one obvious result,
-or refused with the reason; no file makes this module hang or end in a traceback.
+A valid image opens as it is displayed. A damaged one is repaired if that has one obvious result, otherwise refused with
+the reason; no file makes this module hang or raise anything but UserError.
 """
 
 import re
@@ -29,15 +29,15 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""Orientation → what turns the image upright."""
+"""Orientation → transposition that makes the image upright."""
 VALUE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-"""Type of an EXIF entry → bytes of one value."""
+"""Type of an EXIF entry → size of one value in bytes."""
 DEPTHS = (8, 10, 12, 14, 16)
-"""Bits that cameras and scanners really fill of 16."""
+"""Bit depths that cameras and scanners use within 16 bits."""
 TOO_DARK = 1 / 16
 """Of white; where nothing reaches it, the scale must be another one."""
 NOT_MEASURED = 3e38
-"""The largest floats mark pixels without a value."""
+"""The largest floats mark pixels without data."""
 NOT_IMAGES = (
     (re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE), "an HTML page"),
     (re.compile(rb"[^\0]*<svg", re.IGNORECASE), "an SVG drawing"),
@@ -47,12 +47,12 @@ NOT_IMAGES = (
 HEAD_BYTES = 1024
 PHOTOMETRIC, WHITE_IS_ZERO = 0x0106, 0
 SAMPLE_FORMAT, UNSIGNED = 0x0153, (1,)
-"""Tags of TIFF, and the values of them that Pillow does not heed."""
+"""TIFF tags, and their values that Pillow ignores."""
 _TRUNCATION_LOCK = threading.Lock()
 
 
 def open_image(path: Path) -> tuple[Image.Image, list[str]]:
-    """An image as upright RGB, and the repairs that it took; the first one of several, transparent parts white.
+    """Open the first frame of an image as upright RGB, transparency on white; returns it with the repairs made.
 
     What has more than 8 bits a pixel is scaled: integers by the fewest of 8, 10, 12, 14 or 16 bits that hold the
     brightest pixel, floats within 0..1 by 255, anything else by its own darkest and brightest pixel.
@@ -80,9 +80,9 @@ def open_image(path: Path) -> tuple[Image.Image, list[str]]:
 
 
 def file_problem(path: Path) -> str | None:
-    """Why there is no regular file to open, as in 'is missing'; None where there is one.
+    """Reason why there is no regular file to open, such as 'is missing'; None if there is one.
 
-    It is not opened: a pipe or a device could keep its reader waiting for ever.
+    The file is not opened: reading from a pipe or a device could block forever.
     """
     try:
         mode = path.stat().st_mode
@@ -98,7 +98,7 @@ def file_problem(path: Path) -> str | None:
 
 
 def _decode(path: Path) -> tuple[Image.Image, bool]:
-    """The decoded image, and whether its file ends too early."""
+    """The decoded image, and whether its file is truncated."""
     try:
         return _load(path), False
     except UnidentifiedImageError:
@@ -122,7 +122,7 @@ def _load(path: Path) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> tuple[int, bool]:
-    """1 to 8, and whether EXIF is damaged; 1 where it cannot be read."""
+    """EXIF orientation (1 to 8), and whether EXIF is damaged; 1 if it cannot be read."""
     damaged = not _is_whole(image.info.get("exif", b""))
     try:
         value = image.getexif().get(ORIENTATION, 1)
@@ -134,7 +134,7 @@ def _orientation(image: Image.Image) -> tuple[int, bool]:
 
 
 def _is_whole(exif: bytes) -> bool:
-    """Whether the first directory of an EXIF block, and all that it points to, lie within the block."""
+    """Whether the first directory of an EXIF block and everything it points to are inside the block."""
     block = re.sub(rb"^(Exif\0\0)+", b"", exif)
     if not block:
         return True
@@ -184,7 +184,7 @@ def _scaled(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _scale(darkest: float, brightest: float, *, whole: bool) -> tuple[float, float]:
-    """The values that become black and white; `whole` numbers have a depth in bits."""
+    """Values mapped to black and white; `whole` numbers are scaled by their bit depth."""
     if not (abs(darkest) < NOT_MEASURED and abs(brightest) < NOT_MEASURED):
         raise ValueError("it has pixels that are not finite numbers")
     if whole and darkest >= 0 and brightest < 2 ** DEPTHS[-1]:

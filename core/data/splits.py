@@ -14,10 +14,10 @@ Split = Literal["train", "validation", "test"]
 def split_by_group(
     images: Sequence[AnnotatedImage], fractions: Mapping[Split, float], seed: int
 ) -> dict[Split, list[AnnotatedImage]]:
-    """Deal whole groups out to splits, so that no building straddles two of them; image order is kept.
+    """Assign whole groups to splits, so that no building is in two of them; the order of images is kept.
 
     Args:
-        fractions: share of the groups for each split; they add up to 1, and each split gets at least one group.
+        fractions: share of the groups per split; they add up to 1, and each split gets at least one group.
     Raises:
         UserError: there are fewer groups than splits.
     """

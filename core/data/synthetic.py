@@ -1,7 +1,7 @@
 """Synthetic aerial scenes in GeoText-1652 format, for demos, tests and benchmarks. Not the real data set.
 
 A building is a layout of objects on a ground; its images are views of it: shifted, turned by a few degrees,
-scaled, in other light. Nothing is ever mirrored, since captions say left and right.
+scaled, under different light. Views are never mirrored, since captions say left and right.
 """
 
 import json
@@ -20,7 +20,7 @@ from core.files.json_files import read_json, write_json
 from core.files.ownership import scratch_folder
 
 SIZE = 112
-"""Pixels of an image's side."""
+"""Side of an image in pixels."""
 SUPERSAMPLING = 2
 NOTICE = "Synthetic data drawn by crossmodal-search; not GeoText-1652."
 OnProgress = Callable[[int, int], None]
@@ -79,11 +79,11 @@ class _Thing:
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """What all images of one building show: things[1] stands on top of things[0] where `nested`."""
+    """Content of all images of one building: things[1] is on top of things[0] if `nested`."""
 
     ground: str
     road: float | None
-    """Where a road crosses from top to bottom."""
+    """Horizontal position of a road from top to bottom."""
     things: tuple[_Thing, ...]
     nested: bool
 
@@ -99,9 +99,9 @@ def write_synthetic_dataset(
     """Draw train.json, test.json and images/ into a folder; nothing happens if they are already there.
 
     Args:
-        buildings: of the training set; the test set has a quarter as many others, and at least ten.
+        buildings: buildings of the training set; the test set has a quarter as many different ones, at least ten.
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder holds other files.
     """
     parameters = {"notice": NOTICE, "buildings": buildings, "images_per_building": images_per_building, "seed": seed}
     if (folder / "synthetic.json").exists():
@@ -116,11 +116,16 @@ def write_synthetic_dataset(
     try:
         with scratch_folder(folder) as partial:
             _draw(partial, parameters, on_progress)
-            for name in ("images", "train.json", "test.json", "synthetic.json"):  # the last one says that it is whole
+            for name in (
+                "images",
+                "train.json",
+                "test.json",
+                "synthetic.json",
+            ):  # written last: it marks the data set as complete
                 (partial / name).rename(folder / name)
     except BaseException:
         if not was_there:
-            with suppress(OSError):  # it holds something by now
+            with suppress(OSError):  # it is no longer empty
                 folder.rmdir()
         raise
 
@@ -144,7 +149,7 @@ def _draw(folder: Path, parameters: dict[str, Any], on_progress: OnProgress) -> 
 
 
 def _draw_split(split: str, numbers: range, images: int, root: Path, generator: random.Random) -> Any:
-    """Draw the images one by one; yields the records of each."""
+    """Draw the images one by one; yields the entries of each."""
     for number in numbers:
         scene = _random_scene(generator)
         folder = root / "images" / split / f"{number:04d}"
@@ -250,7 +255,7 @@ def _caption(scene: _Scene, generator: random.Random, opening: int) -> str:
 
 
 def _regions(scene: _Scene, outlines: list[list[Point]], generator: random.Random) -> tuple[list[Any], list[Any]]:
-    """Three sentences and boxes; now and then null, as in the real files."""
+    """Three sentences and boxes, some of them null as in the real files."""
     order = list(range(len(scene.things)))
     if scene.nested and generator.random() < 0.5:
         order[:2] = [1, 0]  # the nested thing first: its host is `outside` of it

@@ -1,8 +1,8 @@
-"""Extraction: the frozen backbone sees every image and every distinct text once, and never again.
+"""Extraction: one resumable pass of the frozen backbone over every image and every distinct text.
 
 Work goes shard by shard into `<root>/.<fingerprint>.partial`; each shard is written atomically, so an interrupted
-extraction goes on after its last whole shard. The finished store appears under its fingerprint by one rename. Nothing
-else in `root`, which may be anybody's folder, is touched.
+extraction continues after its last complete shard. The finished store appears under its fingerprint by one rename.
+Nothing else in `root`, which may hold other files, is touched.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from core.backbone.internvl import FrozenBackbone
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with what is being encoded ('images' or 'texts'), how many are done, and of how many."""
+"""Called with the kind of input ('images' or 'texts'), the number encoded so far, and the total."""
 
 STORE = "store"
 """Name of the finished store until it is renamed."""
@@ -51,14 +51,14 @@ Kind = Literal["images", "texts"]
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Images or texts that are encoded together: the unit of work."""
+    """Images or texts that are encoded together: the unit of work and of what an interruption can lose."""
 
     kind: Kind
     start: int
     items: tuple[Any, ...]
     """Paths of images, or texts, from row `start` of all of them."""
     fingerprint: str = ""
-    """Of the features that it is a part of; kept in its file."""
+    """Fingerprint of the features that it is part of; stored in its file."""
 
     @property
     def file_name(self) -> str:
@@ -72,7 +72,7 @@ EncodeShards = Callable[[Sequence[Shard]], Iterable[tuple[Shard, bytes]]]
 
 @dataclass(frozen=True, slots=True)
 class SplitIndex:
-    """Where the images and the distinct texts of one split lie in the tables of all splits."""
+    """Position of the images and distinct texts of one split in the tables of all splits."""
 
     images: Sequence[AnnotatedImage]
     first_image: int
@@ -88,14 +88,14 @@ def extract_features(
     shard: int = SHARD,
     on_progress: OnProgress = lambda kind, done, total: None,
 ) -> FeatureStore:
-    """Encode everything that the store with this fingerprint lacks, and open it.
+    """Encode everything missing from the store with this fingerprint, and open it.
 
-    Only one process extracts a fingerprint at a time; a second one waits and then finds it done.
+    Only one process extracts a fingerprint at a time; a second one waits and then opens the result.
 
     Args:
-        encode: `encode_here` with a backbone, or a cluster's way of doing the same.
+        encode: `encode_here` with a backbone, or its counterpart on a cluster.
         root: folder of all stores.
-        shard: images or texts a shard, the unit of work that an interruption can lose.
+        shard: images or texts per shard.
     Raises:
         UserError: an image cannot be read, the backbone gives something that is not finite, or a foreign file or
             folder has the store's name.
@@ -130,7 +130,7 @@ def index_splits(images: Mapping[Split, Sequence[AnnotatedImage]]) -> dict[Split
 
 
 def distinct_inputs(splits: Mapping[Split, SplitIndex]) -> tuple[list[Path], list[str]]:
-    """Images and distinct texts of all splits: what the backbone has to see."""
+    """Image files and distinct texts of all splits: the inputs of the backbone."""
     paths = [image.path for split in splits.values() for image in split.images]
     return paths, list(dict.fromkeys(text for split in splits.values() for text in split.texts))
 
@@ -196,7 +196,7 @@ def _require_finite(tensors: Mapping[Any, Tensor], shard: Shard) -> None:
 
 
 def _shard_identity(shard: Shard, tensors: Mapping[str, Tensor]) -> str:
-    """Equal for the same rows of the same features alone: a file of other rows or content is no such shard."""
+    """Identifies the rows and the content of a shard: a file with other rows or content does not match."""
     identity = hashlib.sha256(f"{shard.fingerprint} {shard.file_name}".encode())
     for name in sorted(tensors):
         identity.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}".encode())
@@ -205,7 +205,7 @@ def _shard_identity(shard: Shard, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _is_whole(path: Path, shard: Shard) -> bool:
-    """Whether this extraction wrote the file; reads all of it, which costs little beside encoding it again."""
+    """Whether this extraction wrote the file; reads all of it, which is cheap compared with encoding it again."""
     try:
         with safe_open(path, framework="pt") as content:
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
@@ -215,7 +215,7 @@ def _is_whole(path: Path, shard: Shard) -> bool:
 
 
 def encode_image_files(backbone: "FrozenBackbone", paths: Sequence[Path]) -> tuple[dict[ImagePooling, Tensor], int]:
-    """Decode and encode images, decoding ahead of the backbone.
+    """Decode and encode image files, decoding ahead of the backbone.
 
     Returns:
         [N, vision_dim] per pooling, and how many images had to be repaired.
@@ -311,7 +311,7 @@ def group_numbers(splits: Mapping[Split, SplitIndex]) -> dict[str, int]:
 
 
 def index_tensors(index: SplitIndex, groups: Mapping[str, int]) -> dict[str, Tensor]:
-    """Who belongs to whom in one split: every field of a FeatureSplit but the two tables."""
+    """Index of one split: every field of a FeatureSplit except the two tables."""
     row_of_text = {text: row for row, text in enumerate(index.texts)}
     captions = [(row_of_text[text], row) for row, image in enumerate(index.images) for text in image.captions]
     regions = [(region, row) for row, image in enumerate(index.images) for region in image.regions]
@@ -328,7 +328,7 @@ def index_tensors(index: SplitIndex, groups: Mapping[str, int]) -> dict[str, Ten
 
 
 def split_counts(index: SplitIndex) -> dict[str, int]:
-    """How much of everything a split holds; texts are distinct ones."""
+    """Number of images, groups, captions, distinct texts and regions of a split."""
     return {
         "images": len(index.images),
         "groups": len({image.group for image in index.images}),

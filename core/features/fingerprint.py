@@ -1,7 +1,7 @@
-"""What cached features depend on, boiled down to one name: backbone, preprocessing, tokenizer, data.
+"""What cached features depend on, as one name: backbone, preprocessing, tokenizer, data.
 
 Two runs may share features exactly when their fingerprints are equal. Computing one reads files but loads no
-model, so the driver of a campaign can do it; trials are handed the result.
+model, so the driver of a campaign can do it; trials receive the result.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from core.data.splits import Split
 from core.files.digests import file_digests
 
 EXTRACTION_VERSION = 4
-"""Raise when extraction itself changes, so that old stores are not mistaken for new ones."""
+"""Increment when extraction itself changes, so that old stores are not reused."""
 
 
 @dataclass(frozen=True, slots=True)
 class FingerprintParts:
-    """What went into a fingerprint; kept in the store, so that a mismatch can be explained."""
+    """Inputs of a fingerprint; kept in the store, so that a mismatch can be explained."""
 
     backbone: str
     """Digest of weights, configuration, tokenizer and image preprocessing."""
@@ -49,7 +49,7 @@ def fingerprint_parts(
     """Digest everything that features depend on.
 
     Args:
-        files: of the backbone, by their names in the checkpoint.
+        files: name in the backbone's checkpoint → file.
         memory: folder that remembers digests of files.
         verify: read all of them.
     """

@@ -1,6 +1,6 @@
-"""What features are extracted from: the images and texts of each split, and the checkpoint of the backbone.
+"""The inputs of extraction: the images and texts of each split, and the checkpoint of the backbone.
 
-Reading them loads no model, so the driver of a campaign can do it; trials are handed the resulting fingerprint.
+Reading them loads no model, so the driver of a campaign can do it; trials receive the resulting fingerprint.
 """
 
 from collections import Counter
@@ -16,29 +16,29 @@ from core.errors import UserError
 from core.features.fingerprint import FingerprintParts, fingerprint_parts
 
 DIGESTS = ".digests"
-"""Folder in that of the stores which remembers digests of files."""
+"""Sub-folder of the feature stores' folder that caches digests of files."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureInputs:
-    """What to extract: the annotated images of each split, and the fingerprint that the features will carry."""
+    """The annotated images of each split, and the fingerprint of the features extracted from them."""
 
     images: dict[Split, list[AnnotatedImage]]
     parts: FingerprintParts
     repaired: dict[str, int]
-    """Kind of repair of the annotations → how often."""
+    """Kind of repair of the annotations → number of repairs."""
     notes: dict[str, int]
-    """What is no mistake in the annotations, but may not be what was meant → how often."""
+    """Suspicious but valid content of the annotations → number of occurrences."""
 
 
 def read_inputs(config: TrainConfig, *, verify: bool = False) -> FeatureInputs:
     """Read the annotations, hold out the validation buildings, and compute the fingerprint.
 
     Args:
-        verify: read every image and every file of the backbone, rather than trust what is remembered of those whose
-            size and times are the same.
+        verify: read every image and every file of the backbone, instead of trusting cached digests of files whose
+            size and times are unchanged.
     Raises:
-        UserError: a mistake in the annotations, test data that is training data, a file that is not there, or a
+        UserError: a mistake in the annotations, test data that is also training data, a missing file, or a
             backbone that could not be loaded.
     """
     data, store = config.data, config.features.store
@@ -62,7 +62,7 @@ def read_inputs(config: TrainConfig, *, verify: bool = False) -> FeatureInputs:
 
 
 def _refuse_training_file(data: DataConfig) -> None:
-    """The same file, or a copy of it, would measure on what was learned."""
+    """Refuse the training file, or a copy of it, as test data."""
     train, test = data.train_annotations, data.test_annotations
     if test is not None and test.is_file() and test.read_bytes() == train.read_bytes():
         raise UserError(
@@ -84,13 +84,13 @@ def _refuse_shared_image(train: Sequence[AnnotatedImage], test: Sequence[Annotat
 
 
 def _file_identity(image: AnnotatedImage) -> tuple[int, int]:
-    """Equal for one file under two names."""
+    """Device and inode: equal for two names of one file."""
     stat = image.path.stat()
     return stat.st_dev, stat.st_ino
 
 
 def _shared_between_splits(images: Mapping[Split, Sequence[AnnotatedImage]]) -> dict[str, int]:
-    """What makes a figure better than it is, though it may be meant → how often."""
+    """Overlaps of splits that inflate figures, though they may be intended → number of occurrences."""
     notes = {}
     if both := set(map(_file_identity, images["train"])) & set(map(_file_identity, images["validation"])):
         notes["image file in the training and in the validation split, under two image ids"] = len(both)

@@ -21,7 +21,7 @@ ROWS_AT_ONCE = 1024
 
 
 class LiveTable:
-    """A table of features whose rows are encoded when they are read; equal rows of one read are encoded once."""
+    """A table whose rows are encoded when they are read; a row requested twice in one read is encoded once."""
 
     def __init__(self, items: Sequence[Any], width: int, encode: Callable[[Sequence[Any]], Tensor]) -> None:
         self._items = items
@@ -48,12 +48,12 @@ class LiveTable:
 def live_features(
     inputs: FeatureInputs, backbone: FrozenBackbone, config: FeaturesConfig, *, with_test: bool = False
 ) -> Features:
-    """Features that the backbone computes whenever they are read.
+    """Features that the backbone computes on every read.
 
     Standardisation needs one pass over the training split for its statistics; the other normalisations need none.
 
     Args:
-        with_test: also give the test split, if the inputs have one.
+        with_test: include the test split, if there is one.
     """
 
     def images(paths: Sequence[Path]) -> Tensor:

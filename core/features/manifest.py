@@ -1,8 +1,8 @@
 """The manifest of a feature store: what is in it, sealed, with a digest of every file.
 
-A file that is not the one of the manifest (torn, of another store, of another shape) is refused by name, never read.
-Small files are digested whole; of a table its header and blocks spread over it, so that opening a store of any size
-takes a moment.
+A file that does not match the manifest (torn, from another store, of another shape) is refused by name, never read.
+Small files are digested completely, tables by their header and blocks spread over them, so that opening a store of any
+size takes milliseconds.
 """
 
 import hashlib
@@ -15,18 +15,18 @@ from core.files.sealed import read_sealed, write_sealed
 
 MANIFEST = "manifest.json"
 BLOCKS, BLOCK_BYTES = 32, 4096
-"""Read of a table when it is opened."""
+"""Number and size of the blocks of a table that are digested."""
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Seal a store whose other files are all written."""
+    """Write the manifest of a store whose other files are complete."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".npy", ".safetensors"))
     digests = {str(path.relative_to(folder)): _digest(path) for path in files}
     write_sealed(folder / MANIFEST, {**facts, "files": digests})
 
 
 def read_manifest(folder: Path, fingerprint: str) -> dict[str, Any]:
-    """What was written about a store.
+    """Read the manifest of a store.
 
     Raises:
         UserError: the manifest is missing, not exactly what was written, or that of another fingerprint.
@@ -48,7 +48,7 @@ def read_manifest(folder: Path, fingerprint: str) -> dict[str, Any]:
 
 
 def checked_file(folder: Path, manifest: Mapping[str, Any], name: str) -> Path:
-    """A file of a store, after its digest was compared.
+    """Path of a file of a store, once its digest has been verified.
 
     Args:
         name: path below `folder`.
@@ -81,7 +81,7 @@ def _digest(path: Path) -> str:
 
 
 def _spread(size: int) -> Iterator[int]:
-    """Where to read blocks: the first bytes (a table's header), the last, and evenly between."""
+    """Offsets of the blocks: the first bytes (a table's header), the last ones, and evenly between."""
     last = max(0, size - BLOCK_BYTES)
     yield from sorted({last * number // (BLOCKS - 1) for number in range(BLOCKS)})
 

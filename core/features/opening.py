@@ -1,4 +1,4 @@
-"""Open the features of a configuration: extract them first if they are missing, or compute them live.
+"""Opening the features of a configuration: extracted first if they are missing, or computed live.
 
 The one entry point for commands, campaigns and benchmarks. Prints nothing itself: it reports to a `FeatureDisplay`.
 """
@@ -14,20 +14,20 @@ from core.features.store import Features, FeatureStore
 
 
 class FeatureDisplay(Protocol):
-    """Shows a user what opening features does."""
+    """Receives the progress of opening features."""
 
     def note(self, text: str) -> None:
-        """What is about to be done."""
+        """Announce what is about to be done."""
 
     def warn(self, text: str) -> None:
-        """What may not be as the user believes."""
+        """Point out something the user may not expect."""
 
     def progress(self, kind: str, done: int, total: int) -> None:
-        """So many images or texts (`kind`) of all are encoded."""
+        """Update the number of encoded inputs of a kind ('images' or 'texts')."""
 
 
 class NoDisplay:
-    """Shows nothing."""
+    """No-op display."""
 
     def note(self, text: str) -> None:
         pass
@@ -47,7 +47,7 @@ def prepare_features(
     shard: int = SHARD,
     display: FeatureDisplay | None = None,
 ) -> FeatureStore:
-    """The feature store of a configuration, extracted first where it is missing.
+    """The feature store of a configuration, extracted first if it is missing.
 
     Args:
         inputs: those of this configuration, if they were read already.
@@ -108,7 +108,9 @@ def _open_live(config: TrainConfig, inputs: FeatureInputs, *, with_test: bool, d
 
 
 def _load_and_encode(config: TrainConfig) -> EncodeShards:
-    from core.backbone.internvl import load_backbone  # transformers takes seconds, and most starts do without
+    from core.backbone.internvl import (
+        load_backbone,
+    )  # importing transformers takes seconds, and most starts do not need it
 
     return encode_here(load_backbone(config.features))
 

@@ -1,4 +1,4 @@
-"""Random features in the shape of a data set: what training costs does not depend on their values."""
+"""Random features in the shape of a data set, for timing: the cost of training does not depend on their values."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from core.features.store import Features, FeatureSplit, Statistics
 
 @dataclass(frozen=True, slots=True)
 class SplitShape:
-    """How much of everything one split holds."""
+    """Sizes of one split."""
 
     images: int
     groups: int
     captions: int
     texts: int
-    """Distinct ones, of captions and sentences together."""
+    """Distinct captions and sentences together."""
     regions: int
 
 

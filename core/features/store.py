@@ -1,6 +1,6 @@
 """Reading cached features: one store per fingerprint, memory-mapped, shared by all trials of a node.
 
-Written by `core.features.extraction`; a trial only ever needs this module. The test split is opened on request alone.
+Written by `core.features.extraction`; a trial needs only this module. The test split is opened only on request.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from core.features.manifest import MANIFEST, checked_file, read_manifest
 MIN_DISTINCT = 0.5
 """Minimum share of distinct inputs that must have distinct vectors."""
 TABLE_SHARE = 0.5
-"""Of a GPU's free memory that one table may take; the rest is for the others and for training."""
+"""Share of a GPU's free memory that one table may take; the rest is left to other tables and to training."""
 
 
 class Table(Protocol):
@@ -39,7 +39,7 @@ class Table(Protocol):
 
 
 class HostTable:
-    """A table that a GPU has no room for: the processor gathers the rows that are read, and sends them."""
+    """A table that does not fit a GPU: the CPU gathers the rows that are read and copies them to the GPU."""
 
     def __init__(self, rows: Tensor, device: torch.device) -> None:
         self._rows = rows
@@ -58,7 +58,7 @@ class HostTable:
 
 
 def gather(table: Table, rows: Tensor) -> Tensor:
-    """`table[rows]`; of a tensor in a fifth of the time that indexing takes."""
+    """`table[rows]`; for a tensor about five times faster than indexing."""
     return table.index_select(0, rows) if isinstance(table, Tensor) else table[rows]
 
 
@@ -71,7 +71,7 @@ def move_table(table: Table, device: torch.device) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class FeatureSplit:
-    """Pooled features of one split, memory-mapped as extracted, with who belongs to whom."""
+    """Pooled features of one split, memory-mapped, with the indices that relate images, captions and regions."""
 
     images: Table
     """[N, vision_dim] float32"""
@@ -93,7 +93,7 @@ class FeatureSplit:
     """[R] int64 in 0..5, -1 where there is none"""
 
     def to(self, device: torch.device) -> "FeatureSplit":
-        """For work on a device: the features as far as it has room, everything else anyway."""
+        """Move to a device: tables only if they fit its memory, everything else always."""
         images, texts = move_table(self.images, device), move_table(self.texts, device)
         rest = [field.name for field in fields(self) if field.name not in ("images", "texts")]
         return FeatureSplit(images=images, texts=texts, **{name: getattr(self, name).to(device) for name in rest})
@@ -101,7 +101,7 @@ class FeatureSplit:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Mean and deviation of each dimension over the training split."""
+    """Mean and standard deviation of each dimension over the training split."""
 
     image_mean: Tensor
     """[vision_dim]"""
@@ -113,16 +113,16 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """All that a training run reads."""
+    """Everything that a training run reads."""
 
     fingerprint: str
     train: FeatureSplit
     validation: FeatureSplit
     statistics: Statistics
     test: FeatureSplit | None = None
-    """Only when asked for: by the final evaluation, never by search."""
+    """Only on request: for the final evaluation, never for search."""
     backbone_parameters: int = 0
-    """Of the frozen model that they came from; 0 if unknown."""
+    """Number of parameters of the frozen backbone; 0 if unknown."""
 
     @property
     def vision_dim(self) -> int:
@@ -171,7 +171,7 @@ class FeatureStore:
         allow_degenerate: bool = False,
         with_test: bool = False,
     ) -> Features:
-        """Map the features of one pooling of images and one of texts.
+        """Memory-map the features of one image pooling and one text pooling.
 
         Raises:
             UserError: a pooling gives many different inputs the same vector, there is no test split though it is

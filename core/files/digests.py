@@ -1,8 +1,8 @@
-"""Digests of files, remembered, so that gigabytes of weights and images are not read at every start.
+"""Cached digests of files, so that gigabytes of weights and images are not read at every start.
 
-A file is trusted to be unchanged while its path, size, time of change and time of inode change are; the last one cannot
-be set by a program. Even so, each use verifies a random sample: a few pieces of the remembered files are
-read again, and if one differs, all of them are.
+A file counts as unchanged while its path, size, modification time and inode change time are; the last one cannot be set
+by a program. Even so, each use verifies a random sample: a few pieces of the cached files are read again, and if one
+differs, all files are.
 """
 
 import hashlib
@@ -20,25 +20,25 @@ from core.files.sealed import read_sealed, write_sealed
 
 PIECE_BYTES = 2 * 2**20
 SAMPLED_PIECES = 16
-"""Read again at every use: at most 32 MB."""
+"""Pieces verified at every use: at most 32 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is remembered of a file."""
+    """Cached digests of a file, and its size and times."""
 
     stamp: tuple[int, int, int]
-    """Size, time of change, time of inode change; nanoseconds."""
+    """Size in bytes, modification time and inode change time in nanoseconds."""
     pieces: tuple[str, ...]
     """Digest of every PIECE_BYTES."""
 
 
 def file_digests(paths: Sequence[Path], memory: Path, *, verify: bool = False) -> list[str]:
-    """SHA-256 of each file, by way of its pieces.
+    """Digest of each file: SHA-256 of the SHA-256 of its pieces.
 
     Args:
-        memory: folder that remembers digests; made when it is missing.
-        verify: read every file, whatever is remembered.
+        memory: folder of cached digests; created if it is missing.
+        verify: read every file, ignoring the cache.
     Raises:
         UserError: `memory` holds files of another program.
         OSError: a file cannot be read.
@@ -78,16 +78,18 @@ def _piece_digest(place: tuple[Path, int]) -> str:
 
 
 def _sample_agrees(known: Mapping[Path, _Known]) -> bool:
-    """Whether some random pieces are what they are remembered as."""
+    """Whether a random sample of pieces still has the cached digests."""
     pieces = [
         (path, number * PIECE_BYTES, digest) for path in known for number, digest in enumerate(known[path].pieces)
     ]
-    sample = random.Random().sample(pieces, min(SAMPLED_PIECES, len(pieces)))  # never the same ones by a seed
+    sample = random.Random().sample(
+        pieces, min(SAMPLED_PIECES, len(pieces))
+    )  # unseeded on purpose: other pieces each time
     return all(_piece_digest((path, start)) == digest for path, start, digest in sample)
 
 
 def _recall(remembered: Path) -> dict[Path, _Known]:
-    """Nothing where the memory is missing, torn or not ours: the files are read then."""
+    """Cached digests; empty if the cache is missing or damaged, so that all files are read."""
     try:
         files: dict[str, Any] = read_sealed(remembered)["files"]
     except (OSError, ValueError, KeyError):
@@ -100,7 +102,7 @@ def _recall(remembered: Path) -> dict[Path, _Known]:
 def _remember(remembered: Path, known: Mapping[Path, _Known]) -> None:
     folder = remembered.parent
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):  # two processes that claim at once must not meet half-way
+    with FileLock(folder.with_name(f"{folder.name}.lock")):  # two processes must not claim at the same time
         claim_folder(folder, ["*"])
     write_sealed(remembered, {"files": {str(path): [*each.stamp, *each.pieces] for path, each in known.items()}})
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """What one training run writes."""
+    """Files of one training run."""
 
     root: Path
 
@@ -34,7 +34,7 @@ class RunFolder:
 
 @dataclass(frozen=True, slots=True)
 class TrialFolder:
-    """What the driver keeps of one trial."""
+    """Files that the driver keeps of one trial."""
 
     root: Path
 
@@ -58,12 +58,12 @@ class TrialFolder:
 
 @dataclass(frozen=True, slots=True)
 class CampaignFolder:
-    """What one search campaign writes."""
+    """Files of one search campaign."""
 
     NAMES: ClassVar = (
         "campaign.yaml", "features.json", "study.journal*", "trials", "wandb", "sessions", "leaderboard.*",
     )  # fmt: skip
-    """Claimed by the driver (core.files.ownership); the final model and the report are claimed by who writes them."""
+    """Names claimed by the driver; the commands that write the final model or a report claim those."""
     root: Path
 
     @property
@@ -83,12 +83,12 @@ class CampaignFolder:
 
     @property
     def final_metrics(self) -> Path:
-        """Scorecard of the final model, where it is retrained into the campaign's folder."""
+        """Scorecard of the final model, if it was retrained into the campaign's folder."""
         return self.root / "final" / "metrics.json"
 
     @property
     def sessions(self) -> Path:
-        """Ray's own files, one folder a session; disposable."""
+        """Ray's files, one folder per session; disposable."""
         return self.root / "sessions"
 
     @property

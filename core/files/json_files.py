@@ -1,4 +1,4 @@
-"""JSON files and JSON-lines files: written atomically or a line at a time, and read with every mistake named.
+"""JSON and JSON Lines files: written atomically or line by line, read with precise error messages.
 
 A torn last line of JSON lines (a writer killed half-way) is not read.
 """
@@ -15,7 +15,7 @@ from core.files.atomic import write_atomically
 
 TAIL_BYTES = 65536
 GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-"""How the small text file begins that a clone has in place of a file of Git LFS."""
+"""First bytes of a Git LFS pointer, the text file that stands for a large file in a clone."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -51,7 +51,7 @@ def read_json(path: Path) -> Any:
 
 
 def _content(path: Path) -> bytes:
-    """Of a regular file: reading a pipe or a device may never end."""
+    """Content of a regular file: reading a pipe or a device may block forever."""
     try:
         if stat.S_ISREG(path.stat().st_mode):
             return path.read_bytes()
@@ -91,7 +91,7 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a JSON-lines file; a torn last line is left out, a missing file is an empty list.
+    """All complete lines of a JSON Lines file; an incomplete last line is ignored, a missing file gives an empty list.
 
     Raises:
         UserError: names the file and the line that is no JSON object.
@@ -115,7 +115,7 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut off a last line without its end: its writer was killed half-way. Reads from the end only."""
+    """Remove an incomplete last line, left by a killed writer. Reads from the end only."""
     if not path.exists():
         return
     with path.open("rb+") as stream:

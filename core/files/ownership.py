@@ -1,7 +1,7 @@
 """Which files of an output folder this program wrote, and which process may write there now.
 
-A folder that people name may hold anything. A name in it is overwritten or deleted only after it was claimed here:
-a claim is refused while a foreign file has that name, and is kept in `identity.json` beside the files.
+A folder named by the user may contain anything. A name in it is overwritten or deleted only after it was claimed here:
+a claim is refused while a foreign file has that name, and is recorded in `identity.json` in the folder.
 """
 
 import os
@@ -24,7 +24,7 @@ HOLDER = "driver.json"
 
 
 def claim_folder(root: Path, names: Sequence[str]) -> str:
-    """Claim file names in a folder for this program, which may overwrite them from then on; the folder is made.
+    """Claim file names in a folder for this program, which may overwrite them from then on; the folder is created.
 
     Args:
         names: direct children of `root`; glob patterns are allowed.
@@ -60,7 +60,7 @@ def require_ours(root: Path, names: Sequence[str]) -> dict[str, Any]:
 
 
 def read_identity(root: Path) -> dict[str, Any]:
-    """The id of a folder and the names claimed in it; a new id and no names where nothing was claimed.
+    """The id of a folder and the names claimed in it; a new id and no names if nothing was claimed.
 
     Raises:
         UserError: identity.json is damaged, or was not written by this program.
@@ -77,9 +77,9 @@ def read_identity(root: Path) -> dict[str, Any]:
 
 @contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """A new folder within another one, to write into and to move out of what is whole; removed at the end.
+    """A temporary folder inside another one, for files that are moved out once complete; removed at the end.
 
-    Its name is random, so nothing that was there before can be in it.
+    Its name is random, so it never contains older files.
     """
     folder = parent / f".unfinished-{secrets.token_hex(8)}"
     folder.mkdir(parents=True)
@@ -91,10 +91,10 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def hold_folder(root: Path, names: Sequence[str]) -> Iterator[str]:
-    """`claim_folder` by a process that writes there for long, and keeps every other such process out.
+    """Claim a folder and lock it against other processes while this one writes there.
 
     Raises:
-        UserError: as `claim_folder`, or another process holds the folder; it is named.
+        UserError: as `claim_folder`, or another process holds the folder (named in the message).
     """
     require_ours(root, [*names, HOLDER])
     root.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def hold_folder(root: Path, names: Sequence[str]) -> Iterator[str]:
 
 
 def read_holder(root: Path) -> dict[str, Any] | None:
-    """`pid` and `host` of the process that holds a folder, or that was killed while it did; None without any.
+    """`pid` and `host` of the process that holds a folder, or was killed while holding it; None if there is none.
 
     Raises:
         UserError: the note is damaged.
