@@ -13,7 +13,8 @@ from core.config import Fusion, ModelConfig, Normalization
 from core.data.geometry import RELATIONS
 from core.errors import DivergedError
 from core.features.store import Features, Statistics
-from core.model.layers import Dropout, FeatureNorm, interaction, read_interaction, unit_norm
+from core.model.kernels import interaction, read_interaction, unit_norm
+from core.model.layers import Dropout, FeatureNorm
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 1.0
 

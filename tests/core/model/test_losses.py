@@ -65,7 +65,7 @@ def test_itc_and_hard_negatives_do_not_depend_on_how_a_batch_is_cut_into_blocks(
     logits = contrastive_logits(unit(50, 0), unit(50, 1), torch.tensor(0.1)).requires_grad_()
     found = []
     for size in (1, 7, 50):
-        monkeypatch.setattr("core.model.losses.CACHED_BYTES", 4 * 50 * size)
+        monkeypatch.setattr("core.model.kernels.CACHED_BYTES", 4 * 50 * size)
         loss = itc_loss(logits, groups)
         (gradient,) = torch.autograd.grad(loss, logits)
         drawn = hard_negatives(logits.detach(), groups, torch.Generator().manual_seed(0))
