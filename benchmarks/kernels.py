@@ -4,8 +4,7 @@
 
 A piece has earned its place where the ratio is at least 1.11: it takes a tenth off the step. Steps with the piece and
 with its reference alternate on one thread and are timed in CPU seconds, so that others on the machine count little.
-All four losses, InternVL3-1B's widths, the default model. Counting ranks belongs to validation: it is measured on the
-training and evaluation of a whole epoch. Last, microseconds of one box's read-time geometry.
+All four losses, InternVL3-1B's widths, the default model. Last, microseconds of one region's read-time geometry.
 """
 
 import time
@@ -20,18 +19,13 @@ import torch
 from benchmarks.results import Row, median, options, say, write
 from benchmarks.training import TEXT_DIM, VISION_DIM, configuration, shape
 from core.data.geometry import clamped, corners_of, relation_of
-from core.evaluation import metrics
-from core.evaluation.retrieval import validate
 from core.features.random import stand_in_features
 from core.features.store import Features
-from core.model import kernels, layers, losses, model
-from core.model.model import CrossModalModel, build_model
+from core.model import kernels, layers, model
+from core.model.model import build_model
 from core.training.batches import epoch_batches
 from core.training.step import TrainStep
 from core.training.train import build_optimizer
-
-EPOCH_PAIRS = 16_384
-"""Of the epoch that counting is measured in; validation has a tenth, as a data set is usually split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +39,9 @@ class Piece:
 
 
 PIECES = (
-    Piece("unit norm with its own gradient", model, "unit_norm", kernels.plain_unit_norm),
-    Piece("interaction with its own gradient", model, "interaction", kernels.plain_interaction),
     Piece("matching without fused pairs", model, "read_interaction", kernels.plain_read_interaction),
     Piece("16-bit dropout", layers, "dropout", kernels.plain_dropout),
-    Piece("contrastive loss with its own gradient", losses, "contrastive", kernels.plain_contrastive),
-    Piece("log-sum-exp by way of softmax", kernels, "log_sum_exp", kernels.plain_log_sum_exp),
-    Piece("contrastive loss in blocks", kernels, "cached_blocks", kernels.plain_blocks),
-    Piece("hard negatives in blocks", losses, "cached_blocks", kernels.plain_blocks),
 )
-COUNTING = Piece("counting by numpy", metrics, "_count_true", lambda mask: mask.sum(dim=1))
 
 
 @contextmanager
@@ -87,12 +74,12 @@ def compare(piece: Piece, act: Callable[[], object], rounds: int) -> tuple[float
     return median(ours), median(plain)
 
 
-def fresh_model(features: Features, batch: int) -> tuple[CrossModalModel, TrainStep]:
-    config = configuration(batch, 256, 1)
+def fresh_step(features: Features, batch_size: int) -> TrainStep:
+    config = configuration(batch_size, 256, 1)
     fresh = build_model(config.model, features, normalization="none", seed=0).train()
     step = TrainStep(fresh, build_optimizer(fresh, 1e-4, 0.01), config.loss)
     step.begin_epoch(0)
-    return fresh, step
+    return step
 
 
 def measure_steps(batch_size: int, rounds: int) -> list[Row]:
@@ -105,40 +92,12 @@ def measure_steps(batch_size: int, rounds: int) -> list[Row]:
         with_regions=True,
         generator=torch.Generator().manual_seed(0),
     )
-    batch, (_, step) = next(batches), fresh_model(features, batch_size)
+    batch, step = next(batches), fresh_step(features, batch_size)
     rows = []
     for piece in PIECES:
         ours, plain = compare(piece, lambda: step(batch), rounds)
         rows.append({"piece": piece.name, "batch": batch_size, "ms": ours * 1e3, "plain ms": plain * 1e3})
     return rows
-
-
-def measure_counting(rounds: int) -> Row:
-    """The share of an epoch, training and evaluation, that counting by numpy takes off."""
-    features = stand_in_features(shape(EPOCH_PAIRS), shape(EPOCH_PAIRS // 10), vision_dim=VISION_DIM, text_dim=TEXT_DIM)
-    batch_size = 512
-    trained, step = fresh_model(features, batch_size)
-    batches = epoch_batches(
-        features.train,
-        batch_size=batch_size,
-        positives="image",
-        with_regions=True,
-        generator=torch.Generator().manual_seed(0),
-    )
-
-    def train_one_epoch() -> None:
-        for batch in batches:
-            step(batch)
-
-    training = cpu_seconds(train_one_epoch)
-    ours, plain = compare(COUNTING, lambda: validate(trained, features.validation), rounds)
-    return {
-        "piece": COUNTING.name,
-        "training s": training,
-        "validation s": ours,
-        "plain validation s": plain,
-        "ratio": (training + plain) / (training + ours),
-    }
 
 
 def microseconds_a_region(regions: int = 100_000) -> float:
@@ -164,11 +123,9 @@ def main() -> None:
         for piece in PIECES
     ]
     say("a step with plain PyTorch over a step with the piece", table)
-    counting = measure_counting(max(3, asked.rounds // 10))
-    say("an epoch", [counting])
     region = {"µs a region": microseconds_a_region()}
     say("read-time geometry", [region])
-    write(asked.output, {"steps": steps, "counting": counting, "geometry": region})
+    write(asked.output, {"steps": steps, "geometry": region})
 
 
 if __name__ == "__main__":

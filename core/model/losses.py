@@ -7,10 +7,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from core.data.geometry import paired_giou
-from core.model.kernels import cached_blocks, contrastive, same_group
 
 OUT_OF_REACH = -1e9
-"""Added to a logit that must not be drawn."""
+"""The logit of what must not be drawn."""
 BELOW_ONE = 1 - 1e-6
 """Keeps a drawn point below the end of a cumulative sum whatever the rounding."""
 
@@ -30,7 +29,9 @@ def itc_loss(logits: Tensor, groups: Tensor) -> Tensor:
         groups: [B] int64.
     Source: CLIP (2103.00020) §2.3; soft targets over positives as in SupCon (2004.11362) §3.2, L_out.
     """
-    return contrastive(logits, groups)
+    same = (groups[:, None] == groups).to(logits.dtype)
+    positives = (logits * same).sum(dim=1) / same.sum(dim=1)
+    return ((logits.logsumexp(dim=1) + logits.logsumexp(dim=0)) / 2 - positives).mean()
 
 
 def hard_negatives(logits: Tensor, groups: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -44,21 +45,19 @@ def hard_negatives(logits: Tensor, groups: Tensor, generator: torch.Generator) -
     Source: ALBEF (2107.07651) §3.2; drawn by inverting the cumulative sum, with one random number a row.
     """
     points = torch.rand(2, len(groups), 1, generator=generator, device=groups.device).mul_(BELOW_ONE)
-    texts, images = torch.empty_like(groups), torch.empty_like(groups)
-    columns = logits.T.contiguous()
-    for block in cached_blocks(logits):
-        same = same_group(groups, block, logits.dtype)
-        alone = same.sum(dim=1) == len(groups)
-        texts[block] = _draw(logits[block], same, points[0, block]).masked_fill_(alone, -1)
-        images[block] = _draw(columns[block], same, points[1, block]).masked_fill_(alone, -1)
-    return texts, images
+    same = groups[:, None] == groups
+    alone = same.all(dim=1)
+    allowed = logits.masked_fill(same, OUT_OF_REACH)
+    texts, images = _draw(allowed, points[0]), _draw(allowed.T.contiguous(), points[1])
+    return texts.masked_fill_(alone, -1), images.masked_fill_(alone, -1)
 
 
-def _draw(rows: Tensor, same: Tensor, points: Tensor) -> Tensor:
-    cumulative = torch.add(rows, same, alpha=OUT_OF_REACH).softmax(dim=1).cumsum(dim=1)
+def _draw(logits: Tensor, points: Tensor) -> Tensor:
+    """A column of each row [B], where the cumulative sum of its softmax passes its point of 0..1."""
+    cumulative = logits.softmax(dim=1).cumsum(dim=1)
     points = points * cumulative[:, -1:]  # which is about 1
     drawn = torch.searchsorted(cumulative, points, right=True)  # where it grows, so never one out of reach
-    return drawn.squeeze(1).clamp_(max=rows.shape[1] - 1)  # past the end only in a run that diverges, without numbers
+    return drawn.squeeze(1).clamp_(max=logits.shape[1] - 1)  # past the end only in a run that diverges, without numbers
 
 
 def itm_loss(

@@ -8,12 +8,13 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from core.config import Fusion, ModelConfig, Normalization
 from core.data.geometry import RELATIONS
 from core.errors import DivergedError
 from core.features.store import Features, Statistics
-from core.model.kernels import interaction, read_interaction, unit_norm
+from core.model.kernels import interaction, read_interaction
 from core.model.layers import Dropout, FeatureNorm
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 1.0
@@ -59,12 +60,12 @@ class CrossModalModel(nn.Module):
     def embed_images(self, features: Tensor) -> Tensor:
         """[B, vision_dim] → [B, embed_dim], unit norm."""
         embedded: Tensor = self.vision_projector(self.vision_adapter(self.vision_norm(features)))
-        return unit_norm(embedded)
+        return functional.normalize(embedded, dim=-1)
 
     def embed_texts(self, features: Tensor) -> Tensor:
         """[B, text_dim] → [B, embed_dim], unit norm."""
         embedded: Tensor = self.text_projector(self.text_adapter(self.text_norm(features)))
-        return unit_norm(embedded)
+        return functional.normalize(embedded, dim=-1)
 
     def match(self, image: Tensor, text: Tensor) -> Tensor:
         """Embedded pairs [B, D], [B, D] → [B, 2] logits: no match, match."""

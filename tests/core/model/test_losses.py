@@ -58,23 +58,6 @@ def test_itc_and_its_gradient_equal_a_slow_sum_over_positives(groups: list[int],
     torch.testing.assert_close(found.grad, expected.grad, atol=rounding, rtol=0, check_dtype=False)
 
 
-def test_itc_and_hard_negatives_do_not_depend_on_how_a_batch_is_cut_into_blocks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    groups = torch.arange(50) // 2
-    logits = contrastive_logits(unit(50, 0), unit(50, 1), torch.tensor(0.1)).requires_grad_()
-    found = []
-    for size in (1, 7, 50):
-        monkeypatch.setattr("core.model.kernels.CACHED_BYTES", 4 * 50 * size)
-        loss = itc_loss(logits, groups)
-        (gradient,) = torch.autograd.grad(loss, logits)
-        drawn = hard_negatives(logits.detach(), groups, torch.Generator().manual_seed(0))
-        found.append((loss, gradient, *drawn))
-    for tensors in zip(*found, strict=True):
-        for tensor in tensors[1:]:
-            torch.testing.assert_close(tensor, tensors[0])
-
-
 @given(st.permutations(range(6)), st.integers(0, 100))
 def test_itc_does_not_depend_on_the_order_of_a_batch(order: list[int], seed: int) -> None:
     logits, groups = contrastive_logits(unit(6, seed), unit(6, seed + 1), ONE), torch.tensor([0, 0, 1, 2, 2, 3])

@@ -64,6 +64,17 @@ def test_every_choice_gives_unit_embeddings_and_valid_boxes(fusion: Fusion, norm
     torch.testing.assert_close(model.ground(image, text), (boxes, model.relate(image, text)))
 
 
+def test_what_is_embedded_as_zeros_stays_so_and_its_gradient_is_a_number() -> None:
+    model = CrossModalModel(4, 4, adapter_width=8, embed_dim=6, dropout=0.0, fusion="concat")
+    torch.nn.init.zeros_(model.vision_projector.weight)
+    torch.nn.init.zeros_(model.vision_projector.bias)
+    embedded = model.embed_images(torch.randn(2, 4))
+    assert torch.equal(embedded, torch.zeros(2, 6))
+    embedded.sum().backward()
+    assert model.vision_projector.weight.grad is not None
+    assert model.vision_projector.weight.grad.isfinite().all()
+
+
 def test_a_concat_head_scores_pairs_additively_and_an_interaction_head_does_not() -> None:
     torch.manual_seed(0)
     gaps = {}
