@@ -1,7 +1,7 @@
 """Retrieval of a model on a split: the light version after each epoch, and the full one for the record."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -59,20 +59,40 @@ def _runs(rows: int) -> list[slice]:
     return [slice(start, start + EMBEDDED_AT_ONCE) for start in range(0, rows, EMBEDDED_AT_ONCE)]
 
 
-def validate(model: CrossModalModel, split: FeatureSplit) -> dict[str, Any]:
-    """The figures of one epoch, as the fields of EpochMetrics: recall by building, median ranks, box and relation."""
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """The figures of one epoch, under the names that EpochMetrics gives them; relevance is by building."""
+
+    t2i_r1: float
+    t2i_r5: float
+    t2i_r10: float
+    i2t_r1: float
+    i2t_r5: float
+    i2t_r10: float
+    recall_mean: float
+    t2i_median_rank: float
+    i2t_median_rank: float
+    box_iou: float | None
+    relation_accuracy: float | None
+    """None where the split has no regions."""
+    gallery_images: int
+    gallery_texts: int
+
+
+def validate(model: CrossModalModel, split: FeatureSplit) -> Validation:
+    """Measure a model after an epoch: recall and median ranks by building, boxes and relations."""
     embedded = embed_split(model, split)
     captions = split.groups[split.caption_image]
     t2i = chunked_ranks(embedded.captions, embedded.images, captions, split.groups)
     i2t = chunked_ranks(embedded.images, embedded.captions, split.groups, captions)
     regions = measure_regions(model, split, embedded.images, embedded.sentences).metrics
-    return {
+    return Validation(
         **_retrieval_figures(t2i, i2t),
-        "box_iou": regions.get("box_iou"),
-        "relation_accuracy": regions.get("relation_accuracy"),
-        "gallery_images": len(embedded.images),
-        "gallery_texts": len(embedded.captions),
-    }
+        box_iou=regions.get("box_iou"),
+        relation_accuracy=regions.get("relation_accuracy"),
+        gallery_images=len(embedded.images),
+        gallery_texts=len(embedded.captions),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,41 @@
 """The four losses, unweighted. Pure functions of tensors that never wait for the device."""
 
 from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from core.config import LossConfig
 from core.data.geometry import paired_giou
 
 OUT_OF_REACH = -1e9
 """The logit of what must not be drawn."""
 BELOW_ONE = 1 - 1e-6
 """Keeps a drawn point below the end of a cumulative sum whatever the rounding."""
+
+
+Value = TypeVar("Value", Tensor, float)
+
+
+class Losses(NamedTuple, Generic[Value]):
+    """The four losses, unweighted: of a step as tensors, of an epoch as numbers."""
+
+    itc: Value
+    itm: Value
+    box: Value
+    spatial: Value
+
+
+def weighted_sum(losses: Losses[Value], weights: LossConfig) -> Value:
+    """What training minimises."""
+    return (
+        weights.itc * losses.itc
+        + weights.itm * losses.itm
+        + weights.box * losses.box
+        + weights.spatial * losses.spatial
+    )
 
 
 def contrastive_logits(image: Tensor, text: Tensor, temperature: Tensor) -> Tensor:
@@ -80,8 +104,8 @@ def itm_loss(
     matched = torch.zeros(3, len(own), device=image.device)
     matched[0] = 1
     exists = torch.cat([torch.ones_like(own), hard_texts >= 0, hard_images >= 0]).to(image.dtype)
-    found = odds(images, texts)
-    total = functional.binary_cross_entropy_with_logits(found, matched.flatten(), weight=exists, reduction="sum")
+    log_odds = odds(images, texts)
+    total = functional.binary_cross_entropy_with_logits(log_odds, matched.flatten(), weight=exists, reduction="sum")
     return total / exists.sum()
 
 

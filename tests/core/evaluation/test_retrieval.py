@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from core.config import TrainConfig
 from core.evaluation.metrics import chunked_ranks, first_relevant_ranks
-from core.evaluation.retrieval import Protocol, embed_split, evaluate, rerank_ranks, validate
+from core.evaluation.retrieval import Protocol, Validation, embed_split, evaluate, rerank_ranks, validate
 from core.features.store import Features, FeatureSplit
 from core.model.model import CrossModalModel, build_model
+from core.records import EpochMetrics
 from core.training.train import train
 from tests.conftest import planted_split
 
@@ -43,7 +44,7 @@ def test_a_constant_model_finds_nothing(split: FeatureSplit) -> None:
 
 
 def test_the_light_and_the_full_evaluation_agree(model: CrossModalModel, split: FeatureSplit) -> None:
-    light = validate(model, split)
+    light = dataclasses.asdict(validate(model, split))
     full = evaluate(model, split, split_name="validation", protocol="building").metrics
     shared = set(light) & set(full)
     assert {"t2i_r1", "i2t_r10", "recall_mean", "t2i_median_rank"} <= shared
@@ -53,7 +54,7 @@ def test_the_light_and_the_full_evaluation_agree(model: CrossModalModel, split: 
 def test_recall_is_that_of_the_score_matrix(model: CrossModalModel, split: FeatureSplit) -> None:
     embedded = embed_split(model, split)
     ranks = first_relevant_ranks(embedded.captions @ embedded.images.T, split.groups[split.caption_image], split.groups)
-    assert validate(model, split)["t2i_r5"] == pytest.approx(float((ranks <= 5).double().mean()))
+    assert validate(model, split).t2i_r5 == pytest.approx(float((ranks <= 5).double().mean()))
 
 
 def test_relevance_by_image_is_harder_than_by_building(model: CrossModalModel, split: FeatureSplit) -> None:
@@ -112,5 +113,10 @@ def test_a_split_without_regions_has_no_box_figures(model: CrossModalModel) -> N
     bare = dataclasses.replace(
         split, sentence_text=nothing, sentence_image=nothing, boxes=torch.zeros(0, 4), relations=nothing
     )
-    assert validate(model, bare)["box_iou"] is None
+    assert validate(model, bare).box_iou is None
     assert "box_iou" not in evaluate(model, bare, split_name="test", protocol="building").metrics
+
+
+def test_a_validation_has_the_names_of_an_epochs_figures() -> None:
+    names = {field.name for field in dataclasses.fields(Validation)}
+    assert names < {field.name for field in dataclasses.fields(EpochMetrics)}

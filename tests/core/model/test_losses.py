@@ -7,13 +7,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from core.config import LossConfig
 from core.model.losses import (
+    Losses,
     box_loss,
     contrastive_logits,
     hard_negatives,
     itc_loss,
     itm_loss,
     relation_loss,
+    weighted_sum,
 )
 from core.model.model import CrossModalModel
 
@@ -180,3 +183,9 @@ def _matching_gradient() -> Tensor:
     loss = itm_loss(lambda left, right: torch.cat([left, right], dim=1) @ weight, image, text, *negatives)
     (gradient,) = torch.autograd.grad(loss, image)
     return gradient
+
+
+def test_numbers_and_tensors_are_weighted_alike() -> None:
+    weights = LossConfig(itc=2.0, itm=0.5, box=0.0, spatial=0.25)
+    assert weighted_sum(Losses(1.0, 2.0, 3.0, 4.0), weights) == 4.0
+    assert weighted_sum(Losses(*torch.tensor([1.0, 2.0, 3.0, 4.0])), weights) == torch.tensor(4.0)

@@ -7,8 +7,9 @@ from core.config import LossConfig, TrainConfig
 from core.features.store import Features
 from core.model.model import CrossModalModel, build_model
 from core.training.batches import Batch, epoch_batches
-from core.training.step import WARM_UP, ReplayedStep, TrainStep, compute_losses
-from core.training.train import build_optimizer, build_step, train
+from core.training.optimizer import build_optimizer
+from core.training.step import WARM_UP, ReplayedStep, TrainStep, build_step, compute_losses
+from core.training.train import train
 from tests.core.training.recording import record_operations
 
 
