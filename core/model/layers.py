@@ -1,11 +1,12 @@
-"""What the model is made of beside plain linear layers, each with the cheapest pass over memory that does it."""
+"""What the model is made of beside PyTorch's own layers."""
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from core.config import Normalization
-from core.model.kernels import dropout
 
 
 class FeatureNorm(nn.Module):
@@ -39,18 +40,11 @@ class FeatureNorm(nn.Module):
             self.std.copy_(torch.where(std > floor, std, torch.ones_like(std)))
 
 
-class Dropout(nn.Module):
-    """Dropout; on the CPU sixteen random bits decide an entry, so the probability is rounded to 1/65,536.
+def interaction(image: Tensor, text: Tensor) -> Tensor:
+    """Unit vectors [B, D], [B, D] → [B, 4 D]: v, t, v⊙t and |v − t|, of vectors stretched to a norm of √D.
 
-    There `nn.Dropout` draws a float for each entry, which costs more than the matrix product before it.
+    Unit vectors have entries of 1/√D, and products of those would vanish beside them.
     """
-
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.probability = probability
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[B, width] → [B, width], the entries that are kept scaled up so that the mean stays."""
-        if not self.training or self.probability == 0:
-            return hidden
-        return dropout(hidden, self.probability)
+    stretch = math.sqrt(image.shape[1])
+    image, text = image * stretch, text * stretch
+    return torch.cat([image, text, image * text, (image - text).abs()], dim=1)

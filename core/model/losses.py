@@ -72,11 +72,11 @@ def hard_negatives(logits: Tensor, groups: Tensor, generator: torch.Generator) -
     same = groups[:, None] == groups
     alone = same.all(dim=1)
     allowed = logits.masked_fill(same, OUT_OF_REACH)
-    texts, images = _draw(allowed, points[0]), _draw(allowed.T.contiguous(), points[1])
+    texts, images = draw_columns(allowed, points[0]), draw_columns(allowed.T.contiguous(), points[1])
     return texts.masked_fill_(alone, -1), images.masked_fill_(alone, -1)
 
 
-def _draw(logits: Tensor, points: Tensor) -> Tensor:
+def draw_columns(logits: Tensor, points: Tensor) -> Tensor:
     """A column of each row [B], where the cumulative sum of its softmax passes its point of 0..1."""
     cumulative = logits.softmax(dim=1).cumsum(dim=1)
     points = points * cumulative[:, -1:]  # which is about 1

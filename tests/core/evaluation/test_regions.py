@@ -5,6 +5,7 @@ import torch
 from sklearn.metrics import confusion_matrix, f1_score
 from torch import Tensor
 
+from core.config import ModelConfig
 from core.evaluation.regions import blind_baselines, measure_regions
 from core.features.store import FeatureSplit
 from core.model.model import CrossModalModel
@@ -15,7 +16,7 @@ class Oracle(CrossModalModel):
     """Answers with what it was given instead of looking."""
 
     def __init__(self, boxes: Tensor, logits: Tensor) -> None:
-        super().__init__(16, 20, adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat")
+        super().__init__(16, 20, ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
         self.answers = boxes, logits
 
     def ground(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:

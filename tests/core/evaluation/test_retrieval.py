@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.config import TrainConfig
+from core.config import ModelConfig, TrainConfig
 from core.evaluation.metrics import chunked_ranks, first_relevant_ranks
-from core.evaluation.retrieval import Protocol, Validation, embed_split, evaluate, rerank_ranks, validate
+from core.evaluation.retrieval import Protocol, Search, Validation, embed_split, evaluate, rerank_ranks, validate
 from core.features.store import Features, FeatureSplit
 from core.model.model import CrossModalModel, build_model
 from core.records import EpochMetrics
@@ -18,7 +18,7 @@ class Constant(CrossModalModel):
     """Embeds everything alike."""
 
     def __init__(self) -> None:
-        super().__init__(16, 20, adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat")
+        super().__init__(16, 20, ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
 
     def embed_images(self, features: Tensor) -> Tensor:
         return nn.functional.normalize(torch.ones(len(features), 4), dim=1)
@@ -37,6 +37,12 @@ def model(planted_features: Features, small_config: TrainConfig) -> CrossModalMo
 @pytest.fixture
 def split(planted_features: Features) -> FeatureSplit:
     return planted_features.validation
+
+
+def captions_over_images(model: CrossModalModel, split: FeatureSplit) -> Search:
+    embedded = embed_split(model, split)
+    keys = split.groups[split.caption_image], split.groups
+    return Search(embedded.captions, embedded.images, *keys, texts_ask=True)
 
 
 def test_a_constant_model_finds_nothing(split: FeatureSplit) -> None:
@@ -83,20 +89,20 @@ def test_reranking_by_similarity_itself_changes_nothing(model: CrossModalModel, 
     def similarity(image: Tensor, text: Tensor) -> Tensor:
         return (image * text).sum(dim=1)
 
-    embedded, keys = embed_split(model, split), (split.groups[split.caption_image], split.groups)
-    first = chunked_ranks(embedded.captions, embedded.images, *keys)
+    search = captions_over_images(model, split)
+    first = chunked_ranks(search.queries, search.gallery, search.query_keys, search.gallery_keys)
     model.match_odds = similarity  # type: ignore[method-assign]
     for k in (1, 5, 36, 256):
-        again = rerank_ranks(model, embedded.captions, embedded.images, keys, first, k=k, texts_ask=True)
+        again = rerank_ranks(model, search, first, k=k)
         assert again.tolist() == first.tolist()
 
 
 def test_reranking_permutes_the_shortlist_and_leaves_the_rest_below_it(
     model: CrossModalModel, split: FeatureSplit
 ) -> None:
-    embedded, keys = embed_split(model, split), (split.groups[split.caption_image], split.groups)
-    first = chunked_ranks(embedded.captions, embedded.images, *keys)
-    again = rerank_ranks(model, embedded.captions, embedded.images, keys, first, k=7, texts_ask=True)
+    search = captions_over_images(model, split)
+    first = chunked_ranks(search.queries, search.gallery, search.query_keys, search.gallery_keys)
+    again = rerank_ranks(model, search, first, k=7)
     assert torch.equal(again <= 7, first <= 7)
     assert torch.equal(again[first > 7], first[first > 7])
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.config import LossConfig
+from core.config import Fusion, LossConfig, ModelConfig
 from core.model.losses import (
     Losses,
     box_loss,
@@ -122,11 +122,11 @@ def test_itm_shows_each_pair_beside_its_hard_negatives() -> None:
 
 
 @pytest.mark.parametrize(("fusion", "learns"), [("concat", False), ("interaction", True)])
-def test_an_additive_head_cannot_match_but_one_with_interactions_can(fusion: str, learns: bool) -> None:
+def test_an_additive_head_cannot_match_but_one_with_interactions_can(fusion: Fusion, learns: bool) -> None:
     """Pairs match when their codes agree; mismatched pairs are re-pairings, so both classes have the same marginals."""
     torch.manual_seed(0)
     codes = functional.normalize(torch.eye(8) - 1 / 8, dim=1)
-    model = CrossModalModel(8, 8, adapter_width=8, embed_dim=8, dropout=0.0, fusion=fusion)  # type: ignore[arg-type]
+    model = CrossModalModel(8, 8, ModelConfig(adapter_width=8, embed_dim=8, dropout=0.0, fusion=fusion))
     optimizer = torch.optim.Adam(model.match_head.parameters(), lr=0.05)
     image = codes.repeat(2, 1)
     text = torch.cat([codes, codes.roll(1, dims=0)])
