@@ -155,15 +155,15 @@ def main() -> None:
     parser = options(__doc__ or "", "kernels")
     parser.add_argument("--batches", type=int, nargs="+", default=[128, 512, 1024])
     parser.add_argument("--rounds", type=int, default=60)
-    asked = parser.parse_args()
+    settings = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for batch in asked.batches for row in measure_steps(batch, asked.rounds)]
+    rows = [row for batch in settings.batches for row in measure_steps(batch, settings.rounds)]
     say("a step in plain PyTorch over a step with the piece", rows)
-    counting = measure_counting(asked.rounds)
+    counting = measure_counting(settings.rounds)
     say("an epoch", [counting])
     region = {"read-time geometry": "one region", "µs": microseconds_a_region()}
     say("reading annotations", [region])
-    write(asked.output, {"steps": rows, "counting": counting, "geometry": region})
+    write(settings.output, {"steps": rows, "counting": counting, "geometry": region})
 
 
 if __name__ == "__main__":

@@ -52,13 +52,13 @@ def slow_itc(logits: Tensor, groups: list[int]) -> Tensor:
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(0, 100), st.sampled_from([0.001, 0.07, 1.0]))
 def test_itc_and_its_gradient_equal_a_slow_sum_over_positives(groups: list[int], seed: int, temperature: float) -> None:
     logits = contrastive_logits(unit(len(groups), seed), unit(len(groups), seed + 1), torch.tensor(temperature))
-    found, expected = logits.clone().requires_grad_(), logits.double().requires_grad_()
-    loss, slowly = itc_loss(found, torch.tensor(groups)), slow_itc(expected, groups)
+    ours, reference = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    loss, slowly = itc_loss(ours, torch.tensor(groups)), slow_itc(reference, groups)
     assert loss.item() == pytest.approx(slowly.item(), rel=1e-4, abs=1e-4)
     (3 * loss).backward()
     (3 * slowly).backward()
     rounding = 1e-6 + 1e-7 / temperature  # of float32 at the size of a logit
-    torch.testing.assert_close(found.grad, expected.grad, atol=rounding, rtol=0, check_dtype=False)
+    torch.testing.assert_close(ours.grad, reference.grad, atol=rounding, rtol=0, check_dtype=False)
 
 
 @given(st.permutations(range(6)), st.integers(0, 100))

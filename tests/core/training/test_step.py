@@ -70,11 +70,11 @@ def test_a_replayed_step_does_bit_for_bit_what_the_step_does(
 
     replayed, its_optimizer = prepare(planted_features, config)
     record = Counting()
-    found = run(ReplayedStep(replayed, its_optimizer, config.loss, record), its_optimizer, given)
+    totals = run(ReplayedStep(replayed, its_optimizer, config.loss, record), its_optimizer, given)
 
     assert record.recorded == sizes
     assert record.replayed == len(given) - sizes * WARM_UP
-    assert torch.equal(found, expected)
+    assert torch.equal(totals, expected)
     for name, weights in model.state_dict().items():
         assert torch.equal(replayed.state_dict()[name], weights), name
 
