@@ -53,8 +53,7 @@ class Run:
 
     def seed_of(self, epoch: int) -> int:
         """Depends on the epoch's place in its stage, so that a stage run by hand draws the same."""
-        epoch_of_stage = epoch - self.stage.first_epoch
-        return (self.config.seed * 2 + self.stage.number - 1) * 100_003 + epoch_of_stage  # in 64 bits: a seed has 32
+        return epoch_seed(self.config.seed, self.stage.number, epoch - self.stage.first_epoch)
 
     def learning_rate(self, epoch: int, step: int) -> float:
         """Of a step of an epoch."""
@@ -62,6 +61,11 @@ class Run:
         step_of_stage = (epoch - stage.first_epoch) * steps + step
         warmup_ratio = self.config.optimizer.warmup_ratio
         return scheduled_rate(stage.learning_rate, step_of_stage, stage.epochs * steps, warmup_ratio)
+
+
+def epoch_seed(seed: int, stage: int, epoch_of_stage: int) -> int:
+    """A seed of its own for every epoch; fits 64 bits, since a seed has 32."""
+    return (seed * 2 + stage - 1) * 100_003 + epoch_of_stage
 
 
 def plan_stages(config: TrainConfig) -> list[Stage]:
