@@ -128,13 +128,13 @@ def _row(began: float, ended: float, trials: list[list[Row]], share: float = 1) 
 def run_in_the_loop(campaign: Campaign, parameters: list[Parameters], trials: int) -> Row:
     from core.features.opening import open_features as open_live
 
-    told: list[list[Row]] = []
+    trials_epochs: list[list[Row]] = []
     began = time.time()
     for chosen in parameters[:trials]:
         config = configure(campaign, optuna.trial.FixedTrial(chosen)).with_overrides({"features.source": "live"})
-        told.append([])
-        train_ours(config, open_live(config), told[-1].append)
-    return _row(began, time.time(), told, share=trials / len(parameters))
+        trials_epochs.append([])
+        train_ours(config, open_live(config), trials_epochs[-1].append)
+    return _row(began, time.time(), trials_epochs, share=trials / len(parameters))
 
 
 def run_plain_tune(campaign: Campaign, parameters: list[Parameters], fingerprint: str, training: Training) -> Row:
@@ -143,13 +143,13 @@ def run_plain_tune(campaign: Campaign, parameters: list[Parameters], fingerprint
     from ray.air.integrations.wandb import WandbLoggerCallback
     from ray.tune.search.optuna import OptunaSearch
 
-    told: dict[str, list[Row]] = defaultdict(list)
+    epochs_of: dict[str, list[Row]] = defaultdict(list)
     began: list[float] = []
 
     class Watch(tune.Callback):  # type: ignore[misc]
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Row, **info: Any) -> None:
             began.append(time.time() - _seconds(result))
-            told[trial.trial_id].append(result)
+            epochs_of[trial.trial_id].append(result)
 
     def trainable(chosen: Parameters) -> None:
         config = configure(campaign, optuna.trial.FixedTrial(chosen))
@@ -169,12 +169,12 @@ def run_plain_tune(campaign: Campaign, parameters: list[Parameters], fingerprint
         ).fit()
         ended = time.time()
         ray.shutdown()
-    assert [len(rows) for rows in told.values()] == [campaign.base.recipe.epochs] * len(parameters)
-    return _row(began[0], ended, list(told.values()))
+    assert [len(rows) for rows in epochs_of.values()] == [campaign.base.recipe.epochs] * len(parameters)
+    return _row(began[0], ended, list(epochs_of.values()))
 
 
 def run_bare_loop(campaign: Campaign, parameters: list[Parameters], fingerprint: str, training: Training) -> Row:
-    told: list[list[Row]] = []
+    trials_epochs: list[list[Row]] = []
     opened: dict[tuple[str, str], Features] = {}
 
     def objective(trial: optuna.Trial) -> float:
@@ -182,16 +182,16 @@ def run_bare_loop(campaign: Campaign, parameters: list[Parameters], fingerprint:
         wanted = (config.features.image_pooling, config.features.text_pooling)
         if wanted not in opened:
             opened[wanted] = open_features(config, fingerprint)
-        told.append([])
-        training(config, opened[wanted], told[-1].append)
-        return float(max(epoch["recall_mean"] for epoch in told[-1]))
+        trials_epochs.append([])
+        training(config, opened[wanted], trials_epochs[-1].append)
+        return float(max(epoch["recall_mean"] for epoch in trials_epochs[-1]))
 
     study = optuna.create_study(direction="maximize")
     for chosen in parameters:
         study.enqueue_trial(chosen)
     began = time.time()
     study.optimize(objective, n_trials=len(parameters))
-    return _row(began, time.time(), told)
+    return _row(began, time.time(), trials_epochs)
 
 
 def run_variant(name: str, trials: int, live_trials: int) -> Row:
@@ -224,17 +224,17 @@ WAYS = (
 )
 
 
-def measure(name: str, asked: argparse.Namespace) -> Row:
+def measure(name: str, settings: argparse.Namespace) -> Row:
     """One way, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.campaign", "--way", name]
-    command += ["--trials", str(asked.trials), "--live-trials", str(asked.live_trials)]
+    command += ["--trials", str(settings.trials), "--live-trials", str(settings.live_trials)]
     environment = os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "RAY_USAGE_STATS_ENABLED": "0"}
     environment["PYTHONPATH"] = str(ROOT)  # Ray's workers must find benchmarks.plain
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
-    found: Row = json.loads(done.stdout.splitlines()[-1])
-    return found
+    row: Row = json.loads(done.stdout.splitlines()[-1])
+    return row
 
 
 def main() -> None:
@@ -243,21 +243,21 @@ def main() -> None:
     parser.add_argument("--live-trials", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.way:
-        sys.stdout.write(json.dumps(run_variant(asked.way, asked.trials, asked.live_trials)) + "\n")
+    settings = parser.parse_args()
+    if settings.way:
+        sys.stdout.write(json.dumps(run_variant(settings.way, settings.trials, settings.live_trials)) + "\n")
         return
     demo_store(demo_campaign().base)
-    found: dict[str, list[Row]] = {name: [] for name in WAYS}
-    for round_number in range(asked.rounds):
+    measured: dict[str, list[Row]] = {name: [] for name in WAYS}
+    for round_number in range(settings.rounds):
         for name in WAYS:
             if name != "in the loop" or round_number == 0:  # it takes minutes, and its ratio leaves no doubt
-                found[name].append(measure(name, asked))
-    medians = {name: {key: median([row[key] for row in rows]) for key in rows[0]} for name, rows in found.items()}
+                measured[name].append(measure(name, settings))
+    medians = {name: {key: median([row[key] for row in rows]) for key in rows[0]} for name, rows in measured.items()}
     base = medians["ours"]["seconds"]
     rows = [{"way": name, **row, "times ours": row["seconds"] / base} for name, row in medians.items()]
-    say(f"{asked.trials} trials of 8 epochs, medians of {asked.rounds} rounds", rows)
-    write(asked.output, {"trials": asked.trials, "rounds": found, "medians": rows})
+    say(f"{settings.trials} trials of 8 epochs, medians of {settings.rounds} rounds", rows)
+    write(settings.output, {"trials": settings.trials, "rounds": measured, "medians": rows})
 
 
 if __name__ == "__main__":

@@ -91,15 +91,15 @@ def main() -> None:
     parser = options(__doc__ or "", "efficiency")
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--many", type=int, default=500)
-    asked = parser.parse_args()
+    settings = parser.parse_args()
     rows = [
-        measure_efficiency("of four seconds", asked.trials, {"recipe.epochs": 13}),
-        measure_efficiency("of one second", 2 * asked.trials, {"recipe.epochs": 3}),
+        measure_efficiency("of four seconds", settings.trials, {"recipe.epochs": 13}),
+        measure_efficiency("of one second", 2 * settings.trials, {"recipe.epochs": 3}),
     ]
     say("campaign efficiency, two workers", rows)
-    many = measure_many(asked.many)
+    many = measure_many(settings.many)
     say("the driver over many short trials", [many])
-    write(asked.output, {"efficiency": rows, "many": many})
+    write(settings.output, {"efficiency": rows, "many": many})
 
 
 if __name__ == "__main__":

@@ -43,14 +43,17 @@ def spread(rows: int, count: int | None) -> torch.Tensor:
     return torch.arange(0, rows, max(1, rows // (count or rows)))[: count or rows]
 
 
-def measure(image_count: int, text_count: int, asked: argparse.Namespace) -> Row:
+def measure(image_count: int, text_count: int, settings: argparse.Namespace) -> Row:
     before = peak_mb()
-    images, texts = unit_vectors(image_count, asked.width, 0), unit_vectors(text_count, asked.width, 1)
-    image_groups, text_groups = torch.arange(image_count) % asked.buildings, torch.arange(text_count) % asked.buildings
-    some_images, some_texts = spread(image_count, asked.queries), spread(text_count, asked.queries)
+    images, texts = unit_vectors(image_count, settings.width, 0), unit_vectors(text_count, settings.width, 1)
+    image_groups, text_groups = (
+        torch.arange(image_count) % settings.buildings,
+        torch.arange(text_count) % settings.buildings,
+    )
+    some_images, some_texts = spread(image_count, settings.queries), spread(text_count, settings.queries)
     asking_images, asking_texts = images[some_images], texts[some_texts]
     ranking, products = [], []
-    for _ in range(asked.rounds):
+    for _ in range(settings.rounds):
         started = time.perf_counter()
         t2i = chunked_ranks(asking_texts, images, text_groups[some_texts], image_groups)
         i2t = chunked_ranks(asking_images, texts, image_groups[some_images], text_groups)
@@ -59,11 +62,11 @@ def measure(image_count: int, text_count: int, asked: argparse.Namespace) -> Row
     sample = spread(len(some_texts), 200)
     rows = some_texts[sample]
     direct = first_relevant_ranks(texts[rows] @ images.T, text_groups[rows], image_groups)
-    embeddings_mb = 4 * asked.width * (image_count + text_count) / 2**20
+    embeddings_mb = 4 * settings.width * (image_count + text_count) / 2**20
     return {
         "images": image_count,
         "texts": text_count,
-        "queries": asked.queries,
+        "queries": settings.queries,
         "ranking_seconds": median(ranking),
         "products_seconds": median(products),
         "ratio": median(ranking) / median(products),
@@ -83,11 +86,11 @@ def main() -> None:
     parser.add_argument("--buildings", type=int, default=951)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--queries", type=int, help="of either side; default: all")
-    asked = parser.parse_args()
-    sizes = [(asked.images // 4, asked.texts // 4), (asked.images, asked.texts)]
-    rows = [measure(images, texts, asked) for images, texts in sizes]
+    settings = parser.parse_args()
+    sizes = [(settings.images // 4, settings.texts // 4), (settings.images, settings.texts)]
+    rows = [measure(images, texts, settings) for images, texts in sizes]
     say("recall over a gallery, both directions", rows)
-    write(asked.output, {"galleries": rows})
+    write(settings.output, {"galleries": rows})
 
 
 if __name__ == "__main__":

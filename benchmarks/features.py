@@ -89,9 +89,9 @@ def make_store(root: Path, gigabytes: float) -> str:
         save_file(index, folder / split / "index.safetensors")
         for table in ("images_cls", "texts_last"):
             shape = (rows if split == "train" else 1, width)
-            made = np.lib.format.open_memmap(folder / split / f"{table}.npy", mode="w+", dtype=np.float32, shape=shape)
-            made[:] = 0.5
-            made.flush()
+            array = np.lib.format.open_memmap(folder / split / f"{table}.npy", mode="w+", dtype=np.float32, shape=shape)
+            array[:] = 0.5
+            array.flush()
     statistics = {
         f"{kind}.{figure}": torch.ones(width) for kind in ("images.cls", "texts.last") for figure in ("mean", "std")
     }
@@ -131,15 +131,15 @@ def measure_opening(gigabytes: float, workers: int) -> Row:
         processes = [context.Process(target=open_and_read, args=arguments) for _ in range(workers)]
         for process in processes:
             process.start()
-        found = [answers.get() for _ in processes]
+        measured = [answers.get() for _ in processes]
         for process in processes:
             process.join()
     return {
         "store GB": gigabytes,
         "workers": workers,
-        "opening s": max(opened for opened, _, _ in found),
-        "resident, summed GiB": sum(resident for _, resident, _ in found),
-        "held in truth GiB": sum(share for _, _, share in found),
+        "opening s": max(opened for opened, _, _ in measured),
+        "resident, summed GiB": sum(resident for _, resident, _ in measured),
+        "held in truth GiB": sum(share for _, _, share in measured),
     }
 
 
@@ -159,16 +159,16 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--sizes", type=int, nargs="+", default=[112, 224, 448])
     parser.add_argument("--workers", type=int, default=4)
-    asked = parser.parse_args()
-    extraction = [measure_tiny(size, asked.images, asked.texts) for size in asked.sizes]
-    if asked.full_size_images:
-        extraction.append(measure_full_size(asked.full_size_images))
+    settings = parser.parse_args()
+    extraction = [measure_tiny(size, settings.images, settings.texts) for size in settings.sizes]
+    if settings.full_size_images:
+        extraction.append(measure_full_size(settings.full_size_images))
     say("extraction against the bare forward pass", extraction)
-    opening = measure_opening(asked.gigabytes, asked.workers)
+    opening = measure_opening(settings.gigabytes, settings.workers)
     say("one store, several workers, each reading all of it", [opening])
     again = measure_second_time()
     say("the same features a second time", [again])
-    write(asked.output, {"extraction": extraction, "opening": opening, "again": again})
+    write(settings.output, {"extraction": extraction, "opening": opening, "again": again})
 
 
 if __name__ == "__main__":

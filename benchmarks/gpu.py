@@ -136,16 +136,18 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--batches", type=int, nargs="+", default=[128, 512, 4096])
     parser.add_argument("--together", type=int, nargs="+", default=[1, 4, 16])
-    asked = parser.parse_args()
-    if asked.device == "cuda" and not torch.cuda.is_available():
+    settings = parser.parse_args()
+    if settings.device == "cuda" and not torch.cuda.is_available():
         parser.exit(2, "this machine has no usable GPU; with --device cpu the script only shows that it works\n")
-    backbone = measure_backbone(asked.device, asked.layers, asked.images, asked.texts)
+    backbone = measure_backbone(settings.device, settings.layers, settings.images, settings.texts)
     say("the frozen backbone, bfloat16", backbone)
-    training = [measure_training(asked.device, asked.scale, batch, 256) for batch in asked.batches]
+    training = [measure_training(settings.device, settings.scale, batch, 256) for batch in settings.batches]
     say("training the adapters, float32", training)
-    together = [measure_together(asked.device, asked.scale, count) for count in asked.together]
+    together = [measure_together(settings.device, settings.scale, count) for count in settings.together]
     say("trials of eight epochs, sharing the device", together)
-    write(asked.output, {"device": asked.device, "backbone": backbone, "training": training, "together": together})
+    write(
+        settings.output, {"device": settings.device, "backbone": backbone, "training": training, "together": together}
+    )
 
 
 if __name__ == "__main__":

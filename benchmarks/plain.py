@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.results import Row
-from core.config import TrainConfig
+from core.config import LossConfig, TrainConfig
 from core.data.geometry import RELATIONS
 from core.features.store import Features, FeatureSplit
 
@@ -64,16 +64,13 @@ def retrieval_loss(model: PlainModel, image: Tensor, text: Tensor, keys: Tensor,
     return loss + config.loss.itm * functional.cross_entropy(model.match(fused), matched)
 
 
-def region_loss(
-    model: PlainModel, image: Tensor, text: Tensor, boxes: Tensor, related: Tensor, config: TrainConfig
-) -> Tensor:
-    """Weighted box and relation losses."""
-    fused = model.fuse(image, text)
+def region_loss(model: PlainModel, fused: Tensor, boxes: Tensor, relations: Tensor, weights: LossConfig) -> Tensor:
+    """Weighted box and relation losses of fused regions and sentences."""
     free = model.box(fused).sigmoid()
     corner = free[:, :2] * (1 - free[:, 2:])
     box = functional.l1_loss(torch.cat([corner, corner + free[:, 2:]], dim=1), boxes)
-    spatial = functional.cross_entropy(model.relation(fused), related, ignore_index=-1)
-    return config.loss.box * box + config.loss.spatial * spatial
+    spatial = functional.cross_entropy(model.relation(fused), relations, ignore_index=-1)
+    return weights.box * box + weights.spatial * spatial
 
 
 @torch.no_grad()
@@ -83,11 +80,11 @@ def recall_mean(model: PlainModel, images: Tensor, texts: Tensor, split: Feature
     image, text = model.embed(images, texts)
     scores = text[split.caption_text] @ image.T
     same = split.groups[split.caption_image][:, None] == split.groups
-    found = []
+    recalls = []
     for ranked, relevant in ((scores, same), (scores.T, same.T)):
         hits = relevant.gather(1, ranked.argsort(dim=1, descending=True))
-        found += [float(hits[:, :k].any(dim=1).float().mean()) for k in (1, 5, 10)]
-    return sum(found) / len(found)
+        recalls += [float(hits[:, :k].any(dim=1).float().mean()) for k in (1, 5, 10)]
+    return sum(recalls) / len(recalls)
 
 
 def triangle(step: int, total: int, warm: int) -> float:
@@ -120,13 +117,15 @@ def train_plainly(config: TrainConfig, features: Features) -> Iterator[Row]:
             pairs = torch.randperm(len(train.caption_text))[: steps * batch_size].split(batch_size)
             regions = torch.randperm(len(train.boxes)).tensor_split(steps)
             for pair, region in zip(pairs, regions, strict=True):
-                shown = train.caption_image[pair]
-                image, text = model.embed(images[shown], texts[train.caption_text[pair]])
-                keys = shown if config.loss.positives == "image" else train.groups[shown]
+                caption_images = train.caption_image[pair]
+                image, text = model.embed(images[caption_images], texts[train.caption_text[pair]])
+                keys = caption_images if config.loss.positives == "image" else train.groups[caption_images]
                 loss = retrieval_loss(model, image, text, keys, config)
                 if joint:
-                    where, what = model.embed(images[train.sentence_image[region]], texts[train.sentence_text[region]])
-                    loss = loss + region_loss(model, where, what, train.boxes[region], train.relations[region], config)
+                    fused = model.fuse(
+                        *model.embed(images[train.sentence_image[region]], texts[train.sentence_text[region]])
+                    )
+                    loss = loss + region_loss(model, fused, train.boxes[region], train.relations[region], config.loss)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

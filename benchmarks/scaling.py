@@ -30,7 +30,7 @@ def measure(pairs: int, batch: int, threads: int, answers: Any) -> None:
     features = stand_in_features(shape(pairs), shape(3000), vision_dim=VISION_DIM, text_dim=TEXT_DIM)
     config = TrainConfig().with_overrides({"optimizer.batch_size": batch, "recipe.epochs": 2, "features.device": "cpu"})
     last = train(config, features).history[-1]
-    held = 4 * (len(features.train.images) * VISION_DIM + len(features.train.texts) * TEXT_DIM) / 2**20
+    features_mb = 4 * (len(features.train.images) * VISION_DIM + len(features.train.texts) * TEXT_DIM) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     answers.put(
         {
@@ -38,8 +38,8 @@ def measure(pairs: int, batch: int, threads: int, answers: Any) -> None:
             "epoch s": last.train_seconds,
             "µs a pair": last.train_seconds / pairs * 1e6,
             "validation s": last.evaluation_seconds,
-            "features MB": held,
-            "peak MB beyond features": peak - held,
+            "features MB": features_mb,
+            "peak MB beyond features": peak - features_mb,
         }
     )
 
@@ -49,18 +49,18 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    asked = parser.parse_args()
+    settings = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     rows: list[Row] = []
-    for pairs in asked.pairs:
+    for pairs in settings.pairs:
         answers = context.Queue()
-        process = context.Process(target=measure, args=(pairs, asked.batch, asked.threads, answers))
+        process = context.Process(target=measure, args=(pairs, settings.batch, settings.threads, answers))
         process.start()
         rows.append(answers.get())
         process.join()
         rows[-1]["times the first"] = rows[-1]["µs a pair"] / rows[0]["µs a pair"]
-    say(f"an epoch at batch {asked.batch}", rows)
-    write(asked.output, {"scaling": rows})
+    say(f"an epoch at batch {settings.batch}", rows)
+    write(settings.output, {"scaling": rows})
 
 
 if __name__ == "__main__":

@@ -102,13 +102,15 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 512, 1024, 8192])
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, min(2, os.cpu_count() or 1)}))
-    asked = parser.parse_args()
-    rows = [measure(batch, width, n) for n in asked.threads for width in asked.widths for batch in asked.batches]
+    settings = parser.parse_args()
+    rows = [
+        measure(batch, width, n) for n in settings.threads for width in settings.widths for batch in settings.batches
+    ]
     say("training against the floor of its arithmetic", rows)
     alone, together = measure_side_by_side(1), measure_side_by_side(2)
     beside = {"alone s": alone, "two at once s": together, "ratio": together / alone}
     say("two trials side by side, one thread each", [beside])
-    write(asked.output, {"training": rows, "side by side": beside})
+    write(settings.output, {"training": rows, "side by side": beside})
 
 
 if __name__ == "__main__":

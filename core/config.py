@@ -47,7 +47,7 @@ Integer = Annotated[int, Strict()]
 Number = Annotated[float, BeforeValidator(_require_number)]
 Weight = Annotated[Number, Field(ge=0.0, le=1e6)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
-"""Numpy takes 32 bits; an epoch's seed, about 200,000 times as large (`core.training.train`), fits torch's 64."""
+"""Numpy takes 32 bits; an epoch's seed, about 200,000 times as large (`core.training.stages`), fits torch's 64."""
 
 
 class Section(BaseModel):

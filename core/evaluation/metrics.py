@@ -66,15 +66,13 @@ def chunked_ranks(
         rows = row_of_query[block]
         relevant = scores.gather(1, members[rows]).masked_fill_(~exists[rows], -math.inf)  # [q, most members]
         best = relevant.amax(dim=1, keepdim=True)
-        ranks[block] = 1 + _count_true(scores >= best) - _count_true(relevant >= best)
+        ranks[block] = 1 + count_true(scores >= best) - count_true(relevant >= best)
     return ranks
 
 
-def _count_true(mask: Tensor) -> Tensor:
-    """[Q, G] bool → [Q] int64. On the CPU by numpy, several times faster than torch's reduction of booleans."""
-    if mask.device.type != "cpu":
-        return mask.sum(dim=1)
-    return torch.tensor([np.count_nonzero(row) for row in mask.numpy()], dtype=torch.int64)
+def count_true(mask: Tensor) -> Tensor:
+    """[Q, G] bool → [Q]; in int32, since adding up in int64, the default, takes six times as long on a CPU."""
+    return mask.sum(dim=1, dtype=torch.int32)
 
 
 def _members(query_groups: Tensor, gallery_groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:

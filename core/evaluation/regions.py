@@ -39,9 +39,9 @@ def measure_regions(
     """
     if len(split.boxes) == 0:
         return RegionMeasurement({}, {}, [])
-    where = images[split.sentence_image]
+    region_images = images[split.sentence_image]
     groups = split.groups[split.sentence_image]
-    boxes, relations = model.ground(where, sentences)
+    boxes, relations = model.ground(region_images, sentences)
     require_finite(boxes, "boxes"), require_finite(relations, "relations")
     metrics = box_scores(boxes, split.boxes)
     iou = paired_iou(boxes, split.boxes)
@@ -83,8 +83,8 @@ def blind_baselines(
     by_text = mean_box + (sentences - train_sentences.mean(dim=0)) @ weights
     baselines = {"mean_box": mean_box, "text_only": _valid(by_text)}
     return {
-        f"{name}_{who}": value
-        for who, boxes in baselines.items()
+        f"{name}_{baseline}": value
+        for baseline, boxes in baselines.items()
         for name, value in box_scores(boxes, split.boxes).items()
     }
 

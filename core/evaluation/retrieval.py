@@ -1,7 +1,7 @@
 """Retrieval of a model on a split: the light version after each epoch, and the full one for the record."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -59,20 +59,65 @@ def _runs(rows: int) -> list[slice]:
     return [slice(start, start + EMBEDDED_AT_ONCE) for start in range(0, rows, EMBEDDED_AT_ONCE)]
 
 
-def validate(model: CrossModalModel, split: FeatureSplit) -> dict[str, Any]:
-    """The figures of one epoch, as the fields of EpochMetrics: recall by building, median ranks, box and relation."""
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """The figures of one epoch, under the names that EpochMetrics gives them; relevance is by building."""
+
+    t2i_r1: float
+    t2i_r5: float
+    t2i_r10: float
+    i2t_r1: float
+    i2t_r5: float
+    i2t_r10: float
+    recall_mean: float
+    t2i_median_rank: float
+    i2t_median_rank: float
+    box_iou: float | None
+    relation_accuracy: float | None
+    """None where the split has no regions."""
+    gallery_images: int
+    gallery_texts: int
+
+
+def validate(model: CrossModalModel, split: FeatureSplit) -> Validation:
+    """Measure a model after an epoch: recall and median ranks by building, boxes and relations."""
     embedded = embed_split(model, split)
     captions = split.groups[split.caption_image]
     t2i = chunked_ranks(embedded.captions, embedded.images, captions, split.groups)
     i2t = chunked_ranks(embedded.images, embedded.captions, split.groups, captions)
     regions = measure_regions(model, split, embedded.images, embedded.sentences).metrics
-    return {
+    return Validation(
         **_retrieval_figures(t2i, i2t),
-        "box_iou": regions.get("box_iou"),
-        "relation_accuracy": regions.get("relation_accuracy"),
-        "gallery_images": len(embedded.images),
-        "gallery_texts": len(embedded.captions),
-    }
+        box_iou=regions.get("box_iou"),
+        relation_accuracy=regions.get("relation_accuracy"),
+        gallery_images=len(embedded.images),
+        gallery_texts=len(embedded.captions),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RankingRule:
+    """What counts as relevant, and how many of the best candidates the matching head re-ranks."""
+
+    protocol: Protocol
+    rerank: int = 0
+    """Clipped to the gallery; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Queries over a gallery, in one of the two directions."""
+
+    queries: Tensor
+    """[Q, D]"""
+    gallery: Tensor
+    """[G, D]"""
+    query_keys: Tensor
+    """[Q]; equal to a key of the gallery means relevant."""
+    gallery_keys: Tensor
+    """[G]"""
+    texts_ask: bool
+    """Whether the queries are the texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,46 +132,45 @@ def evaluate(
     model: CrossModalModel, split: FeatureSplit, *, split_name: str, protocol: Protocol, rerank: int = 0
 ) -> Evaluation:
     """All retrieval metrics on one split; see `measure_retrieval`."""
-    return measure_retrieval(
-        model, embed_split(model, split), split, split_name=split_name, protocol=protocol, rerank=rerank
-    ).evaluation
+    rule = RankingRule(protocol, rerank)
+    return measure_retrieval(model, embed_split(model, split), split, rule, split_name=split_name).evaluation
 
 
 def measure_retrieval(
     model: CrossModalModel,
     embedded: Embeddings,
     split: FeatureSplit,
+    rule: RankingRule,
     *,
     split_name: str,
-    protocol: Protocol,
-    rerank: int = 0,
 ) -> Measurement:
     """Recall and median rank in both directions, with chance and 95 % intervals over buildings.
 
     Args:
         embedded: of the same split.
-        rerank: how many of the best candidates the matching head re-ranks, clipped to the gallery; 0 for none.
     """
-    image_keys, caption_keys = _relevance_keys(split, protocol)
-    t2i = _ranks(model, embedded.captions, embedded.images, (caption_keys, image_keys), rerank, texts_ask=True)
-    i2t = _ranks(model, embedded.images, embedded.captions, (image_keys, caption_keys), rerank, texts_ask=False)
+    image_keys, caption_keys = _relevance_keys(split, rule.protocol)
+    images, captions = embedded.images, embedded.captions
+    t2i = _ranks(model, Search(captions, images, caption_keys, image_keys, texts_ask=True), rule.rerank)
+    i2t = _ranks(model, Search(images, captions, image_keys, caption_keys, texts_ask=False), rule.rerank)
     metrics = {
         **_retrieval_figures(t2i.final, i2t.final),
         **{f"chance_t2i_r{k}": chance_recall(caption_keys, image_keys, k) for k in (1, 5, 10)},
         **{f"chance_i2t_r{k}": chance_recall(image_keys, caption_keys, k) for k in (1, 5, 10)},
     }
-    if rerank:
-        metrics |= {"t2i_ceiling": recall_at(t2i.first, rerank), "i2t_ceiling": recall_at(i2t.first, rerank)}
+    if rule.rerank:
+        ceilings = {"t2i_ceiling": recall_at(t2i.first, rule.rerank), "i2t_ceiling": recall_at(i2t.first, rule.rerank)}
+        metrics |= ceilings
     samples = _hits("t2i", t2i.final, split.groups[split.caption_image]) | _hits("i2t", i2t.final, split.groups)
     evaluation = Evaluation(
         split=split_name,
-        protocol=protocol,
-        rerank=rerank,
+        protocol=rule.protocol,
+        rerank=rule.rerank,
         queries_text=len(embedded.captions),
         queries_image=len(embedded.images),
         groups=len(torch.unique(split.groups)),
         metrics=metrics,
-        intervals={name: group_bootstrap(found.values, found.groups) for name, found in samples.items()},
+        intervals={name: group_bootstrap(sample.values, sample.groups) for name, sample in samples.items()},
     )
     return Measurement(evaluation, samples)
 
@@ -144,52 +188,31 @@ class _Ranks:
     """[Q] after re-ranking; the same without."""
 
 
-def _ranks(
-    model: CrossModalModel,
-    queries: Tensor,
-    gallery: Tensor,
-    keys: tuple[Tensor, Tensor],
-    rerank: int,
-    *,
-    texts_ask: bool,
-) -> _Ranks:
-    first = chunked_ranks(queries, gallery, *keys)
-    if rerank == 0:
-        return _Ranks(first, first)
-    return _Ranks(first, rerank_ranks(model, queries, gallery, keys, first, k=rerank, texts_ask=texts_ask))
+def _ranks(model: CrossModalModel, search: Search, rerank: int) -> _Ranks:
+    first = chunked_ranks(search.queries, search.gallery, search.query_keys, search.gallery_keys)
+    return _Ranks(first, rerank_ranks(model, search, first, k=rerank) if rerank else first)
 
 
 @torch.no_grad()
-def rerank_ranks(
-    model: CrossModalModel,
-    queries: Tensor,
-    gallery: Tensor,
-    keys: tuple[Tensor, Tensor],
-    first: Tensor,
-    *,
-    k: int,
-    texts_ask: bool,
-) -> Tensor:
+def rerank_ranks(model: CrossModalModel, search: Search, first: Tensor, *, k: int) -> Tensor:
     """Ranks after the matching head has put the best k candidates of each query in a new order.
 
     The new list is a permutation of that shortlist above the rest, so a query whose first relevant item lies below
     the shortlist keeps its rank. Ties count against the query.
 
     Args:
-        keys: of queries and of gallery; equal means relevant.
         first: [Q] ranks by contrastive similarity.
-        texts_ask: whether the queries are the texts.
     """
-    query_keys, gallery_keys = keys
+    queries, gallery = search.queries, search.gallery
     k = min(k, len(gallery))
     final = first.clone()
     for block in row_blocks(len(queries), max(len(gallery), k * queries.shape[1] * 8), max_bytes=SCORE_BYTES):
         shortlist = (queries[block] @ gallery.T).topk(k, dim=1).indices  # [q, k]
         asking = queries[block].repeat_interleave(k, dim=0)
         answering = gallery[shortlist.flatten()]
-        odds = model.match_odds(answering, asking) if texts_ask else model.match_odds(asking, answering)
+        odds = model.match_odds(answering, asking) if search.texts_ask else model.match_odds(asking, answering)
         scores = require_finite(odds, "matching scores").view(-1, k)
-        relevant = query_keys[block][:, None] == gallery_keys[shortlist]
+        relevant = search.query_keys[block][:, None] == search.gallery_keys[shortlist]
         best = scores.masked_fill(~relevant, -torch.inf).amax(dim=1, keepdim=True)
         reranked = 1 + ((scores >= best) & ~relevant).sum(dim=1)
         final[block] = torch.where(relevant.any(dim=1), reranked, first[block].clamp(min=k + 1))

@@ -16,7 +16,7 @@ from core.data.annotations import AnnotatedImage
 from core.device import choose_device, device_name, peak_memory_mb
 from core.errors import UserError
 from core.evaluation.regions import RegionMeasurement, blind_baselines, measure_regions
-from core.evaluation.retrieval import Embeddings, Protocol, embed_split, measure_retrieval
+from core.evaluation.retrieval import Embeddings, Protocol, RankingRule, embed_split, measure_retrieval
 from core.features.store import Features, FeatureSplit
 from core.files.atomic import write_atomically
 from core.model.checkpoints import Checkpoint, restore_model
@@ -51,11 +51,11 @@ def require_same_model(checkpoint: Checkpoint, config: TrainConfig, path: Path) 
     pairs: list[tuple[str, str, Section, Section]] = []
     pairs += [("model", name, config.model, checkpoint.config.model) for name in type(config.model).model_fields]
     pairs += [("features", name, config.features, checkpoint.config.features) for name in MODEL_SETTINGS]
-    for section, name, asked, held in pairs:
-        if getattr(asked, name) != getattr(held, name):
+    for section, name, configured, trained in pairs:
+        if getattr(configured, name) != getattr(trained, name):
             raise UserError(
-                f"was trained with {section}.{name} {getattr(held, name)}, but the configuration says "
-                f"{getattr(asked, name)}",
+                f"was trained with {section}.{name} {getattr(trained, name)}, but the configuration says "
+                f"{getattr(configured, name)}",
                 where=path,
                 how="use the configuration that it was trained with",
             )
@@ -127,10 +127,10 @@ def _retrieval(
     samples: dict[str, Samples] = {}
     for protocol in get_args(Protocol):
         for k in dict.fromkeys((0, rerank)):
-            found = measure_retrieval(model, embedded, split, split_name=split_name, protocol=protocol, rerank=k)
-            evaluations.append(found.evaluation)
+            measurement = measure_retrieval(model, embedded, split, RankingRule(protocol, k), split_name=split_name)
+            evaluations.append(measurement.evaluation)
             if protocol == MAIN_PROTOCOL and k == 0:
-                samples = found.samples
+                samples = measurement.samples
     return evaluations, samples
 
 

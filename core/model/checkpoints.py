@@ -137,8 +137,8 @@ def load_weights(model: CrossModalModel, checkpoint: Checkpoint, features: Featu
         if name not in wanted:
             problems.append(f"holds {name[:NAME_SHOWN]}, which that does not have")
         elif (value.shape, value.dtype) != (wanted[name].shape, wanted[name].dtype):
-            held, asked = (f"{list(each.shape)} {each.dtype}" for each in (value, wanted[name]))
-            problems.append(f"holds {name} as {held}, not {asked}")
+            stored, expected = (f"{list(tensor.shape)} {tensor.dtype}" for tensor in (value, wanted[name]))
+            problems.append(f"holds {name} as {stored}, not {expected}")
     if problems:
         raise UserError(f"the checkpoint does not fit the configured model: it {problems[0]}")
     model.load_state_dict(checkpoint.weights)
@@ -195,7 +195,8 @@ def _require_one_run(checkpoint: Checkpoint) -> None:
     epochs = [metrics.epoch for metrics in checkpoint.history]
     last, groups = len(epochs) - 1, checkpoint.receipt.optimizer_groups
     weights, best = (
-        {name: value.shape for name, value in held.items()} for held in (checkpoint.weights, checkpoint.best_weights)
+        {name: value.shape for name, value in tensors.items()}
+        for tensors in (checkpoint.weights, checkpoint.best_weights)
     )
     sound = (
         epochs == list(range(len(epochs)))

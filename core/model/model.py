@@ -8,12 +8,13 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from core.config import Fusion, ModelConfig, Normalization
+from core.config import ModelConfig, Normalization
 from core.data.geometry import RELATIONS
 from core.errors import DivergedError
 from core.features.store import Features, Statistics
-from core.model.layers import Dropout, FeatureNorm, interaction, read_interaction, unit_norm
+from core.model.layers import FeatureNorm, interaction
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 1.0
 
@@ -28,27 +29,24 @@ class CrossModalModel(nn.Module):
         self,
         vision_dim: int,
         text_dim: int,
+        config: ModelConfig,
         *,
-        adapter_width: int,
-        embed_dim: int,
-        dropout: float,
-        fusion: Fusion,
         normalization: Normalization = "none",
-        temperature: float = 0.07,
     ) -> None:
         super().__init__()
-        self.fusion = fusion
+        width, embed_dim = config.adapter_width, config.embed_dim
+        self.fusion = config.fusion
         self.vision_norm = FeatureNorm(vision_dim, normalization)
         self.text_norm = FeatureNorm(text_dim, normalization)
-        self.vision_adapter = _adapter(vision_dim, adapter_width, dropout)
-        self.text_adapter = _adapter(text_dim, adapter_width, dropout)
-        self.vision_projector = nn.Linear(adapter_width, embed_dim)
-        self.text_projector = nn.Linear(adapter_width, embed_dim)
-        fused = embed_dim * (2 if fusion == "concat" else 4)
+        self.vision_adapter = _adapter(vision_dim, width, config.dropout)
+        self.text_adapter = _adapter(text_dim, width, config.dropout)
+        self.vision_projector = nn.Linear(width, embed_dim)
+        self.text_projector = nn.Linear(width, embed_dim)
+        fused = embed_dim * (2 if config.fusion == "concat" else 4)
         self.match_head = nn.Linear(fused, 2)
         self.box_head = nn.Linear(fused, 4)
         self.relation_head = nn.Linear(fused, len(RELATIONS))
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
 
     @property
     def temperature(self) -> Tensor:
@@ -58,12 +56,12 @@ class CrossModalModel(nn.Module):
     def embed_images(self, features: Tensor) -> Tensor:
         """[B, vision_dim] → [B, embed_dim], unit norm."""
         embedded: Tensor = self.vision_projector(self.vision_adapter(self.vision_norm(features)))
-        return unit_norm(embedded)
+        return functional.normalize(embedded, dim=-1)
 
     def embed_texts(self, features: Tensor) -> Tensor:
         """[B, text_dim] → [B, embed_dim], unit norm."""
         embedded: Tensor = self.text_projector(self.text_adapter(self.text_norm(features)))
-        return unit_norm(embedded)
+        return functional.normalize(embedded, dim=-1)
 
     def match(self, image: Tensor, text: Tensor) -> Tensor:
         """Embedded pairs [B, D], [B, D] → [B, 2] logits: no match, match."""
@@ -73,14 +71,10 @@ class CrossModalModel(nn.Module):
     def match_odds(self, image: Tensor, text: Tensor) -> Tensor:
         """Logarithm of the odds that embedded pairs match: [B, D], [B, D] → [B].
 
-        It is the difference of the two logits of `match`, which is all that a softmax over them depends on, at half the
-        cost.
+        It is the difference of the two logits of `match`, which is all that a softmax over them depends on.
         """
         weight, bias = self.match_head.weight.diff(dim=0)[0], self.match_head.bias.diff()
-        if self.fusion == "interaction":
-            return read_interaction(image, text, weight) + bias
-        of_image, of_text = weight.chunk(2)
-        return image @ of_image + text @ of_text + bias
+        return self._fuse(image, text) @ weight + bias
 
     def ground(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Where a phrase lies in a picture, from embedded pairs [B, D], [B, D].
@@ -108,23 +102,14 @@ class CrossModalModel(nn.Module):
 
 
 def _adapter(width_in: int, width_out: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width_in, width_out), nn.ReLU(), Dropout(dropout))
+    return nn.Sequential(nn.Linear(width_in, width_out), nn.ReLU(), nn.Dropout(dropout))
 
 
 def build_model(config: ModelConfig, features: Features, *, normalization: Normalization, seed: int) -> CrossModalModel:
     """A fresh model for these features; equal seeds give equal weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CrossModalModel(
-            features.vision_dim,
-            features.text_dim,
-            adapter_width=config.adapter_width,
-            embed_dim=config.embed_dim,
-            dropout=config.dropout,
-            fusion=config.fusion,
-            normalization=normalization,
-            temperature=config.temperature,
-        )
+        model = CrossModalModel(features.vision_dim, features.text_dim, config, normalization=normalization)
     _use_statistics(model, features.statistics)
     return model
 
@@ -134,10 +119,10 @@ def _use_statistics(model: CrossModalModel, statistics: Statistics) -> None:
     model.text_norm.use_statistics(statistics.text_mean, statistics.text_std)
 
 
-def require_finite(output: Tensor, what: str) -> Tensor:
+def require_finite(output: Tensor, name: str) -> Tensor:
     """An output of a model as it is; DivergedError if weights of such a size left NaN or infinity in it."""
     if not output.isfinite().all():
-        raise DivergedError(f"{what} of the model are not finite", how="train with a lower optimizer.learning_rate")
+        raise DivergedError(f"{name} of the model are not finite", how="train with a lower optimizer.learning_rate")
     return output
 
 

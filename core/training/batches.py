@@ -62,15 +62,15 @@ def epoch_batches(
     steps, device = steps_per_epoch(split, batch_size), split.groups.device
     pairs = torch.randperm(len(split.caption_text), generator=generator)[: steps * batch_size]
     regions = torch.randperm(len(split.boxes) if with_regions else 0, generator=generator)
-    dealt = (rows.to(device).tensor_split(steps) for rows in (pairs, regions))  # a GPU waits but once
-    for of_pairs, of_regions in zip(*dealt, strict=True):
-        shown = gather(split.caption_image, of_pairs)
-        pictures = torch.cat([shown, gather(split.sentence_image, of_regions)])
-        texts = torch.cat([gather(split.caption_text, of_pairs), gather(split.sentence_text, of_regions)])
+    rows_of_steps = (rows.to(device).tensor_split(steps) for rows in (pairs, regions))  # a GPU waits but once
+    for pair_rows, region_rows in zip(*rows_of_steps, strict=True):
+        caption_images = gather(split.caption_image, pair_rows)
+        image_rows = torch.cat([caption_images, gather(split.sentence_image, region_rows)])
+        text_rows = torch.cat([gather(split.caption_text, pair_rows), gather(split.sentence_text, region_rows)])
         yield Batch(
-            images=gather(split.images, pictures),
-            texts=gather(split.texts, texts),
-            keys=shown if positives == "image" else gather(split.groups, shown),
-            boxes=gather(split.boxes, of_regions),
-            relations=gather(split.relations, of_regions),
+            images=gather(split.images, image_rows),
+            texts=gather(split.texts, text_rows),
+            keys=caption_images if positives == "image" else gather(split.groups, caption_images),
+            boxes=gather(split.boxes, region_rows),
+            relations=gather(split.relations, region_rows),
         )

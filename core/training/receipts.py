@@ -7,59 +7,71 @@ needs an installed distribution, and neither can be that of something else on th
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-import torch
-
 from core import __version__
-from core.config import TrainConfig, config_hash
+from core.config import config_hash
 from core.device import device_name, peak_memory_mb
-from core.features.store import Features
 from core.model.checkpoints import Checkpoint
-from core.model.model import CrossModalModel, parameter_counts
+from core.model.model import parameter_counts
 from core.records import Receipt
+from core.training.stages import Run
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 OUR_FOLDERS = ("core/", "search/", "analysis/")
 GIT_WITHIN_S = 10
 
 
-def make_receipt(
-    config: TrainConfig,
-    features: Features,
-    model: CrossModalModel,
-    optimizer: torch.optim.Optimizer,
-    *,
-    stage: int,
-    previous: Checkpoint | None,
-) -> Receipt:
-    """The receipt of a run after one more epoch; its seconds are not filled in.
+@dataclass(frozen=True, slots=True)
+class EarlierRuns:
+    """What the runs took whose weights this one began with."""
+
+    epochs: int = 0
+    seconds: float = 0.0
+
+
+def earlier_runs(resume_from: Checkpoint | None, start_from: Checkpoint | None) -> EarlierRuns:
+    """Of a run that continues `resume_from`, or else begins with the weights of `start_from`."""
+    if resume_from is not None:
+        receipt = resume_from.receipt
+        return EarlierRuns(receipt.earlier_epochs, receipt.earlier_seconds)
+    if start_from is None:
+        return EarlierRuns()
+    receipt = start_from.receipt
+    return EarlierRuns(receipt.epochs + receipt.earlier_epochs, receipt.seconds + receipt.earlier_seconds)
+
+
+def make_receipt(run: Run, previous: Checkpoint | None, *, seconds: float, earlier: EarlierRuns) -> Receipt:
+    """The receipt of a run after one more epoch.
 
     Args:
-        stage: number of the stage that `optimizer` belongs to.
         previous: the run one epoch earlier.
+        seconds: that the run has taken.
     """
-    device = next(model.parameters()).device
+    stage, weights = run.stage.number, run.config.loss
+    device = next(run.model.parameters()).device
     groups = [] if previous is None else [g for g in previous.receipt.optimizer_groups if g["stage"] != stage]
-    for group in optimizer.param_groups:
-        held = {"learning_rate": group["initial_lr"], "weight_decay": group["weight_decay"]}
-        groups.append({"stage": float(stage), **held})
-    weights = config.loss
+    for group in run.optimizer.param_groups:
+        settings = {"learning_rate": group["initial_lr"], "weight_decay": group["weight_decay"]}
+        groups.append({"stage": float(stage), **settings})
     return Receipt(
-        config_hash=config_hash(config),
-        fingerprint=features.fingerprint,
-        parameters=sum(parameter_counts(model).values()),
+        config_hash=config_hash(run.config),
+        fingerprint=run.features.fingerprint,
+        parameters=sum(parameter_counts(run.model).values()),
         optimizer_groups=groups,
         loss_weights={"itc": weights.itc, "itm": weights.itm, "box": weights.box, "spatial": weights.spatial},
-        seed=config.seed,
+        seed=run.config.seed,
         device=device_name(device),
         versions=versions(),
         git_commit=git_commit(CHECKOUT),
-        seconds=0.0,
+        seconds=seconds,
         peak_memory_mb=peak_memory_mb(device),
         epochs=1 if previous is None else len(previous.history) + 1,
+        earlier_epochs=earlier.epochs,
+        earlier_seconds=earlier.seconds,
     )
 
 

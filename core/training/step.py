@@ -6,8 +6,17 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from core.config import LossConfig
-from core.model.losses import box_loss, contrastive_logits, hard_negatives, itc_loss, itm_loss, relation_loss
+from core.config import LossConfig, TrainConfig
+from core.model.losses import (
+    Losses,
+    box_loss,
+    contrastive_logits,
+    hard_negatives,
+    itc_loss,
+    itm_loss,
+    relation_loss,
+    weighted_sum,
+)
 from core.model.model import CrossModalModel
 from core.training.batches import Batch
 
@@ -30,10 +39,9 @@ class TrainStep:
         self._model = model
         self._optimizer = optimizer
         self._weights = weights
-        self._factors = torch.tensor([weights.itc, weights.itm, weights.box, weights.spatial], device=device)
         self._negatives = torch.Generator(device)
-        self.totals = torch.zeros(4, device=device)
-        """Sums of the unweighted losses over the steps of this epoch: ITC, ITM, box, spatial."""
+        self.totals = torch.zeros(len(Losses._fields), device=device)
+        """Sums of the unweighted losses over the steps of this epoch, in the order of `Losses`."""
 
     def begin_epoch(self, seed: int) -> None:
         self._negatives.manual_seed(seed)
@@ -41,10 +49,14 @@ class TrainStep:
 
     def __call__(self, batch: Batch) -> None:
         losses = compute_losses(self._model, batch, self._weights, self._negatives)
-        (losses @ self._factors).backward()  # type: ignore[no-untyped-call]
+        weighted_sum(losses, self._weights).backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self.totals += losses.detach()
+        self.totals += torch.stack(losses).detach()
+
+    def mean_losses(self, steps: int) -> Losses[float]:
+        """Of this epoch; waits for the device."""
+        return Losses(*(self.totals / steps).tolist())
 
 
 class ReplayedStep(TrainStep):
@@ -66,14 +78,22 @@ class ReplayedStep(TrainStep):
             return
         if size not in self._recorded:
             self._recorded[size] = self._record_on(batch.clone())
-        held, replay = self._recorded[size]
-        held.copy_(batch)
+        recorded_batch, replay = self._recorded[size]
+        recorded_batch.copy_(batch)
         replay()
 
-    def _record_on(self, held: Batch) -> tuple[Batch, Callable[[], None]]:
+    def _record_on(self, batch: Batch) -> tuple[Batch, Callable[[], None]]:
+        """A replay reads whatever lies in the memory of this batch by then."""
         for group in self._optimizer.param_groups:
             group["capturable"] = True  # not sooner: AdamW warns where a capturable step runs as written
-        return held, self._record(lambda: TrainStep.__call__(self, held), self._negatives)
+        return batch, self._record(lambda: TrainStep.__call__(self, batch), self._negatives)
+
+
+def build_step(model: CrossModalModel, optimizer: torch.optim.AdamW, config: TrainConfig) -> TrainStep:
+    """On a GPU one that is recorded and replayed, unless the configuration forbids it."""
+    if next(model.parameters()).is_cuda and config.optimizer.cuda_graph:
+        return ReplayedStep(model, optimizer, config.loss, record_cuda_graph)
+    return TrainStep(model, optimizer, config.loss)
 
 
 def record_cuda_graph(act: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
@@ -99,13 +119,13 @@ def own_stream(device: torch.device) -> Iterator[None]:
     outer.wait_stream(stream)
 
 
-def compute_losses(model: CrossModalModel, batch: Batch, weights: LossConfig, generator: torch.Generator) -> Tensor:
-    """[4] unweighted losses of a step: ITC, ITM, box, spatial. One whose weight is 0, or that has nothing to learn
-    from, is 0.
-    """
-    both = [batch.pairs, batch.regions]
-    images, where = torch.split(model.embed_images(batch.images), both)
-    captions, what = torch.split(model.embed_texts(batch.texts), both)
+def compute_losses(
+    model: CrossModalModel, batch: Batch, weights: LossConfig, generator: torch.Generator
+) -> Losses[Tensor]:
+    """The unweighted losses of a step. One whose weight is 0, or that has nothing to learn from, is 0."""
+    sizes = [batch.pairs, batch.regions]
+    images, region_images = torch.split(model.embed_images(batch.images), sizes)
+    captions, sentences = torch.split(model.embed_texts(batch.texts), sizes)
     logits = contrastive_logits(images, captions, model.temperature)
     itc = itm = box = spatial = logits.new_zeros(())
     if weights.itc:
@@ -114,9 +134,9 @@ def compute_losses(model: CrossModalModel, batch: Batch, weights: LossConfig, ge
         negatives = hard_negatives(logits.detach(), batch.keys, generator)
         itm = itm_loss(model.match_odds, images, captions, *negatives)
     if batch.regions and (weights.box or weights.spatial):
-        boxes, relations = model.ground(where, what)
+        boxes, relations = model.ground(region_images, sentences)
         if weights.box:
             box = box_loss(boxes, batch.boxes, giou=weights.giou)
         if weights.spatial:
             spatial = relation_loss(relations, batch.relations)
-    return torch.stack([itc, itm, box, spatial])
+    return Losses(itc, itm, box, spatial)

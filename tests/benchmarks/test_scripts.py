@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.kernels import PIECES
 from benchmarks.training import operations_per_step
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,14 @@ def test_what_a_gpu_is_measured_by_also_runs_without_one(tmp_path: Path) -> None
     assert [row["encoding"] for row in content["backbone"]] == ["images", "texts"]
     assert [row["batch"] for row in content["training"]] == [64]
     assert [row["trials at once"] for row in content["together"]] == [1]
+
+
+@pytest.mark.slow
+def test_every_hand_written_piece_is_measured_in_a_step(tmp_path: Path) -> None:
+    content = run_script("kernels", tmp_path / "kernels.json", "--batches", "64", "--rounds", "1")
+    assert {row["piece"] for row in content["steps"]} >= {piece.name for piece in PIECES}
+    assert content["counting"]["ratio of the epoch"] > 0
+    assert content["geometry"]["µs"] > 0
 
 
 def test_the_arithmetic_of_a_step_counts_every_product_once() -> None:

@@ -137,10 +137,10 @@ def test_a_value_is_accepted_whatever_the_other_settings_are() -> None:
 def test_the_greatest_seed_trains_its_last_epoch_with_a_seed_that_torch_takes() -> None:
     import torch
 
-    from core.training.train import _epoch_seed
+    from core.training.stages import epoch_seed
 
     config = TrainConfig().with_overrides({"seed": 2**32 - 1, "recipe.epochs": 100_000})
-    torch.Generator().manual_seed(_epoch_seed(config.seed, 2, config.recipe.epochs - 1))
+    torch.Generator().manual_seed(epoch_seed(config.seed, 2, config.recipe.epochs - 1))
 
 
 def test_an_override_is_validated() -> None:

@@ -5,6 +5,7 @@ import torch
 from sklearn.metrics import confusion_matrix, f1_score
 from torch import Tensor
 
+from core.config import ModelConfig
 from core.evaluation.regions import blind_baselines, measure_regions
 from core.features.store import FeatureSplit
 from core.model.model import CrossModalModel
@@ -15,7 +16,7 @@ class Oracle(CrossModalModel):
     """Answers with what it was given instead of looking."""
 
     def __init__(self, boxes: Tensor, logits: Tensor) -> None:
-        super().__init__(16, 20, adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat")
+        super().__init__(16, 20, ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
         self.answers = boxes, logits
 
     def ground(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,28 +34,28 @@ def dummy(split: FeatureSplit) -> tuple[Tensor, Tensor]:
 
 def test_right_answers_score_one(split: FeatureSplit) -> None:
     model = Oracle(split.boxes, torch.nn.functional.one_hot(split.relations.clamp(min=0), 6).float())
-    found = measure_regions(model, split, *dummy(split)).metrics
-    assert found["box_iou"] == pytest.approx(1.0)
-    assert found["box_l1"] == 0.0
-    assert found["relation_accuracy"] == found["relation_f1"] == 1.0
+    measured = measure_regions(model, split, *dummy(split)).metrics
+    assert measured["box_iou"] == pytest.approx(1.0)
+    assert measured["box_l1"] == 0.0
+    assert measured["relation_accuracy"] == measured["relation_f1"] == 1.0
 
 
 def test_relations_agree_with_scikit_learn(split: FeatureSplit) -> None:
     related = split.relations >= 0
     logits = torch.randn(len(related), 6, generator=torch.Generator().manual_seed(0))
-    found = measure_regions(Oracle(split.boxes, logits), split, *dummy(split))
+    measured = measure_regions(Oracle(split.boxes, logits), split, *dummy(split))
     target, predicted = split.relations[related], logits[related].argmax(1)
-    assert found.confusion == confusion_matrix(target, predicted, labels=range(6)).tolist()
-    assert found.metrics["relation_f1"] == pytest.approx(f1_score(target, predicted, average="macro"))
-    assert found.samples["relation_accuracy"].values.mean() == pytest.approx(found.metrics["relation_accuracy"])
+    assert measured.confusion == confusion_matrix(target, predicted, labels=range(6)).tolist()
+    assert measured.metrics["relation_f1"] == pytest.approx(f1_score(target, predicted, average="macro"))
+    assert measured.samples["relation_accuracy"].values.mean() == pytest.approx(measured.metrics["relation_accuracy"])
 
 
 def test_samples_average_to_the_metrics_and_know_their_building(split: FeatureSplit) -> None:
     model = Oracle(split.boxes.flip(0), torch.zeros(len(split.boxes), 6))
-    found = measure_regions(model, split, *dummy(split))
-    for name, samples in found.samples.items():
-        assert samples.values.mean() == pytest.approx(found.metrics[name], abs=1e-6)
-    assert found.samples["box_iou"].groups.tolist() == split.groups[split.sentence_image].tolist()
+    measured = measure_regions(model, split, *dummy(split))
+    for name, samples in measured.samples.items():
+        assert samples.values.mean() == pytest.approx(measured.metrics[name], abs=1e-6)
+    assert measured.samples["box_iou"].groups.tolist() == split.groups[split.sentence_image].tolist()
 
 
 def test_a_split_without_regions_has_no_figures(split: FeatureSplit) -> None:
@@ -64,9 +65,9 @@ def test_a_split_without_regions_has_no_figures(split: FeatureSplit) -> None:
 
 def test_a_sentence_that_gives_the_box_away_needs_no_picture(split: FeatureSplit) -> None:
     other = planted_split(10, seed=4)
-    found = blind_baselines(split, other, split.boxes, other.boxes)  # the sentence is the box itself
-    assert found["box_iou_text_only"] > 0.9
-    assert found["box_iou_mean_box"] < found["box_iou_text_only"]
+    measured = blind_baselines(split, other, split.boxes, other.boxes)  # the sentence is the box itself
+    assert measured["box_iou_text_only"] > 0.9
+    assert measured["box_iou_mean_box"] < measured["box_iou_text_only"]
 
 
 def test_the_mean_box_and_the_commonest_relation_are_the_baselines(split: FeatureSplit) -> None:

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.config import TrainConfig
+from core.config import ModelConfig, TrainConfig
 from core.evaluation.metrics import chunked_ranks, first_relevant_ranks
-from core.evaluation.retrieval import Protocol, embed_split, evaluate, rerank_ranks, validate
+from core.evaluation.retrieval import Protocol, Search, Validation, embed_split, evaluate, rerank_ranks, validate
 from core.features.store import Features, FeatureSplit
 from core.model.model import CrossModalModel, build_model
+from core.records import EpochMetrics
 from core.training.train import train
 from tests.conftest import planted_split
 
@@ -17,7 +18,7 @@ class Constant(CrossModalModel):
     """Embeds everything alike."""
 
     def __init__(self) -> None:
-        super().__init__(16, 20, adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat")
+        super().__init__(16, 20, ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
 
     def embed_images(self, features: Tensor) -> Tensor:
         return nn.functional.normalize(torch.ones(len(features), 4), dim=1)
@@ -38,12 +39,18 @@ def split(planted_features: Features) -> FeatureSplit:
     return planted_features.validation
 
 
+def captions_over_images(model: CrossModalModel, split: FeatureSplit) -> Search:
+    embedded = embed_split(model, split)
+    keys = split.groups[split.caption_image], split.groups
+    return Search(embedded.captions, embedded.images, *keys, texts_ask=True)
+
+
 def test_a_constant_model_finds_nothing(split: FeatureSplit) -> None:
     assert evaluate(Constant(), split, split_name="validation", protocol="building").metrics["recall_mean"] == 0.0
 
 
 def test_the_light_and_the_full_evaluation_agree(model: CrossModalModel, split: FeatureSplit) -> None:
-    light = validate(model, split)
+    light = dataclasses.asdict(validate(model, split))
     full = evaluate(model, split, split_name="validation", protocol="building").metrics
     shared = set(light) & set(full)
     assert {"t2i_r1", "i2t_r10", "recall_mean", "t2i_median_rank"} <= shared
@@ -53,7 +60,7 @@ def test_the_light_and_the_full_evaluation_agree(model: CrossModalModel, split: 
 def test_recall_is_that_of_the_score_matrix(model: CrossModalModel, split: FeatureSplit) -> None:
     embedded = embed_split(model, split)
     ranks = first_relevant_ranks(embedded.captions @ embedded.images.T, split.groups[split.caption_image], split.groups)
-    assert validate(model, split)["t2i_r5"] == pytest.approx(float((ranks <= 5).double().mean()))
+    assert validate(model, split).t2i_r5 == pytest.approx(float((ranks <= 5).double().mean()))
 
 
 def test_relevance_by_image_is_harder_than_by_building(model: CrossModalModel, split: FeatureSplit) -> None:
@@ -82,20 +89,20 @@ def test_reranking_by_similarity_itself_changes_nothing(model: CrossModalModel, 
     def similarity(image: Tensor, text: Tensor) -> Tensor:
         return (image * text).sum(dim=1)
 
-    embedded, keys = embed_split(model, split), (split.groups[split.caption_image], split.groups)
-    first = chunked_ranks(embedded.captions, embedded.images, *keys)
+    search = captions_over_images(model, split)
+    first = chunked_ranks(search.queries, search.gallery, search.query_keys, search.gallery_keys)
     model.match_odds = similarity  # type: ignore[method-assign]
     for k in (1, 5, 36, 256):
-        again = rerank_ranks(model, embedded.captions, embedded.images, keys, first, k=k, texts_ask=True)
+        again = rerank_ranks(model, search, first, k=k)
         assert again.tolist() == first.tolist()
 
 
 def test_reranking_permutes_the_shortlist_and_leaves_the_rest_below_it(
     model: CrossModalModel, split: FeatureSplit
 ) -> None:
-    embedded, keys = embed_split(model, split), (split.groups[split.caption_image], split.groups)
-    first = chunked_ranks(embedded.captions, embedded.images, *keys)
-    again = rerank_ranks(model, embedded.captions, embedded.images, keys, first, k=7, texts_ask=True)
+    search = captions_over_images(model, split)
+    first = chunked_ranks(search.queries, search.gallery, search.query_keys, search.gallery_keys)
+    again = rerank_ranks(model, search, first, k=7)
     assert torch.equal(again <= 7, first <= 7)
     assert torch.equal(again[first > 7], first[first > 7])
 
@@ -112,5 +119,10 @@ def test_a_split_without_regions_has_no_box_figures(model: CrossModalModel) -> N
     bare = dataclasses.replace(
         split, sentence_text=nothing, sentence_image=nothing, boxes=torch.zeros(0, 4), relations=nothing
     )
-    assert validate(model, bare)["box_iou"] is None
+    assert validate(model, bare).box_iou is None
     assert "box_iou" not in evaluate(model, bare, split_name="test", protocol="building").metrics
+
+
+def test_a_validation_has_the_names_of_an_epochs_figures() -> None:
+    names = {field.name for field in dataclasses.fields(Validation)}
+    assert names < {field.name for field in dataclasses.fields(EpochMetrics)}

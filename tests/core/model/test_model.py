@@ -4,21 +4,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from core.config import Fusion, Normalization, load_config
+from core.config import Fusion, ModelConfig, Normalization, load_config
 from core.features.store import Features
 from core.model.model import CrossModalModel, build_model, parameter_counts
 
 
 def reference_model() -> CrossModalModel:
     config = load_config(Path("configs/internvl3_bbox.yaml")).model
-    return CrossModalModel(
-        1024,
-        896,
-        adapter_width=config.adapter_width,
-        embed_dim=config.embed_dim,
-        dropout=config.dropout,
-        fusion=config.fusion,
-    )
+    return CrossModalModel(1024, 896, config)
 
 
 def test_the_reference_configuration_has_629773_parameters() -> None:
@@ -48,7 +41,7 @@ def test_adapting_every_token_and_taking_one_equals_pooling_first() -> None:
 def test_every_choice_gives_unit_embeddings_and_valid_boxes(fusion: Fusion, normalization: Normalization) -> None:
     torch.manual_seed(0)
     model = CrossModalModel(
-        12, 10, adapter_width=8, embed_dim=6, dropout=0.0, fusion=fusion, normalization=normalization
+        12, 10, ModelConfig(adapter_width=8, embed_dim=6, dropout=0.0, fusion=fusion), normalization=normalization
     )
     image, text = model.embed_images(torch.randn(5, 12)), model.embed_texts(torch.randn(5, 10))
     torch.testing.assert_close(image.norm(dim=1), torch.ones(5))
@@ -64,11 +57,37 @@ def test_every_choice_gives_unit_embeddings_and_valid_boxes(fusion: Fusion, norm
     torch.testing.assert_close(model.ground(image, text), (boxes, model.relate(image, text)))
 
 
+def test_what_is_embedded_as_zeros_stays_so_and_its_gradient_is_a_number() -> None:
+    model = CrossModalModel(4, 4, ModelConfig(adapter_width=8, embed_dim=6, dropout=0.0, fusion="concat"))
+    torch.nn.init.zeros_(model.vision_projector.weight)
+    torch.nn.init.zeros_(model.vision_projector.bias)
+    embedded = model.embed_images(torch.randn(2, 4))
+    assert torch.equal(embedded, torch.zeros(2, 6))
+    embedded.sum().backward()
+    assert model.vision_projector.weight.grad is not None
+    assert model.vision_projector.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.5])
+def test_dropout_follows_the_global_seed_in_training_and_does_nothing_in_evaluation(probability: float) -> None:
+    config = ModelConfig(adapter_width=32, embed_dim=6, dropout=probability)
+    model, features = CrossModalModel(4, 4, config), torch.randn(9, 4)
+
+    def embed(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return model.embed_images(features)
+
+    assert torch.equal(embed(1), embed(1))
+    assert torch.equal(embed(1), embed(2)) is (probability == 0)
+    model.eval()
+    assert torch.equal(embed(1), embed(2))
+
+
 def test_a_concat_head_scores_pairs_additively_and_an_interaction_head_does_not() -> None:
     torch.manual_seed(0)
     gaps = {}
     for fusion in ("concat", "interaction"):
-        model = CrossModalModel(4, 4, adapter_width=8, embed_dim=6, dropout=0.0, fusion=fusion)
+        model = CrossModalModel(4, 4, ModelConfig(adapter_width=8, embed_dim=6, dropout=0.0, fusion=fusion))
         image, text = model.embed_images(torch.randn(2, 4)), model.embed_texts(torch.randn(2, 4))
         matched = model.match(image, text).sum(dim=0)
         swapped = model.match(image, text.flip(0)).sum(dim=0)
@@ -90,7 +109,7 @@ def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone(pla
 
 def test_standardisation_uses_the_training_statistics_and_survives_a_constant_dimension() -> None:
     model = CrossModalModel(
-        3, 3, adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat", normalization="standardize"
+        3, 3, ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"), normalization="standardize"
     )
     model.vision_norm.use_statistics(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 0.5, 0.0]))
     normalised = model.vision_norm(torch.tensor([[3.0, 1.0, 3.0]]))

@@ -7,8 +7,9 @@ from core.config import LossConfig, TrainConfig
 from core.features.store import Features
 from core.model.model import CrossModalModel, build_model
 from core.training.batches import Batch, epoch_batches
-from core.training.step import WARM_UP, ReplayedStep, TrainStep, compute_losses
-from core.training.train import build_optimizer, build_step, train
+from core.training.optimizer import build_optimizer
+from core.training.step import WARM_UP, ReplayedStep, TrainStep, build_step, compute_losses
+from core.training.train import train
 from tests.core.training.recording import record_operations
 
 
@@ -69,11 +70,11 @@ def test_a_replayed_step_does_bit_for_bit_what_the_step_does(
 
     replayed, its_optimizer = prepare(planted_features, config)
     record = Counting()
-    found = run(ReplayedStep(replayed, its_optimizer, config.loss, record), its_optimizer, given)
+    totals = run(ReplayedStep(replayed, its_optimizer, config.loss, record), its_optimizer, given)
 
     assert record.recorded == sizes
     assert record.replayed == len(given) - sizes * WARM_UP
-    assert torch.equal(found, expected)
+    assert torch.equal(totals, expected)
     for name, weights in model.state_dict().items():
         assert torch.equal(replayed.state_dict()[name], weights), name
 

@@ -1,7 +1,5 @@
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +11,7 @@ from core.features.store import Features
 from core.model.checkpoints import Checkpoint
 from core.records import EpochMetrics
 from core.training.runs import split_stages
-from core.training.train import plan_stages, scheduled_rate, train
+from core.training.train import train
 
 
 def figures(history: list[EpochMetrics]) -> list[dict[str, object]]:
@@ -84,18 +82,6 @@ def test_the_alignment_stage_leaves_box_and_relation_alone(
     assert [metrics.loss_box is None for metrics in history] == [True, True, False, False]
 
 
-def test_a_zero_stage1_is_single_stage_and_ignores_the_stage2_scale(small_config: TrainConfig) -> None:
-    (stage,) = plan_stages(small_config.with_overrides({"recipe.stage2_lr_scale": 0.1}))
-    assert (stage.number, stage.epochs, stage.learning_rate) == (2, 4, 0.01)
-
-
-def test_the_rate_rises_over_a_tenth_and_falls_to_zero() -> None:
-    rates = [scheduled_rate(1.0, step, 20, 0.1) for step in range(20)]
-    assert rates[:3] == [0.5, 1.0, 1.0]
-    assert rates[-1] == pytest.approx(1 / 18)
-    assert scheduled_rate(1.0, 20, 20, 0.1) == 0.0
-
-
 def test_the_receipt_tells_what_was_used(planted_features: Features, small_config: TrainConfig) -> None:
     config = small_config.with_overrides({"recipe.stage1_epochs": 1, "recipe.stage2_lr_scale": 0.5, "loss.box": 0.0})
     receipt = train(config, planted_features).receipt
@@ -149,27 +135,6 @@ def test_finite_weights_whose_outputs_are_not_are_told_in_evaluation(
 def test_the_largest_seed_trains(planted_features: Features, small_config: TrainConfig) -> None:
     config = small_config.with_overrides({"seed": 2**32 - 1, "recipe.epochs": 1})
     assert len(train(config, planted_features).history) == 1
-
-
-MOMENTS: dict[str, Callable[[dict[Any, Any]], object]] = {
-    "of another shape": lambda state: state[0].update(exp_avg=torch.zeros(3)),
-    "of a parameter that is not there": lambda state: state.update({77: state[0]}),
-    "of another optimizer": lambda state: state.update({0: {"momentum_buffer": state[0]["exp_avg"]}}),
-    "numbers": lambda state: state[0].update(exp_avg_sq=1.0),
-    "a word": lambda state: state.update({"0": state.pop(0)}),
-}
-
-
-@pytest.mark.parametrize("change", MOMENTS.values(), ids=MOMENTS.keys())
-def test_moments_of_another_optimizer_are_refused(
-    planted_features: Features, small_config: TrainConfig, change: Callable[[dict[Any, Any]], object]
-) -> None:
-    kept: list[Checkpoint] = []
-    train(small_config, planted_features, lambda metrics, checkpoint: kept.append(checkpoint))
-    assert kept[0].optimizer is not None
-    change(kept[0].optimizer["state"])
-    with pytest.raises(UserError, match="optimizer state does not fit the configured model"):
-        train(small_config, planted_features, resume_from=kept[0])
 
 
 def test_weights_of_another_precision_or_name_are_refused(
