@@ -5,7 +5,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -44,7 +44,7 @@ class TrialRecord:
     session: int | None = None
     """Number of the session that ran it, from 1."""
     config_hash: str | None = None
-    parameters: Mapping[str, Scalar] | None = None
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
     """What was drawn for it."""
     ended_at: datetime | None = None
 

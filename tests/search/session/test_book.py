@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
 
 from core.campaign.campaign import Campaign
 from core.config import TrainConfig, load_config
@@ -67,7 +66,7 @@ def session(
 
 
 def reasons(session: Session) -> list[str | None]:
-    return [trial.user_attrs.get("reason") for trial in session.ledger.ended()]
+    return [trial.reason for trial in session.ledger.trials() if trial.has_ended]
 
 
 def test_a_trial_that_ends_well_leaves_all_its_files(session: Session) -> None:
@@ -79,7 +78,7 @@ def test_a_trial_that_ends_well_leaves_all_its_files(session: Session) -> None:
     assert [row["epoch"] for row in read_json_lines(kept.metrics)] == [0, 1, 2, 3]
     assert read_json(kept.receipt)["fingerprint"] == "planted"
     assert kept.best_checkpoint.exists()
-    assert session.ledger.best() == (0, max(metrics.recall_mean for metrics in result.history))
+    assert session.ledger.standing().best == (0, max(metrics.recall_mean for metrics in result.history))
     assert session.changes == 2
 
 
@@ -144,7 +143,7 @@ def test_a_book_that_cannot_be_written_stops_the_session_and_is_told_at_its_end(
     session.book.finish("a", None, crash=None)
     with pytest.raises(IsADirectoryError):
         session.book.close()
-    assert session.ledger.counts().ended == 0
+    assert session.ledger.standing().ended == 0
 
 
 def test_at_the_limits_there_is_no_next_trial(session: Session) -> None:
@@ -164,7 +163,7 @@ def test_a_stopping_book_hands_out_nothing_and_puts_running_trials_back(session:
     assert session.book.next_trial("b") is None
     assert session.tell(result)[0] is True
     session.book.finish("a", None, crash=None)
-    assert session.ledger.counts().ended == 0
+    assert session.ledger.standing().ended == 0
     again = session.ledger.ask()
     assert again is not None
     assert (again.lineage, again.config) == ([0], result.last.config)
@@ -242,7 +241,7 @@ def test_a_trial_that_was_trained_to_its_end_before_its_driver_died_is_not_train
     row = {"metrics": json.dumps(last.history[-1].to_json()), "receipt": json.dumps(last.receipt.to_json())}
     assert session.book.record("b", row) is False
     session.book.finish("b", last, crash=None)
-    assert session.ledger.best() == (1, max(metrics.recall_mean for metrics in last.history))
+    assert session.ledger.standing().best == (1, max(metrics.recall_mean for metrics in last.history))
 
 
 def two_stages(history: list[EpochMetrics], *stages: int) -> list[EpochMetrics]:
@@ -274,9 +273,9 @@ def test_a_two_stage_trial_is_scored_by_its_joint_stage_alone(staged: Session) -
     for metrics in last.history:
         staged.book.record("a", {"metrics": json.dumps(metrics.to_json()), "receipt": receipt})
     staged.book.finish("a", last, crash=None)
-    assert staged.ledger.best() == (0, pytest.approx(0.7))
-    (trial,) = staged.ledger.ended()
-    assert trial.user_attrs["best"] == last.history[2].to_json()
+    assert staged.ledger.standing().best == (0, pytest.approx(0.7))
+    (trial,) = [trial for trial in staged.ledger.trials() if trial.has_ended]
+    assert trial.best == last.history[2]
     kept = load_checkpoint(staged.folder.trial(0).best_checkpoint)
     assert kept.epoch == kept.best_epoch == 2
 
@@ -288,9 +287,9 @@ def test_a_trial_given_up_before_its_joint_stage_has_no_score(staged: Session, m
     monkeypatch.setattr(staged.ledger, "should_stop", lambda number: True)
     assert staged.book.record("a", row | {"metrics": json.dumps(metrics.to_json())}) is True
     staged.book.finish("a", None, crash=None)
-    (trial,) = staged.ledger.ended()
-    assert (trial.state, trial.user_attrs.get("best_value")) == (TrialState.PRUNED, None)
-    assert "reason" not in trial.user_attrs
+    (trial,) = [trial for trial in staged.ledger.trials() if trial.has_ended]
+    assert (trial.state, trial.value) == ("pruned", None)
+    assert trial.reason is None
 
 
 def test_a_trial_that_ends_before_its_last_epoch_fails_with_its_reason(session: Session) -> None:
