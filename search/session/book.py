@@ -18,6 +18,7 @@ from core.model.checkpoints import Checkpoint, save_checkpoint
 from core.records import ALIGN, EpochMetrics, Receipt, best_epoch
 from core.tracking import Tracker
 from search.session.storage import Storage
+from search.session.task import TrialTask
 from search.study.ledger import Ledger, PlannedTrial, TrialOutcome
 
 FingerprintOf = Callable[[TrainConfig], str]
@@ -68,15 +69,15 @@ class SessionBook:
         """Ray snapshots the objects that hold this one; those snapshots are never read."""
         return {}
 
-    def next_trial(self, ray_id: str) -> dict[str, Any] | None:
-        """Ask the ledger for a trial; returns the worker's payload, or None at the limits or when stopping."""
+    def next_trial(self, ray_id: str) -> TrialTask | None:
+        """Ask the ledger for a trial; returns the worker's task, or None at the limits or when stopping."""
         return self._unless_broken(lambda: self._next_trial(ray_id), None)
 
-    def _next_trial(self, ray_id: str) -> dict[str, Any] | None:
+    def _next_trial(self, ray_id: str) -> TrialTask | None:
         planned = None if self._stopping_since is not None else self._ledger.ask()
         return None if planned is None else self._begin(ray_id, planned)
 
-    def _begin(self, ray_id: str, planned: PlannedTrial) -> dict[str, Any]:
+    def _begin(self, ray_id: str, planned: PlannedTrial) -> TrialTask:
         now = time.monotonic()
         trial = self._running[ray_id] = _Running(planned, now, now)
         config = planned.config
@@ -86,16 +87,16 @@ class SessionBook:
         resume_from = self._take_up(trial, fingerprint)
         self._on_change()
         resources = self._campaign.resources
-        return {
-            "number": planned.number,
-            "config": config.model_dump(mode="json"),
-            "fingerprint": fingerprint,
-            "storage": self._storage.root,
-            "resume_from": resume_from,
-            "threads": max(1, int(resources.cpu)),
-            "gpu": resources.gpu,
-            "checkpoint_every_s": self._campaign.checkpoint_every_s,
-        }
+        return TrialTask(
+            number=planned.number,
+            config=config,
+            fingerprint=fingerprint,
+            storage=self._storage.root,
+            resume_from=resume_from,
+            threads=max(1, int(resources.cpu)),
+            gpu=resources.gpu,
+            checkpoint_every_s=self._campaign.checkpoint_every_s,
+        )
 
     def record(self, ray_id: str, row: dict[str, Any]) -> bool:
         """Write down one report; returns whether the trial should stop now."""

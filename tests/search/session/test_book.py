@@ -34,15 +34,14 @@ class Session:
         self.book = SessionBook(
             campaign, folder, ledger, self.storage, NoTracker(), lambda config: "planted", self._count
         )
-        self.payload = self.book.next_trial("a")
+        self.task = self.book.next_trial("a")
 
     def _count(self) -> None:
         self.changes += 1
 
     def train(self, **changes: Any) -> TrainResult:
-        assert self.payload is not None
-        config = TrainConfig.model_validate(self.payload["config"]).with_overrides(changes)
-        return train(config, self.features)
+        assert self.task is not None
+        return train(self.task.config.with_overrides(changes), self.features)
 
     def tell(self, result: TrainResult) -> list[bool]:
         receipt = json.dumps(result.receipt.to_json())
@@ -147,8 +146,8 @@ def test_a_book_that_cannot_be_written_stops_the_session_and_is_told_at_its_end(
 
 
 def test_at_the_limits_there_is_no_next_trial(session: Session) -> None:
-    numbers = [session.book.next_trial(name) for name in "bcdef"]
-    assert [payload is None for payload in numbers] == [False, False, False, True, True]
+    tasks = [session.book.next_trial(name) for name in "bcdef"]
+    assert [task is None for task in tasks] == [False, False, False, True, True]
 
 
 def test_a_checkpoint_that_did_not_arrive_fails_the_trial_instead_of_losing_it_in_silence(session: Session) -> None:
@@ -180,12 +179,12 @@ def test_a_retry_takes_up_the_epochs_of_the_trial_that_died(
     torn.parent.mkdir()
     torn.write_bytes(b"half")
     session.book.close()
-    payload = session.book.next_trial("b")
-    assert payload is not None
-    taken_up = session.storage.read_checkpoint(payload["resume_from"])
+    task = session.book.next_trial("b")
+    assert task is not None
+    taken_up = session.storage.read_checkpoint(task.resume_from)
     assert taken_up is not None
     assert taken_up.epoch == 1
-    rows = read_json_lines(session.folder.trial(payload["number"]).metrics)
+    rows = read_json_lines(session.folder.trial(task.number).metrics)
     assert rows == [metrics.to_json() for metrics in half.history]
 
 
@@ -225,7 +224,7 @@ def test_a_retry_of_a_retry_takes_up_the_latest_checkpoint_of_all_of_them(
     session.book.close()
     third = session.book.next_trial("c")
     assert third is not None
-    taken_up = session.storage.read_checkpoint(third["resume_from"])
+    taken_up = session.storage.read_checkpoint(third.resume_from)
     assert taken_up is not None
     assert taken_up.epoch == 1
 
