@@ -21,6 +21,7 @@ from search.cluster.connection import connect, count_slots
 from search.cluster.preflight import preflight, preflight_here
 from search.session.book import SessionBook
 from search.session.storage import Storage
+from search.session.trial_log import TrialLog
 from search.session.tuner import run_session
 from search.study.ledger import Ledger
 from search.study.restore import restore_files
@@ -128,10 +129,10 @@ def advance(
             if ledger.has_work:
                 storage = Storage.of_campaign(campaign.storage or str(folder.sessions), campaign.name, identity)
                 with closing(_tracker(campaign, folder, identity)) as tracker:
+                    log = TrialLog(ledger, folder, tracker)
                     book = SessionBook(
-                        campaign, folder, ledger, storage, tracker, features.fingerprint,
-                        on_change=lambda: on_standing(ledger.standing()),
-                    )  # fmt: skip
+                        ledger, log, storage, features.fingerprint, on_change=lambda: on_standing(ledger.standing())
+                    )
                     with _ready(campaign, cluster, features, storage) as slots:
                         session, reuse = ledger.sessions[-1], cluster.reuse_actors
                         stopped_by = run_session(book, campaign, storage, name=session, slots=slots, reuse_actors=reuse)

@@ -58,7 +58,7 @@ class Ledger:
     """Context manager over the study. Its only writer: the caller holds the campaign's folder."""
 
     def __init__(self, campaign: Campaign, folder: CampaignFolder, identity: str, fingerprints: Sequence[str]) -> None:
-        self._campaign = campaign
+        self.campaign = campaign
         self._folder = folder
         self._identity = identity
         self._fingerprints = fingerprints
@@ -66,9 +66,9 @@ class Ledger:
         self._known: list[TrialRecord] = []
 
     def __enter__(self) -> Self:
-        self._study = open_study(self._campaign, self._folder, self._identity, self._fingerprints)
+        self._study = open_study(self.campaign, self._folder, self._identity, self._fingerprints)
         self._study.set_user_attr(SESSIONS, [*self.sessions, f"{self.session + 1:04d}-{secrets.token_hex(4)}"])
-        self._study.sampler = build_sampler(self._campaign.sampler, [self.session, len(self.trials())])
+        self._study.sampler = build_sampler(self.campaign.sampler, [self.session, len(self.trials())])
         self._started = time.monotonic()
         self._hours_before = float(self._study.user_attrs.get(HOURS, 0.0))
         if not self.trials():
@@ -116,17 +116,17 @@ class Ledger:
 
     def spent(self) -> Spent:
         """What the campaign has used of its limits."""
-        return spent_by(self.trials(), hours=self.hours, gpu=self._campaign.resources.gpu)
+        return spent_by(self.trials(), hours=self.hours, gpu=self.campaign.resources.gpu)
 
     @property
     def has_work(self) -> bool:
         """Whether `ask` would give another trial."""
-        return self.stop_reason is None and has_room(self._campaign.limits, self.spent())
+        return self.stop_reason is None and has_room(self.campaign.limits, self.spent())
 
     @property
     def stop_reason(self) -> str | None:
         """Why the campaign must stop before its limits: too many failures in a row, grouped by reason."""
-        return failures_in_a_row(self.trials(), session=self.session, limit=self._campaign.max_failed_trials)
+        return failures_in_a_row(self.trials(), session=self.session, limit=self.campaign.max_failed_trials)
 
     def reconcile(self) -> list[int]:
         """Put the trials that a dead driver left RUNNING back in the queue, and return their numbers."""
@@ -151,7 +151,7 @@ class Ledger:
         self._study.tell(trial.number, state=TrialState.FAIL)
 
     def _baseline(self) -> dict[str, Scalar]:
-        return self._campaign.space.baseline(self._campaign.base)
+        return self.campaign.space.baseline(self.campaign.base)
 
     def enqueue(self, parameters: Mapping[str, Scalar]) -> None:
         """Have a trial with these parameters asked for next, after those that are in the queue already."""
@@ -162,7 +162,7 @@ class Ledger:
         if not self.has_work:
             return None
         trial = self._study.ask()
-        config = self._campaign.base.with_overrides(self._campaign.space.suggest(trial, self._campaign.base))
+        config = self.campaign.base.with_overrides(self.campaign.space.suggest(trial, self.campaign.base))
         self._open_trials[trial.number] = trial
         note(trial, Notes(session=self.session, config_hash=config_hash(config)))
         return PlannedTrial(trial.number, config, earlier_attempts(self.trials(), trial.number))

@@ -21,19 +21,19 @@ from core.tracking import NoTracker
 from core.training.train import TrainResult, train
 from search.session.book import SessionBook
 from search.session.storage import CHECKPOINT_NAME, Storage
+from search.session.trial_log import TrialLog
 from search.study.ledger import Ledger
 
 
 class Session:
     """A book over a fresh campaign, and the trial that it handed out first."""
 
-    def __init__(self, campaign: Campaign, folder: CampaignFolder, ledger: Ledger, features: Features) -> None:
+    def __init__(self, folder: CampaignFolder, ledger: Ledger, features: Features) -> None:
         self.folder, self.ledger, self.features = folder, ledger, features
         self.changes = 0
         self.storage = Storage(str(folder.sessions / "test-id"))
-        self.book = SessionBook(
-            campaign, folder, ledger, self.storage, NoTracker(), lambda config: "planted", self._count
-        )
+        log = TrialLog(ledger, folder, NoTracker())
+        self.book = SessionBook(ledger, log, self.storage, lambda config: "planted", self._count)
         self.task = self.book.next_trial("a")
 
     def _count(self) -> None:
@@ -61,7 +61,7 @@ def session(
     folder = CampaignFolder(folder_of)
     folder.root.mkdir()
     with Ledger(campaign, folder, "id", ["planted"]) as ledger:
-        yield Session(campaign, folder, ledger, planted_features)
+        yield Session(folder, ledger, planted_features)
 
 
 def reasons(session: Session) -> list[str | None]:
@@ -262,7 +262,7 @@ def staged(
     folder = CampaignFolder(folder_of)
     folder.root.mkdir()
     with Ledger(campaign, folder, "id", ["planted"]) as ledger:
-        yield Session(campaign, folder, ledger, planted_features)
+        yield Session(folder, ledger, planted_features)
 
 
 def test_a_two_stage_trial_is_scored_by_its_joint_stage_alone(staged: Session) -> None:
