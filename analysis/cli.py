@@ -162,26 +162,29 @@ def efficiency(
 @app.command(epilog="Example: crossmodal status output/demo")
 def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]) -> None:
     """Trials by state, failures by reason, the best so far, and who is at work; without Ray."""
-    from analysis.status import read_standing
+    from analysis.status import read_status
     from core.files.folders import CampaignFolder
 
-    standing = read_standing(CampaignFolder(folder))
-    limits = ", ".join(f"{value:g} {name}" for name, value in standing.limits.items() if value is not None)
-    say(f"campaign {standing.name}: limits {limits}; driver: {standing.driver}")
+    found = read_status(CampaignFolder(folder))
+    campaign, standing = found.campaign, found.standing
+    limits = ", ".join(f"{value:g} {name}" for name, value in campaign.limits.model_dump().items() if value is not None)
+    say(f"campaign {campaign.name}: limits {limits}; driver: {found.driver}")
     say(", ".join(f"{count} {state}" for state, count in standing.states.items()))
     if standing.best is not None:
         number, value = standing.best
-        gain = "" if standing.baseline is None else f", {value - standing.baseline:+.4f} over the baseline"
-        say(f"best: trial {number}, {standing.objective} {value:.4f}{gain}")
-    for number, epochs in standing.running:
-        say(f"running: trial {number}, {epochs} epochs reported")
-    for reason, count in standing.failures.items():
+        gain = "" if standing.gain is None else f", {standing.gain:+.4f} over the baseline"
+        say(f"best: trial {number}, {campaign.objective} {value:.4f}{gain}")
+    for trial in found.running:
+        say(f"running: trial {trial.number}, {trial.epochs} epochs reported")
+    for reason, count in found.failures.items():
         say(f"failed: {count} × {reason}", style="red")
-    _name_lost_files(standing.lost)
+    _name_lost_files(found.lost)
 
 
 def _unscored(trials: "pd.DataFrame", ranked: int) -> str:
-    left_out = int(trials["state"].isin(["complete", "pruned"]).sum()) - ranked
+    from core.campaign.trials import SCORED
+
+    left_out = int(trials["state"].isin(SCORED).sum()) - ranked
     return f"; {left_out} others were pruned before their joint stage, so that nothing scores them" if left_out else ""
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.campaign import read_campaign
+from core.campaign.campaign import read_campaign
+from core.campaign.trials import BASELINE, SCORED, STALE
 from core.errors import UserError
 from core.files.folders import CampaignFolder
 from core.files.json_files import read_json
@@ -39,7 +40,7 @@ def rank(trials: pd.DataFrame, by: str = "recall_mean") -> pd.DataFrame:
         UserError: there is no such metric, or no trial that has it.
     """
     _require_metric(by)
-    ended = trials[trials["state"].isin(["complete", "pruned"])]
+    ended = trials[trials["state"].isin(SCORED)]
     table = ended[ended[by].notna()].copy()
     if table.empty:
         raise _never_measured(len(ended), by) if len(ended) and by in MEASURED_ON else nothing_to_rank(trials)
@@ -56,7 +57,7 @@ def failures(trials: pd.DataFrame) -> dict[str, int]:
     Args:
         trials: as `load_trials` gives them.
     """
-    failed = trials[(trials["state"] == "failed") & (trials["reason"] != "stale")]
+    failed = trials[(trials["state"] == "failed") & (trials["reason"] != STALE)]
     reasons = Counter(textwrap.shorten(str(reason), REASON_WIDTH, placeholder=" …") for reason in failed["reason"])
     return dict(reasons.most_common())
 
@@ -90,7 +91,7 @@ def nothing_to_rank(trials: pd.DataFrame) -> UserError:
 
 def _is_baseline(table: pd.DataFrame) -> "pd.Series[bool]":
     """Trial 0, or the one that continued it after interruptions."""
-    return table["origin"] == 0
+    return table["origin"] == BASELINE
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -139,13 +140,14 @@ def official_entry(folder: CampaignFolder) -> str:
             where=folder.final_metrics,
             how="run crossmodal retrain DIR --output-dir DIR/final",
         )
-    measured, train = _final_scorecard(folder).find("geotext-official", reranked=False), read_campaign(folder).train
+    measured = _final_scorecard(folder).find("geotext-official", reranked=False)
+    train = read_campaign(folder).train
     date = datetime.fromtimestamp(folder.final_metrics.stat().st_mtime).date().isoformat()
     return to_geotext(
         measured,
         identifier=folder.root.resolve().name,
-        training_data=training_data(Path(train["data"]["train_annotations"])),
-        backbone=Path(train["features"]["backbone"]).name,
+        training_data=training_data(train.data.train_annotations),
+        backbone=Path(train.features.backbone).name,
         date=date,
     )
 

@@ -98,8 +98,8 @@ def run_ours(campaign: Campaign, parameters: list[Parameters], fingerprint: str)
         began: list[float] = []
         threading.Thread(target=_watch_first_epoch, args=(folder.trial(0).metrics, began), daemon=True).start()
         ended = []
-        status = advance(campaign, folder, features, on_status=lambda status: ended.append(time.time()))
-        assert status.finished == len(parameters), status
+        end = advance(campaign, folder, features, on_standing=lambda standing: ended.append(time.time()))
+        assert end.standing.complete == len(parameters), end
         trials = [read_json_lines(folder.trial(number).metrics) for number in range(len(parameters))]
     return _row(began[0], ended[-1], trials)
 

@@ -18,10 +18,11 @@ from benchmarks.demo import demo_campaign, demo_store
 from benchmarks.results import Row, options, say, write
 from core.campaign.campaign import Limits, Pruner, Tracking
 from core.campaign.space import Space
+from core.campaign.trials import Standing
 from core.features.fingerprint import FingerprintParts
 from core.files.folders import CampaignFolder
 from core.files.json_files import read_json_lines
-from search.campaign import CampaignFeatures, CampaignStatus, advance, extraction_variant
+from search.campaign import CampaignFeatures, advance, extraction_variant
 
 SPACE = Space.model_validate({"optimizer.learning_rate": {"log": [1e-4, 1e-2]}})
 PAGE_KB = resource.getpagesize() / 1024
@@ -35,8 +36,8 @@ class Watch:
     cpu: list[float] = field(default_factory=list)
     memory_mb: list[float] = field(default_factory=list)
 
-    def __call__(self, status: CampaignStatus) -> None:
-        if status.finished > len(self.ends):
+    def __call__(self, standing: Standing) -> None:
+        if standing.complete > len(self.ends):
             self.ends.append(time.monotonic())
             self.cpu.append(time.process_time())
             pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -55,7 +56,7 @@ def run(trials: int, overrides: dict[str, float], slots: int = 2) -> tuple[Watch
     watch = Watch()
     with tempfile.TemporaryDirectory() as place:
         folder = CampaignFolder(Path(place) / "campaign")
-        advance(campaign, folder, features, on_status=watch)
+        advance(campaign, folder, features, on_standing=watch)
         rows = [read_json_lines(folder.trial(number).metrics) for number in range(trials)]
     return watch, [sum(row["train_seconds"] + row["evaluation_seconds"] for row in epochs) for epochs in rows]
 

@@ -3,10 +3,11 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
-from core.campaign.campaign import Campaign, changed_keys, load_campaign
+from core.campaign.campaign import Campaign, changed_keys, read_campaign
 from core.campaign.dimensions import Choice
+from core.campaign.trials import Standing
 from core.config import TrainConfig, dump_yaml
 from core.data.annotations import NO_RELATION, AnnotatedImage
 from core.errors import UserError
@@ -20,6 +21,7 @@ from search.cluster.connection import connect, count_slots
 from search.cluster.preflight import preflight, preflight_here
 from search.session.book import SessionBook
 from search.session.storage import Storage
+from search.session.trial_log import TrialLog
 from search.session.tuner import run_session
 from search.study.ledger import Ledger
 from search.study.restore import restore_files
@@ -39,24 +41,17 @@ Variant = str
 
 
 @dataclass(frozen=True, slots=True)
-class CampaignStatus:
-    """Where a campaign stands."""
+class SessionEnd:
+    """Where a session left its campaign, and why it ended."""
 
-    limit: int
-    finished: int
-    running: int
-    pruned: int
-    failed: int
-    best_number: int | None
-    best_value: float | None
-    baseline_value: float | None
-    stop_reason: str | None
-    """Why it ended before its limits, if it did."""
+    standing: Standing
+    stop_reason: str | None = None
+    """Why the campaign ended before its limits, if it did."""
     stopped_by: int | None = None
-    """The signal that stopped this session."""
+    """The signal that stopped the session, if one did."""
 
 
-OnStatus = Callable[[CampaignStatus], None]
+OnStanding = Callable[[Standing], None]
 OnNote = Callable[[str], None]
 
 
@@ -110,12 +105,13 @@ def advance(
     features: CampaignFeatures,
     cluster: Cluster = Cluster(),
     *,
-    on_status: OnStatus = lambda status: None,
+    on_standing: OnStanding = lambda standing: None,
     on_note: OnNote = lambda note: None,
-) -> CampaignStatus:
+) -> SessionEnd:
     """Start, continue or extend: bring the campaign to its limits.
 
     Args:
+        on_standing: told where the campaign stands, at the start and whenever a trial begins or ends.
         on_note: told of files that were lost, and which of them were written again.
     Raises:
         UserError: another driver is at work, something else than the limits was changed, the data or the backbone are
@@ -125,24 +121,24 @@ def advance(
         claim(campaign, folder)
         keep_features(features, folder)
         with Ledger(campaign, folder, identity, features.fingerprints) as ledger:
-            for note in restore_files(campaign, folder, ledger.ended()):
+            for note in restore_files(campaign, folder, ledger.trials()):
                 on_note(note)
             ledger.reconcile()
-            on_status(_status(campaign, ledger))
+            on_standing(ledger.standing())
             stopped_by = None
             if ledger.has_work:
                 storage = Storage.of_campaign(campaign.storage or str(folder.sessions), campaign.name, identity)
                 with closing(_tracker(campaign, folder, identity)) as tracker:
+                    log = TrialLog(ledger, folder, tracker)
                     book = SessionBook(
-                        campaign, folder, ledger, storage, tracker, features.fingerprint,
-                        on_change=lambda: on_status(_status(campaign, ledger)),
-                    )  # fmt: skip
+                        ledger, log, storage, features.fingerprint, on_change=lambda: on_standing(ledger.standing())
+                    )
                     with _ready(campaign, cluster, features, storage) as slots:
                         session, reuse = ledger.sessions[-1], cluster.reuse_actors
                         stopped_by = run_session(book, campaign, storage, name=session, slots=slots, reuse_actors=reuse)
                 if stopped_by is None:
                     storage.clear(ledger.sessions)
-            return replace(_status(campaign, ledger), stopped_by=stopped_by)
+            return SessionEnd(ledger.standing(), ledger.stop_reason, stopped_by)
 
 
 def _tracker(campaign: Campaign, folder: CampaignFolder, identity: str) -> Tracker:
@@ -168,7 +164,7 @@ def claim(campaign: Campaign, folder: CampaignFolder) -> None:
     Raises:
         UserError: names the settings that were changed.
     """
-    if folder.campaign.exists() and (changed := changed_keys(load_campaign(folder.campaign), campaign)):
+    if folder.campaign.exists() and (changed := changed_keys(read_campaign(folder), campaign)):
         raise UserError(
             f"differs from the started campaign in {', '.join(changed)}; only limits may change",
             where=folder.campaign,
@@ -232,18 +228,3 @@ def _read_features(folder: CampaignFolder) -> dict[str, dict[str, object]]:
     if not isinstance(content, dict) or not all(isinstance(parts, dict) for parts in content.values()):
         raise UserError("does not say what the features are made of", where=folder.features, how="restore it")
     return content
-
-
-def _status(campaign: Campaign, ledger: Ledger) -> CampaignStatus:
-    counts, best = ledger.counts(), ledger.best()
-    return CampaignStatus(
-        limit=campaign.limits.trials,
-        finished=counts.complete,
-        running=counts.running,
-        pruned=counts.pruned,
-        failed=counts.failed,
-        best_number=None if best is None else best[0],
-        best_value=None if best is None else best[1],
-        baseline_value=ledger.baseline_value(),
-        stop_reason=ledger.stop_reason,
-    )

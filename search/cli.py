@@ -24,7 +24,7 @@ from search.features_cli import app as features_app
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign
     from core.files.folders import CampaignFolder
-    from search.campaign import CampaignFeatures, CampaignStatus, Cluster
+    from search.campaign import CampaignFeatures, Cluster, SessionEnd
     from search.plan import Estimate
 
 
@@ -91,19 +91,20 @@ def search(
         f"campaign {plan.name}: up to {plan.limits.trials} trials of {plan.base.recipe.epochs} epochs, "
         f"{len(plan.space.dimensions)} searched settings, objective {plan.objective}, in {folder.root}"
     )
-    with CampaignProgress(console, plan.objective) as progress:
-        status = advance(
+    with CampaignProgress(console, plan.objective, plan.limits.trials) as progress:
+        end = advance(
             plan,
             folder,
             features,
             cluster,
-            on_status=progress.update,
+            on_standing=progress.update,
             on_note=lambda note: say(note, style="yellow"),
         )
-    if status.stopped_by:
-        say(f"stopped; {status.finished + status.pruned} trials are kept. Continue with the same command.")
-        raise typer.Exit(128 + status.stopped_by)
-    _print_outcome(status, plan.objective, folder)
+    if end.stopped_by:
+        kept = end.standing.complete + end.standing.pruned
+        say(f"stopped; {kept} trials are kept. Continue with the same command.")
+        raise typer.Exit(128 + end.stopped_by)
+    _print_outcome(end, plan.objective, folder)
 
 
 def _prepare_all_features(
@@ -130,18 +131,20 @@ def _prepare_all_features(
     return features
 
 
-def _print_outcome(status: "CampaignStatus", objective: str, folder: "CampaignFolder") -> None:
-    if status.stop_reason:
-        raise UserError(status.stop_reason, where="the campaign stopped", how="fix it and run the same command again")
-    if status.best_value is None:
+def _print_outcome(end: "SessionEnd", objective: str, folder: "CampaignFolder") -> None:
+    if end.stop_reason:
+        raise UserError(end.stop_reason, where="the campaign stopped", how="fix it and run the same command again")
+    standing = end.standing
+    if standing.best is None:
         from analysis.leaderboard import nothing_to_rank
         from analysis.trials import load_trials
 
         raise nothing_to_rank(load_trials(folder))
-    gain = "" if status.baseline_value is None else f", {status.best_value - status.baseline_value:+.4f} over baseline"
+    number, value = standing.best
+    gain = "" if standing.gain is None else f", {standing.gain:+.4f} over baseline"
     say(
-        f"{status.finished} trials complete, {status.pruned} pruned, {status.failed} failed; "
-        f"best is trial {status.best_number}: {objective} {status.best_value:.4f}{gain}"
+        f"{standing.complete} trials complete, {standing.pruned} pruned, {standing.failed} failed; "
+        f"best is trial {number}: {objective} {value:.4f}{gain}"
     )
 
 

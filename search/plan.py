@@ -19,6 +19,7 @@ import torch
 from analysis.trials import load_history, load_trials
 from core.backbone.internvl import load_backbone
 from core.campaign.campaign import Campaign, Pruner
+from core.campaign.trials import SCORED, STALE
 from core.config import ImagePooling, TextPooling, TrainConfig
 from core.data.splits import Split
 from core.device import choose_device, peak_memory_mb
@@ -179,12 +180,12 @@ def _from_history(campaign: Campaign, folder: CampaignFolder) -> tuple[int, Trai
     if not folder.campaign.exists():
         return 0, None
     trials = load_trials(folder)
-    ended = trials[trials["state"].isin(["complete", "pruned"])]
+    ended = trials[trials["state"].isin(SCORED)]
     if ended.empty:
         return 0, None
     epochs = load_history(folder)
     seconds = (epochs["train_seconds"] + epochs["evaluation_seconds"]).mean()
-    failed = trials[(trials["state"] == "failed") & (trials["reason"] != "stale")]
+    failed = trials[(trials["state"] == "failed") & (trials["reason"] != STALE)]
     basis = f"{len(epochs)} epochs of this campaign"
     return len(ended) + len(failed), TrainingCost(float(seconds), None, basis, float(ended["epochs"].mean()))
 

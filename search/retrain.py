@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.leaderboard import rank
-from analysis.trials import load_trials, trial_parameters
-from core.campaign.campaign import load_campaign
+from analysis.trials import tabulate
+from core.campaign.campaign import read_campaign
+from core.campaign.study import read_trials
 from core.config import RecipeConfig, TrainConfig, config_hash
 from core.errors import UserError
 from core.evaluation.scorecard import measure
@@ -39,13 +40,14 @@ def find_winner(folder: CampaignFolder) -> Winner:
     Raises:
         UserError: the campaign has no complete trial, or too few epochs for two stages.
     """
-    campaign = load_campaign(folder.campaign)
-    table = rank(load_trials(folder), by=campaign.objective)
+    campaign = read_campaign(folder)
+    trials = read_trials(folder)
+    table = rank(tabulate(folder, trials), by=campaign.objective)
     complete = table[table["state"] == "complete"]
     if complete.empty:
         raise UserError("no trial was trained to its end", where=folder.root, how="run crossmodal search on")
     best = complete.iloc[0]
-    config = trial_config(campaign, trial_parameters(folder, int(best["number"])))
+    config = trial_config(campaign, trials[int(best["number"])].parameters)
     if config_hash(config) != best["config_hash"]:
         raise UserError(f"trial {best['number']} ran with other settings than the study tells", where=folder.root)
     single = not 0 < config.recipe.stage1_epochs < config.recipe.epochs

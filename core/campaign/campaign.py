@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from core.campaign.space import Space
 from core.config import Integer, Number, Objective, Section, Seed, TrainConfig, config_hash, load_config, parse
 from core.errors import UserError
+from core.files.folders import CampaignFolder
 from core.files.yaml_files import load_yaml
 from core.places import absolute_path, require_place
 
@@ -198,6 +199,17 @@ def load_campaign(path: Path) -> Campaign:
     except UserError as error:
         raise UserError(str(error), where=path) from None
     return campaign
+
+
+def read_campaign(folder: CampaignFolder) -> Campaign:
+    """The campaign of a folder, as resolved when it started; its space was checked then.
+
+    Raises:
+        UserError: the folder holds none, or its file is damaged or of a version with other settings.
+    """
+    if not folder.campaign.exists():
+        raise UserError("holds no campaign", where=folder.root, how="name the folder that crossmodal search wrote")
+    return parse(Campaign, load_yaml(folder.campaign), where=folder.campaign)
 
 
 def settings_hash(campaign: Campaign) -> str:

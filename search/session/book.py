@@ -1,66 +1,39 @@
-"""What the driver knows of the running trials, and how it is written down. Knows the ledger and the campaign folder,
-not Ray: `search.session.tuner` tells it what Ray says.
+"""What the driver knows of the running trials, and what it does about them. Knows the ledger, not Ray:
+`search.session.tuner` tells it what Ray says.
 """
 
 import json
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from core.campaign.campaign import Campaign
-from core.config import TrainConfig, config_hash, dump_yaml
-from core.files.atomic import write_atomically
-from core.files.folders import CampaignFolder
-from core.files.json_files import append_json_line, write_json
-from core.model.checkpoints import Checkpoint, save_checkpoint
-from core.records import ALIGN, EpochMetrics, Receipt, best_epoch
-from core.tracking import Tracker
+from core.config import TrainConfig
+from core.model.checkpoints import Checkpoint
+from core.records import EpochMetrics, Receipt
+from search.session.running import RunningTrial, judge, objective_of
 from search.session.storage import Storage
-from search.study.ledger import Ledger, PlannedTrial, TrialOutcome
+from search.session.task import TrialTask
+from search.session.trial_log import TrialLog
+from search.study.ledger import Ledger, PlannedTrial
 
 FingerprintOf = Callable[[TrainConfig], str]
 OnChange = Callable[[], None]
 Result = TypeVar("Result")
 
 
-@dataclass(slots=True)
-class _Running:
-    """A trial that a worker is training."""
-
-    planned: PlannedTrial
-    started: float
-    heard: float
-    """When it last reported; both are times of the monotonic clock."""
-    history: list[EpochMetrics] = field(default_factory=list)
-    receipt: Receipt | None = None
-    failure: str | None = None
-    stopped_early: bool = False
-    interrupted: bool = False
-
-
 class SessionBook:
     """One session's running trials, by Ray's names for them."""
 
     def __init__(
-        self,
-        campaign: Campaign,
-        folder: CampaignFolder,
-        ledger: Ledger,
-        storage: Storage,
-        tracker: Tracker,
-        fingerprint_of: FingerprintOf,
-        on_change: OnChange,
+        self, ledger: Ledger, log: TrialLog, storage: Storage, fingerprint_of: FingerprintOf, on_change: OnChange
     ) -> None:
-        self._campaign = campaign
-        self._folder = folder
         self._ledger = ledger
+        self._campaign = ledger.campaign
+        self._log = log
         self._storage = storage
-        self._tracker = tracker
         self._fingerprint_of = fingerprint_of
         self._on_change = on_change
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, RunningTrial] = {}
         self._stopping_since: float | None = None
         self._broken: Exception | None = None
 
@@ -68,34 +41,32 @@ class SessionBook:
         """Ray snapshots the objects that hold this one; those snapshots are never read."""
         return {}
 
-    def next_trial(self, ray_id: str) -> dict[str, Any] | None:
-        """Ask the ledger for a trial; returns the worker's payload, or None at the limits or when stopping."""
+    def next_trial(self, ray_id: str) -> TrialTask | None:
+        """Ask the ledger for a trial; returns the worker's task, or None at the limits or when stopping."""
         return self._unless_broken(lambda: self._next_trial(ray_id), None)
 
-    def _next_trial(self, ray_id: str) -> dict[str, Any] | None:
+    def _next_trial(self, ray_id: str) -> TrialTask | None:
         planned = None if self._stopping_since is not None else self._ledger.ask()
         return None if planned is None else self._begin(ray_id, planned)
 
-    def _begin(self, ray_id: str, planned: PlannedTrial) -> dict[str, Any]:
+    def _begin(self, ray_id: str, planned: PlannedTrial) -> TrialTask:
         now = time.monotonic()
-        trial = self._running[ray_id] = _Running(planned, now, now)
-        config = planned.config
-        fingerprint = self._fingerprint_of(config)
-        write_atomically(self._folder.trial(planned.number).config, dump_yaml(config))
-        self._tracker.start(_run_name(planned.number), config.model_dump(mode="json"))
+        trial = self._running[ray_id] = RunningTrial(planned, now, now)
+        fingerprint = self._fingerprint_of(planned.config)
+        self._log.begin(planned)
         resume_from = self._take_up(trial, fingerprint)
         self._on_change()
         resources = self._campaign.resources
-        return {
-            "number": planned.number,
-            "config": config.model_dump(mode="json"),
-            "fingerprint": fingerprint,
-            "storage": self._storage.root,
-            "resume_from": resume_from,
-            "threads": max(1, int(resources.cpu)),
-            "gpu": resources.gpu,
-            "checkpoint_every_s": self._campaign.checkpoint_every_s,
-        }
+        return TrialTask(
+            number=planned.number,
+            config=planned.config,
+            fingerprint=fingerprint,
+            storage=self._storage.root,
+            resume_from=resume_from,
+            threads=max(1, int(resources.cpu)),
+            gpu=resources.gpu,
+            checkpoint_every_s=self._campaign.checkpoint_every_s,
+        )
 
     def record(self, ray_id: str, row: dict[str, Any]) -> bool:
         """Write down one report; returns whether the trial should stop now."""
@@ -136,22 +107,11 @@ class SessionBook:
         trial = self._running.pop(ray_id, None)
         if trial is None:
             return
-        number = trial.planned.number
+        number, now = trial.planned.number, time.monotonic()
         if trial.interrupted:
-            self._ledger.interrupt(number, seconds=time.monotonic() - trial.started)
-            self._tracker.finish(_run_name(number), {"state": "interrupted"}, failed=True)
-            self._on_change()
-            return
-        kept = self._folder.trial(number)
-        outcome = self._outcome(trial, crash, checkpoint)
-        if trial.receipt is not None:
-            write_json(kept.receipt, trial.receipt.to_json())
-        if checkpoint is not None and outcome.state == "complete":
-            save_checkpoint(kept.best_checkpoint, checkpoint.best())
-        self._ledger.tell(number, outcome)
-        epoch = None if outcome.best is None else outcome.best.epoch
-        summary = {"state": outcome.state, "best_value": outcome.value, "best_epoch": epoch}
-        self._tracker.finish(_run_name(number), summary | {"reason": outcome.reason}, failed=outcome.state == "failed")
+            self._log.interrupt(number, seconds=now - trial.started)
+        else:
+            self._log.end(number, judge(trial, checkpoint, crash=crash, now=now), trial.receipt, checkpoint)
         self._on_change()
 
     def stop(self) -> None:
@@ -195,7 +155,7 @@ class SessionBook:
             self.stop()
             return otherwise
 
-    def _take_up(self, trial: _Running, fingerprint: str) -> str | None:
+    def _take_up(self, trial: RunningTrial, fingerprint: str) -> str | None:
         """Where the trials that this one retries left off: notes their epochs, and returns the latest checkpoint.
 
         The last of them may have died before its first checkpoint, so all are looked at.
@@ -212,65 +172,10 @@ class SessionBook:
             self._note(trial, metrics)
         return latest
 
-    def _note(self, trial: _Running, metrics: EpochMetrics) -> None:
-        number = trial.planned.number
+    def _note(self, trial: RunningTrial, metrics: EpochMetrics) -> None:
         trial.history.append(metrics)
-        append_json_line(self._folder.trial(number).metrics, metrics.to_json())
-        self._tracker.epoch(_run_name(number), metrics)
-        self._ledger.record(number, metrics.epoch, self._objective(metrics))
-
-    def _outcome(self, trial: _Running, crash: str | None, checkpoint: Checkpoint | None) -> TrialOutcome:
-        reason = trial.failure or crash or _receipt_mismatch(trial)
-        best = _scored_epoch(trial)
-        if reason is None:
-            reason = self._incomplete(trial, best, checkpoint)
-        return TrialOutcome(
-            state="failed" if reason else "pruned" if trial.stopped_early else "complete",
-            value=None if best is None else self._objective(best),
-            best=best,
-            reason=reason,
-            seconds=time.monotonic() - trial.started,
-        )
-
-    def _incomplete(self, trial: _Running, best: EpochMetrics | None, checkpoint: Checkpoint | None) -> str | None:
-        if not trial.history:
-            return "ended without a report"
-        if trial.stopped_early:
-            return None
-        if best is None or len(trial.history) < trial.planned.config.recipe.epochs:
-            return f"ended after {len(trial.history)} of {trial.planned.config.recipe.epochs} epochs"
-        if not math.isfinite(self._objective(best)):
-            return f"the objective is {self._objective(best)}"
-        return None if checkpoint is not None else "its checkpoint did not arrive whole"
-
-    def _objective(self, metrics: EpochMetrics) -> float:
-        return float(getattr(metrics, self._campaign.objective))
+        self._log.epoch(trial.planned.number, metrics, objective_of(trial, metrics))
 
 
 def _continues(checkpoint: Checkpoint, config: TrainConfig, fingerprint: str) -> bool:
     return (checkpoint.config, checkpoint.fingerprint) == (config, fingerprint)
-
-
-def _scored_epoch(trial: _Running) -> EpochMetrics | None:
-    """None for a trial that was stopped before its joint stage: epochs of alignment alone score nothing there."""
-    if not trial.history:
-        return None
-    best, recipe = best_epoch(trial.history, trial.planned.config.objective), trial.planned.config.recipe
-    return None if best.stage == ALIGN and recipe.stage1_epochs < recipe.epochs else best
-
-
-def _run_name(number: int) -> str:
-    return f"trial-{number:04d}"
-
-
-def _receipt_mismatch(trial: _Running) -> str | None:
-    """A worker must have trained what was asked: hyperparameters that never arrive are a classic."""
-    if trial.receipt is None:
-        return None
-    asked = trial.planned.config
-    if trial.receipt.config_hash != config_hash(asked):
-        return "the receipt's configuration is not the one that was asked"
-    rates = {group["learning_rate"] for group in trial.receipt.optimizer_groups}
-    if asked.optimizer.learning_rate not in rates:
-        return f"the optimizer held learning rates {sorted(rates)}, not {asked.optimizer.learning_rate}"
-    return None

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from ray import tune
 
-from core.config import ImagePooling, TextPooling, TrainConfig, parse
+from core.config import ImagePooling, TextPooling
 from core.features.store import Features, FeatureStore
 from core.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from core.records import EpochMetrics
 from core.training.train import train
 from search.cluster.node_cache import find_store
 from search.session.storage import CHECKPOINT_NAME, Storage
+from search.session.task import TrialTask, read_task
 
 
 def run_trial(payload: dict[str, Any]) -> None:
@@ -27,24 +28,23 @@ def run_trial(payload: dict[str, Any]) -> None:
     Ray's own SystemExit, which stops a trial early, passes through.
 
     Args:
-        payload: `config` (JSON of a TrainConfig), `fingerprint`, `storage` (where checkpoints lie), `resume_from` (one
-            of them, or None), `threads`, `gpu` (share of one GPU, for the cap on its memory) and `checkpoint_every_s`.
+        payload: a TrialTask as plain data.
     """
     try:
-        _train_and_report(payload)
+        _train_and_report(read_task(payload))
     except Exception as error:
         tune.report({"failure": f"{type(error).__name__}: {error}".splitlines()[0]})
 
 
-def _train_and_report(payload: dict[str, Any]) -> None:
+def _train_and_report(task: TrialTask) -> None:
     _freeze_modules()
-    torch.set_num_threads(payload["threads"])
-    if 0 < payload["gpu"] < 1 and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(payload["gpu"])
-    config = parse(TrainConfig, payload["config"], where="trial")
+    torch.set_num_threads(task.threads)
+    if 0 < task.gpu < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(task.gpu)
+    config = task.config
     wanted = config.features
     features = _open_features(
-        wanted.store, payload["fingerprint"], wanted.image_pooling, wanted.text_pooling, wanted.allow_degenerate
+        wanted.store, task.fingerprint, wanted.image_pooling, wanted.text_pooling, wanted.allow_degenerate
     )
     last_sent = time.monotonic()
 
@@ -52,7 +52,7 @@ def _train_and_report(payload: dict[str, Any]) -> None:
         nonlocal last_sent
         row = {"metrics": json.dumps(metrics.to_json()), "receipt": json.dumps(checkpoint.receipt.to_json())}
         is_last = metrics.epoch == config.recipe.epochs - 1
-        if not is_last and time.monotonic() - last_sent < payload["checkpoint_every_s"]:
+        if not is_last and time.monotonic() - last_sent < task.checkpoint_every_s:
             tune.report(row)
             return
         with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +60,7 @@ def _train_and_report(payload: dict[str, Any]) -> None:
             tune.report(row, checkpoint=tune.Checkpoint.from_directory(folder))
         last_sent = time.monotonic()
 
-    resume_from = _last_checkpoint(payload)
+    resume_from = _last_checkpoint(task)
     if resume_from is not None and resume_from.epoch == config.recipe.epochs - 1:
         report(resume_from.history[-1], resume_from)  # trained to its end before its driver or worker died
         return
@@ -73,12 +73,12 @@ def _freeze_modules() -> None:
     gc.freeze()
 
 
-def _last_checkpoint(payload: dict[str, Any]) -> Checkpoint | None:
+def _last_checkpoint(task: TrialTask) -> Checkpoint | None:
     """Where Ray moved this trial here from another worker, or where it died with an earlier driver."""
     if stored := tune.get_checkpoint():
         with stored.as_directory() as folder:
-            return load_checkpoint(Path(folder) / CHECKPOINT_NAME, fingerprint=payload["fingerprint"])
-    return Storage(payload["storage"]).read_checkpoint(payload["resume_from"]) if payload["resume_from"] else None
+            return load_checkpoint(Path(folder) / CHECKPOINT_NAME, fingerprint=task.fingerprint)
+    return Storage(task.storage).read_checkpoint(task.resume_from) if task.resume_from else None
 
 
 @lru_cache(maxsize=16)

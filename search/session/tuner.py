@@ -21,6 +21,7 @@ from core.campaign.campaign import Campaign
 from core.model.checkpoints import Checkpoint
 from search.session.book import SessionBook
 from search.session.storage import CHECKPOINT_NAME, Storage, read_checkpoint
+from search.session.task import read_task
 from search.session.trainable import run_trial
 
 MAX_RECOVERIES = 3
@@ -37,7 +38,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         self._book = book
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        return self._book.next_trial(trial_id) or Searcher.FINISHED
+        task = self._book.next_trial(trial_id)
+        return Searcher.FINISHED if task is None else task.to_plain()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The scheduler, which is told more, has seen to it."""
@@ -160,4 +162,4 @@ def _stop_signals(book: SessionBook) -> Iterator[list[signal.Signals]]:
 
 
 def _trial_folder_name(trial: Trial) -> str:
-    return f"{trial.config['number']:04d}"
+    return f"{read_task(trial.config).number:04d}"

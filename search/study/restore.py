@@ -6,13 +6,13 @@ The study is the one source of figures, so a loss changes no ranking; it is name
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from optuna.trial import FixedTrial
 
 from analysis.trials import lost_of_trial
 from core.campaign.campaign import Campaign
-from core.config import TrainConfig, dump_yaml
+from core.campaign.trials import SCORED, TrialRecord
+from core.config import Scalar, TrainConfig, dump_yaml
 from core.errors import UserError
 from core.files.atomic import write_atomically
 from core.files.folders import CampaignFolder, TrialFolder
@@ -20,7 +20,7 @@ from core.files.json_files import write_json
 from core.model.checkpoints import Checkpoint, load_checkpoint
 
 
-def trial_config(campaign: Campaign, parameters: Mapping[str, Any]) -> TrainConfig:
+def trial_config(campaign: Campaign, parameters: Mapping[str, Scalar]) -> TrainConfig:
     """The configuration of a trial, from what the study says was drawn for it.
 
     Raises:
@@ -32,23 +32,23 @@ def trial_config(campaign: Campaign, parameters: Mapping[str, Any]) -> TrainConf
         raise UserError(f"the study's parameters do not fit the space ({error})", where="study") from None
 
 
-def restore_files(campaign: Campaign, folder: CampaignFolder, trials: Iterable[FrozenTrial]) -> list[str]:
+def restore_files(campaign: Campaign, folder: CampaignFolder, trials: Iterable[TrialRecord]) -> list[str]:
     """Write lost files of ended trials again as far as possible; one line for each lost file."""
     notes = []
     for trial in trials:
-        files, pruned = folder.trial(trial.number), trial.state == TrialState.PRUNED
-        if trial.state == TrialState.FAIL:
+        if trial.state not in SCORED:
             continue
-        for path in lost_of_trial(files, pruned=pruned, epochs=len(trial.intermediate_values)):
+        files = folder.trial(trial.number)
+        for path in lost_of_trial(files, pruned=trial.state == "pruned", epochs=trial.epochs):
             outcome = _restore(path, files, campaign, trial)
             notes.append(f"{path.relative_to(folder.root)} was missing or torn: {outcome}")
     return notes
 
 
-def _restore(path: Path, files: TrialFolder, campaign: Campaign, trial: FrozenTrial) -> str:
+def _restore(path: Path, files: TrialFolder, campaign: Campaign, trial: TrialRecord) -> str:
     """What became of one lost file."""
     if path == files.config:
-        write_atomically(path, dump_yaml(trial_config(campaign, trial.params)))
+        write_atomically(path, dump_yaml(trial_config(campaign, trial.parameters)))
         return "written again from the study"
     checkpoint = None if path == files.best_checkpoint else _checkpoint(files)
     if checkpoint is None:

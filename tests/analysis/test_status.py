@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.status import read_standing
+from analysis.status import read_status
 from core.errors import UserError
 from core.files.folders import CampaignFolder
 from core.files.ownership import HOLDER
@@ -21,11 +21,12 @@ def campaign(finished_campaign: CampaignFolder, tmp_path: Path) -> CampaignFolde
 
 
 def test_a_finished_campaign_has_its_counts_and_nobody_at_work(campaign: CampaignFolder) -> None:
-    standing = read_standing(campaign)
+    status = read_status(campaign)
+    standing = status.standing
     assert standing.states["complete"] == 5
     assert sum(standing.states.values()) == 5
-    assert standing.limits["trials"] == 5
-    assert standing.driver == "none"
+    assert status.campaign.limits.trials == 5
+    assert status.driver == "none"
     assert standing.best is not None
     assert standing.baseline is not None
     assert standing.best[1] >= standing.baseline
@@ -34,11 +35,11 @@ def test_a_finished_campaign_has_its_counts_and_nobody_at_work(campaign: Campaig
 def test_the_driver_is_named_and_a_dead_one_is_called_gone(campaign: CampaignFolder) -> None:
     holder = {"pid": os.getpid(), "host": socket.gethostname()}
     (campaign.root / HOLDER).write_text(json.dumps(holder))
-    assert read_standing(campaign).driver == f"process {os.getpid()} on {socket.gethostname()}"
+    assert read_status(campaign).driver == f"process {os.getpid()} on {socket.gethostname()}"
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
     (campaign.root / HOLDER).write_text(json.dumps(holder | {"pid": dead.pid}))
-    assert "which is gone" in read_standing(campaign).driver
+    assert "which is gone" in read_status(campaign).driver
 
 
 def test_the_command_tells_it_all(crossmodal: CommandLine, campaign: CampaignFolder) -> None:
@@ -51,4 +52,4 @@ def test_the_command_tells_it_all(crossmodal: CommandLine, campaign: CampaignFol
 
 def test_a_folder_without_a_campaign_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no campaign"):
-        read_standing(CampaignFolder(tmp_path))
+        read_status(CampaignFolder(tmp_path))

@@ -11,11 +11,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from core.campaign.campaign import load_campaign
+from core.campaign.trials import Standing
 from core.config import dump_yaml
 from core.errors import UserError
 from core.files.folders import CampaignFolder
 from core.files.json_files import read_json
-from search.campaign import CampaignStatus
+from search.campaign import SessionEnd
 from search.cli import _print_outcome
 from tests.commands import COMMAND, CommandLine, environment
 from tests.conftest import CAMPAIGN, write_campaign
@@ -103,10 +104,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(finished_campaign: CampaignFo
 
 
 def test_where_no_trial_finished_the_end_of_a_search_says_why(demo: Path, tmp_path: Path) -> None:
-    status = CampaignStatus(
-        limit=2, finished=0, running=0, pruned=0, failed=2, best_number=None, best_value=None, baseline_value=None,
-        stop_reason=None,
-    )  # fmt: skip
+    end = SessionEnd(Standing(failed=2))
     folder = CampaignFolder(tmp_path)
     started = load_campaign(write_campaign(tmp_path / "source", demo))
     folder.campaign.write_text(dump_yaml(started))
@@ -117,7 +115,7 @@ def test_where_no_trial_finished_the_end_of_a_search_says_why(demo: Path, tmp_pa
         trial.set_user_attr("reason", "no GPU")
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     with pytest.raises(UserError, match=r"no trial has finished: 2 failed \(2 × no GPU\)"):
-        _print_outcome(status, "recall_mean", folder)
+        _print_outcome(end, "recall_mean", folder)
 
 
 @pytest.mark.parametrize("address", ["http://foo", "foo", "ray://", "host:99999"])

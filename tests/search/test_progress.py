@@ -3,27 +3,24 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from search.campaign import CampaignStatus
+from core.campaign.trials import Standing
 from search.progress import CampaignProgress
 
 
-def status(finished: int, *, running: int = 1, best: float | None = 0.4) -> CampaignStatus:
-    return CampaignStatus(
-        limit=10,
-        finished=finished,
+def status(finished: int, *, running: int = 1, best: float | None = 0.4) -> Standing:
+    return Standing(
+        complete=finished,
         running=running,
         pruned=2,
         failed=1,
-        best_number=4 if best else None,
-        best_value=best,
-        baseline_value=0.35 if best else None,
-        stop_reason=None,
+        best=(4, best) if best else None,
+        baseline=0.35 if best else None,
     )
 
 
-def shown(*statuses: CampaignStatus) -> str:
+def shown(*statuses: Standing) -> str:
     console = Console(file=io.StringIO(), width=60)
-    with CampaignProgress(console, "recall_mean") as progress:
+    with CampaignProgress(console, "recall_mean", 10) as progress:
         for each in statuses:
             progress.update(each)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
@@ -40,14 +37,14 @@ def test_a_line_is_left_for_every_trial_that_ended() -> None:
 
 
 def test_a_baseline_of_zero_is_a_baseline() -> None:
-    at_zero = replace(status(1), baseline_value=0.0)
+    at_zero = replace(status(1), baseline=0.0)
     assert "best recall_mean 0.4000 (trial 4, +0.4000)" in shown(status(0), at_zero)
-    unknown = replace(status(1), baseline_value=None)
+    unknown = replace(status(1), baseline=None)
     assert "best recall_mean 0.4000 (trial 4)" in shown(status(0), unknown)
 
 
 def test_time_left_follows_the_pace_of_this_session() -> None:
-    progress = CampaignProgress(Console(file=io.StringIO()), "recall_mean")
+    progress = CampaignProgress(Console(file=io.StringIO()), "recall_mean", 10)
     progress.update(status(0))
     progress._started -= 30
     progress.update(status(2))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from analysis.leaderboard import rank
-from analysis.status import read_standing
+from analysis.status import read_status
 from analysis.trials import load_trials
 from core.campaign.campaign import load_campaign
 from core.config import dump_yaml
@@ -47,7 +47,7 @@ def test_the_winner_and_its_settings_are_those_of_the_study_whatever_became_of_i
     files.best_checkpoint.unlink()
     files.config.write_text(dump_yaml(best.config.with_overrides({"recipe.stage1_epochs": 0})))
     assert find_winner(folder) == best
-    assert read_standing(folder).best == (best.number, best.value)
+    assert read_status(folder).standing.best == (best.number, best.value)
 
 
 def test_the_final_model_is_measured_on_the_test_split(finished_campaign: CampaignFolder, tmp_path: Path) -> None:

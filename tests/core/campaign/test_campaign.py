@@ -7,9 +7,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.campaign.campaign import Campaign, changed_keys, load_campaign
+from core.campaign.campaign import Campaign, changed_keys, load_campaign, read_campaign
 from core.config import TrainConfig, dotted_keys, dump_yaml
 from core.errors import UserError
+from core.files.folders import CampaignFolder
 from core.files.yaml_files import dump_plain
 
 
@@ -199,3 +200,33 @@ def test_the_shipped_campaigns_are_valid_and_search_what_matters(path: Path) -> 
         "model.adapter_width", "model.dropout", "features.text_pooling", "features.image_pooling", "model.fusion",
         "recipe.stage1_epochs", "recipe.stage2_lr_scale",
     }  # fmt: skip
+
+
+def test_the_campaign_of_a_folder_is_the_resolved_one(finished_campaign: CampaignFolder) -> None:
+    campaign = read_campaign(finished_campaign)
+    assert (campaign.name, campaign.objective, campaign.limits.trials) == ("small", "recall_mean", 5)
+    assert campaign.train.recipe.epochs == 3
+    assert campaign == load_campaign(finished_campaign.campaign)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", "name: small", "name: [a]\nobjective: recall_mean", "a: {b: "])
+def test_a_damaged_file_is_one_line_that_names_it(tmp_path: Path, content: str) -> None:
+    (tmp_path / "campaign.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"campaign\.yaml") as refused:
+        read_campaign(CampaignFolder(tmp_path))
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_file_of_a_version_with_other_settings_is_one_line_that_names_the_setting(
+    finished_campaign: CampaignFolder, tmp_path: Path
+) -> None:
+    folder = CampaignFolder(tmp_path)
+    folder.campaign.write_text(finished_campaign.campaign.read_text() + "patience: 3\n")
+    with pytest.raises(UserError, match=r"campaign\.yaml: patience is not a setting") as refused:
+        read_campaign(folder)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_folder_without_a_campaign_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no campaign"):
+        read_campaign(CampaignFolder(tmp_path))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
 
 from core.campaign.campaign import Campaign
 from core.config import TrainConfig, load_config
@@ -22,28 +21,27 @@ from core.tracking import NoTracker
 from core.training.train import TrainResult, train
 from search.session.book import SessionBook
 from search.session.storage import CHECKPOINT_NAME, Storage
+from search.session.trial_log import TrialLog
 from search.study.ledger import Ledger
 
 
 class Session:
     """A book over a fresh campaign, and the trial that it handed out first."""
 
-    def __init__(self, campaign: Campaign, folder: CampaignFolder, ledger: Ledger, features: Features) -> None:
+    def __init__(self, folder: CampaignFolder, ledger: Ledger, features: Features) -> None:
         self.folder, self.ledger, self.features = folder, ledger, features
         self.changes = 0
         self.storage = Storage(str(folder.sessions / "test-id"))
-        self.book = SessionBook(
-            campaign, folder, ledger, self.storage, NoTracker(), lambda config: "planted", self._count
-        )
-        self.payload = self.book.next_trial("a")
+        log = TrialLog(ledger, folder, NoTracker())
+        self.book = SessionBook(ledger, log, self.storage, lambda config: "planted", self._count)
+        self.task = self.book.next_trial("a")
 
     def _count(self) -> None:
         self.changes += 1
 
     def train(self, **changes: Any) -> TrainResult:
-        assert self.payload is not None
-        config = TrainConfig.model_validate(self.payload["config"]).with_overrides(changes)
-        return train(config, self.features)
+        assert self.task is not None
+        return train(self.task.config.with_overrides(changes), self.features)
 
     def tell(self, result: TrainResult) -> list[bool]:
         receipt = json.dumps(result.receipt.to_json())
@@ -63,11 +61,11 @@ def session(
     folder = CampaignFolder(folder_of)
     folder.root.mkdir()
     with Ledger(campaign, folder, "id", ["planted"]) as ledger:
-        yield Session(campaign, folder, ledger, planted_features)
+        yield Session(folder, ledger, planted_features)
 
 
 def reasons(session: Session) -> list[str | None]:
-    return [trial.user_attrs.get("reason") for trial in session.ledger.ended()]
+    return [trial.reason for trial in session.ledger.trials() if trial.has_ended]
 
 
 def test_a_trial_that_ends_well_leaves_all_its_files(session: Session) -> None:
@@ -79,7 +77,7 @@ def test_a_trial_that_ends_well_leaves_all_its_files(session: Session) -> None:
     assert [row["epoch"] for row in read_json_lines(kept.metrics)] == [0, 1, 2, 3]
     assert read_json(kept.receipt)["fingerprint"] == "planted"
     assert kept.best_checkpoint.exists()
-    assert session.ledger.best() == (0, max(metrics.recall_mean for metrics in result.history))
+    assert session.ledger.standing().best == (0, max(metrics.recall_mean for metrics in result.history))
     assert session.changes == 2
 
 
@@ -144,12 +142,12 @@ def test_a_book_that_cannot_be_written_stops_the_session_and_is_told_at_its_end(
     session.book.finish("a", None, crash=None)
     with pytest.raises(IsADirectoryError):
         session.book.close()
-    assert session.ledger.counts().ended == 0
+    assert session.ledger.standing().ended == 0
 
 
 def test_at_the_limits_there_is_no_next_trial(session: Session) -> None:
-    numbers = [session.book.next_trial(name) for name in "bcdef"]
-    assert [payload is None for payload in numbers] == [False, False, False, True, True]
+    tasks = [session.book.next_trial(name) for name in "bcdef"]
+    assert [task is None for task in tasks] == [False, False, False, True, True]
 
 
 def test_a_checkpoint_that_did_not_arrive_fails_the_trial_instead_of_losing_it_in_silence(session: Session) -> None:
@@ -164,7 +162,7 @@ def test_a_stopping_book_hands_out_nothing_and_puts_running_trials_back(session:
     assert session.book.next_trial("b") is None
     assert session.tell(result)[0] is True
     session.book.finish("a", None, crash=None)
-    assert session.ledger.counts().ended == 0
+    assert session.ledger.standing().ended == 0
     again = session.ledger.ask()
     assert again is not None
     assert (again.lineage, again.config) == ([0], result.last.config)
@@ -181,12 +179,12 @@ def test_a_retry_takes_up_the_epochs_of_the_trial_that_died(
     torn.parent.mkdir()
     torn.write_bytes(b"half")
     session.book.close()
-    payload = session.book.next_trial("b")
-    assert payload is not None
-    taken_up = session.storage.read_checkpoint(payload["resume_from"])
+    task = session.book.next_trial("b")
+    assert task is not None
+    taken_up = session.storage.read_checkpoint(task.resume_from)
     assert taken_up is not None
     assert taken_up.epoch == 1
-    rows = read_json_lines(session.folder.trial(payload["number"]).metrics)
+    rows = read_json_lines(session.folder.trial(task.number).metrics)
     assert rows == [metrics.to_json() for metrics in half.history]
 
 
@@ -226,7 +224,7 @@ def test_a_retry_of_a_retry_takes_up_the_latest_checkpoint_of_all_of_them(
     session.book.close()
     third = session.book.next_trial("c")
     assert third is not None
-    taken_up = session.storage.read_checkpoint(third["resume_from"])
+    taken_up = session.storage.read_checkpoint(third.resume_from)
     assert taken_up is not None
     assert taken_up.epoch == 1
 
@@ -242,7 +240,7 @@ def test_a_trial_that_was_trained_to_its_end_before_its_driver_died_is_not_train
     row = {"metrics": json.dumps(last.history[-1].to_json()), "receipt": json.dumps(last.receipt.to_json())}
     assert session.book.record("b", row) is False
     session.book.finish("b", last, crash=None)
-    assert session.ledger.best() == (1, max(metrics.recall_mean for metrics in last.history))
+    assert session.ledger.standing().best == (1, max(metrics.recall_mean for metrics in last.history))
 
 
 def two_stages(history: list[EpochMetrics], *stages: int) -> list[EpochMetrics]:
@@ -264,7 +262,7 @@ def staged(
     folder = CampaignFolder(folder_of)
     folder.root.mkdir()
     with Ledger(campaign, folder, "id", ["planted"]) as ledger:
-        yield Session(campaign, folder, ledger, planted_features)
+        yield Session(folder, ledger, planted_features)
 
 
 def test_a_two_stage_trial_is_scored_by_its_joint_stage_alone(staged: Session) -> None:
@@ -274,9 +272,9 @@ def test_a_two_stage_trial_is_scored_by_its_joint_stage_alone(staged: Session) -
     for metrics in last.history:
         staged.book.record("a", {"metrics": json.dumps(metrics.to_json()), "receipt": receipt})
     staged.book.finish("a", last, crash=None)
-    assert staged.ledger.best() == (0, pytest.approx(0.7))
-    (trial,) = staged.ledger.ended()
-    assert trial.user_attrs["best"] == last.history[2].to_json()
+    assert staged.ledger.standing().best == (0, pytest.approx(0.7))
+    (trial,) = [trial for trial in staged.ledger.trials() if trial.has_ended]
+    assert trial.best == last.history[2]
     kept = load_checkpoint(staged.folder.trial(0).best_checkpoint)
     assert kept.epoch == kept.best_epoch == 2
 
@@ -288,9 +286,9 @@ def test_a_trial_given_up_before_its_joint_stage_has_no_score(staged: Session, m
     monkeypatch.setattr(staged.ledger, "should_stop", lambda number: True)
     assert staged.book.record("a", row | {"metrics": json.dumps(metrics.to_json())}) is True
     staged.book.finish("a", None, crash=None)
-    (trial,) = staged.ledger.ended()
-    assert (trial.state, trial.user_attrs.get("best_value")) == (TrialState.PRUNED, None)
-    assert "reason" not in trial.user_attrs
+    (trial,) = [trial for trial in staged.ledger.trials() if trial.has_ended]
+    assert (trial.state, trial.value) == ("pruned", None)
+    assert trial.reason is None
 
 
 def test_a_trial_that_ends_before_its_last_epoch_fails_with_its_reason(session: Session) -> None:

@@ -1,6 +1,7 @@
 """The trainable, called without Ray: its reports are caught where it hands them over."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from core.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from core.training.train import train
 from search.session import trainable
 from search.session.storage import CHECKPOINT_NAME
+from search.session.task import TrialTask
 from search.session.trainable import run_trial
 
 
@@ -40,8 +42,8 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> Reports:
 
 
 def payload(config: TrainConfig, fingerprint: str, **changes: Any) -> dict[str, Any]:
-    content = {"config": config.model_dump(mode="json"), "fingerprint": fingerprint, "storage": "", "resume_from": None}
-    return {**content, "threads": 1, "gpu": 0, "checkpoint_every_s": 3600.0, **changes}
+    task = TrialTask(0, config, fingerprint, storage="", resume_from=None, threads=1, gpu=0, checkpoint_every_s=3600.0)
+    return replace(task, **changes).to_plain()
 
 
 def test_every_epoch_is_reported_and_the_last_brings_the_checkpoint(reports: Reports, demo_config: TrainConfig) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from analysis.leaderboard import rank, to_csv
-from analysis.trials import load_trials, lost_of_trial, read_study
+from analysis.trials import load_trials, lost_of_trial
 from core.campaign.campaign import load_campaign
+from core.campaign.study import read_trials
 from core.config import load_config
 from core.errors import UserError
 from core.files.folders import CampaignFolder
@@ -23,7 +24,7 @@ def campaign(finished_campaign: CampaignFolder, tmp_path: Path) -> CampaignFolde
 
 
 def restore(folder: CampaignFolder) -> list[str]:
-    return restore_files(load_campaign(folder.campaign), folder, read_study(folder))
+    return restore_files(load_campaign(folder.campaign), folder, read_trials(folder))
 
 
 def tear(path: Path) -> None:

@@ -1,0 +1,181 @@
+"""The Optuna study of a campaign: where it is stored, and its trials as `TrialRecord`s. Only here core knows Optuna.
+
+What we note of a trial beside what Optuna keeps by itself are the fields of `Notes`, one user attribute each.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from core.campaign.campaign import read_campaign
+from core.campaign.trials import ENDED, STALE, State, TrialRecord
+from core.errors import UserError
+from core.files.folders import CampaignFolder
+from core.files.json_files import read_json_lines
+from core.records import EpochMetrics, Record
+
+STATES: dict[TrialState, State] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Notes(Record):
+    """What is noted of a trial in the study, some when it begins and the rest when it ends."""
+
+    retry_of: int | None = None
+    origin: int | None = None
+    session: int | None = None
+    config_hash: str | None = None
+    best_value: float | None = None
+    best: EpochMetrics | None = None
+    reason: str | None = None
+    seconds: float | None = None
+
+    def attributes(self) -> dict[str, Any]:
+        """What is known, as user attributes of a trial."""
+        return {name: value for name, value in self.to_json().items() if value is not None}
+
+
+def note(trial: Trial, notes: Notes) -> None:
+    """Note something more of an open trial."""
+    for name, value in notes.attributes().items():
+        trial.set_user_attr(name, value)
+
+
+def read_records(study: optuna.Study, earlier: Sequence[TrialRecord] = ()) -> list[TrialRecord]:
+    """All trials of a study, in order of their numbers.
+
+    A trial is stale exactly if another one retries it. So an interrupted trial needs no mark of its own, which could
+    only be set through the driver that died.
+
+    Args:
+        earlier: what this function returned before; trials that had ended by then are not translated again.
+    Raises:
+        UserError: what is noted of a trial is not what we write.
+    """
+    known = {record.number: record for record in earlier if record.state in ENDED}
+    trials = study.get_trials(deepcopy=False)
+    records = [known.get(trial.number) or _record(trial, study.study_name) for trial in trials]
+    retried = {record.retry_of for record in records}
+    return [_as_stale(record) if record.number in retried else record for record in records]
+
+
+def _as_stale(record: TrialRecord) -> TrialRecord:
+    return record if record.is_stale else replace(record, reason=STALE)
+
+
+def _record(trial: FrozenTrial, name: str) -> TrialRecord:
+    try:
+        notes = Notes.from_json(trial.user_attrs)
+    except ValueError as error:
+        problem = " ".join(str(error).split())
+        raise UserError(
+            f"what it holds of trial {trial.number} cannot be read ({problem})", where=f"study {name}"
+        ) from None
+    return TrialRecord(
+        number=trial.number,
+        state=STATES[trial.state],
+        origin=trial.number if notes.origin is None else notes.origin,
+        retry_of=notes.retry_of,
+        reason=notes.reason,
+        value=notes.best_value,
+        best=notes.best,
+        epochs=len(trial.intermediate_values),
+        seconds=notes.seconds,
+        session=notes.session,
+        config_hash=notes.config_hash,
+        parameters=trial.params,
+        ended_at=trial.datetime_complete,
+    )
+
+
+def read_trials(folder: CampaignFolder) -> list[TrialRecord]:
+    """The trials of a campaign, from the database or the journal, also while a driver writes.
+
+    Raises:
+        UserError: the folder holds no campaign, or its study cannot be read.
+    """
+    campaign = read_campaign(folder)
+    variable = campaign.study.url_variable
+    if variable is None:
+        return _read_journal(folder, campaign.name)
+    return _records_of(open_database(variable), campaign.name, where=folder.root)
+
+
+def _read_journal(folder: CampaignFolder, name: str) -> list[TrialRecord]:
+    """Read from a copy without the line that a driver may be writing right now."""
+    content = folder.journal.read_bytes() if folder.journal.exists() else b""
+    if b"\n" not in content:  # a driver makes it right now
+        raise UserError("holds no study yet", where=folder.root, how="wait for its first trial")
+    read_json_lines(folder.journal)  # names the line that is not JSON
+    with tempfile.TemporaryDirectory() as copy:
+        path = Path(copy) / "study.journal"
+        path.write_bytes(content[: content.rfind(b"\n") + 1])
+        try:
+            storage = JournalStorage(JournalFileBackend(str(path)))
+            return _records_of(storage, name, where=folder.journal)
+        except UserError:
+            raise
+        except Exception as error:
+            raise _unreadable(folder.journal, error) from None
+
+
+def _records_of(storage: BaseStorage, name: str, *, where: Path) -> list[TrialRecord]:
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        raise UserError(f"holds no study {name}", where=where, how="restore it, or wait for its first trial") from None
+    return read_records(study)
+
+
+def open_database(variable: str) -> RDBStorage:
+    """The study storage behind a database URL in an environment variable.
+
+    Raises:
+        UserError: the variable is not set, or the database does not answer. The URL is never shown.
+    """
+    url = os.environ.get(variable)
+    if not url:
+        raise UserError(f"the environment variable {variable} is not set", where="study.url_variable", how="set it")
+    try:
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # a database may restart between two trials
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        reason = type(error).__name__
+        raise UserError(
+            f"the database behind {variable} cannot be used ({reason})", where="study.url_variable", how="check the URL"
+        ) from None
+
+
+def open_journal(path: Path) -> JournalStorage:
+    """The study storage in a journal file, which is made if it is missing.
+
+    Raises:
+        UserError: a line of it is damaged.
+    """
+    read_json_lines(path)  # names the line that is not JSON
+    try:
+        return JournalStorage(JournalFileBackend(str(path)))
+    except OSError:
+        raise
+    except Exception as error:  # Optuna replays lines that it trusts, and fails in as many ways as they can be wrong
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"cannot be read as a study ({type(error).__name__})", where=path, how="restore it, or start a new campaign"
+    )

@@ -1,0 +1,54 @@
+"""Where the life of a trial is written down: its folder, the tracker and, last and decisive, the ledger."""
+
+from core.config import dump_yaml
+from core.files.atomic import write_atomically
+from core.files.folders import CampaignFolder
+from core.files.json_files import append_json_line, write_json
+from core.model.checkpoints import Checkpoint, save_checkpoint
+from core.records import EpochMetrics, Receipt
+from core.tracking import Tracker
+from search.study.ledger import Ledger, PlannedTrial, TrialOutcome
+
+
+class TrialLog:
+    """Written by the driver alone."""
+
+    def __init__(self, ledger: Ledger, folder: CampaignFolder, tracker: Tracker) -> None:
+        self._ledger = ledger
+        self._folder = folder
+        self._tracker = tracker
+
+    def begin(self, planned: PlannedTrial) -> None:
+        write_atomically(self._folder.trial(planned.number).config, dump_yaml(planned.config))
+        self._tracker.start(_run_name(planned.number), planned.config.model_dump(mode="json"))
+
+    def epoch(self, number: int, metrics: EpochMetrics, value: float) -> None:
+        """One epoch, and the objective at it."""
+        append_json_line(self._folder.trial(number).metrics, metrics.to_json())
+        self._tracker.epoch(_run_name(number), metrics)
+        self._ledger.record(number, metrics.epoch, value)
+
+    def interrupt(self, number: int, *, seconds: float) -> None:
+        """It had no time to end, and is put back in the queue."""
+        self._ledger.interrupt(number, seconds=seconds)
+        self._tracker.finish(_run_name(number), {"state": "interrupted"}, failed=True)
+
+    def end(self, number: int, outcome: TrialOutcome, receipt: Receipt | None, checkpoint: Checkpoint | None) -> None:
+        """Files first: what the ledger says has ended is whole.
+
+        Args:
+            checkpoint: the last one that arrived whole; the best epoch in it is kept of a complete trial.
+        """
+        files = self._folder.trial(number)
+        if receipt is not None:
+            write_json(files.receipt, receipt.to_json())
+        if checkpoint is not None and outcome.state == "complete":
+            save_checkpoint(files.best_checkpoint, checkpoint.best())
+        self._ledger.tell(number, outcome)
+        epoch = None if outcome.best is None else outcome.best.epoch
+        summary = {"state": outcome.state, "best_value": outcome.value, "best_epoch": epoch, "reason": outcome.reason}
+        self._tracker.finish(_run_name(number), summary, failed=outcome.state == "failed")
+
+
+def _run_name(number: int) -> str:
+    return f"trial-{number:04d}"

@@ -1,0 +1,100 @@
+"""Opening the study of a campaign for writing, and making sure that it is the campaign's own.
+
+The caller holds the campaign's folder, so nobody else writes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+
+from core.campaign.campaign import Campaign, settings_hash
+from core.campaign.study import open_database, open_journal
+from core.errors import UserError
+from core.files.folders import CampaignFolder
+from core.files.json_files import drop_torn_line
+from search.study.strategy import build_pruner
+
+BOUND_TO = "campaign"
+"""Attribute of a study that says whose it is."""
+
+
+def open_study(campaign: Campaign, folder: CampaignFolder, identity: str, fingerprints: Sequence[str]) -> optuna.Study:
+    """The study of a campaign, made where there is none.
+
+    Args:
+        identity: random id of the campaign's folder.
+        fingerprints: of all features that its trials may read.
+    Raises:
+        UserError: it cannot be read, is somebody else's, or was lost.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        storage=_open_storage(campaign, folder),
+        study_name=campaign.name,
+        direction="maximize",
+        load_if_exists=True,
+        pruner=build_pruner(campaign.pruner),
+    )
+    binding = {"id": identity, "settings": settings_hash(campaign), "features": list(fingerprints)}
+    _bind(study, binding, where=_place(campaign, folder))
+    _require_trials_of(folder, len(study.get_trials(deepcopy=False)))
+    return study
+
+
+def _bind(study: optuna.Study, binding: dict[str, Any], *, where: object) -> None:
+    """A study belongs to one campaign, told by its folder's id, its features and all settings that may not change.
+
+    Another campaign of the same name would take over its trials as its own.
+    """
+    bound = study.user_attrs.get(BOUND_TO)
+    if bound is None and not study.user_attrs and not study.get_trials(deepcopy=False):
+        study.set_user_attr(BOUND_TO, binding)
+        return
+    if not isinstance(bound, dict) or bound.get("id") != binding["id"]:
+        raise UserError(
+            f"the study {study.study_name} belongs to another campaign, or to another program",
+            where=where,
+            how="give this campaign another name, or continue the other one from its own folder",
+        )
+    if bound != binding:
+        raise UserError(
+            "was started with other settings or features than campaign.yaml and features.json tell",
+            where=where,
+            how="restore those files, or choose another --output-dir",
+        )
+
+
+def _place(campaign: Campaign, folder: CampaignFolder) -> object:
+    variable = campaign.study.url_variable
+    return folder.journal if variable is None else f"the database behind {variable}"
+
+
+def _open_storage(campaign: Campaign, folder: CampaignFolder) -> BaseStorage:
+    if variable := campaign.study.url_variable:
+        return open_database(variable)
+    _repair_journal(folder)
+    if not folder.journal.exists() or not folder.journal.stat().st_size:
+        _require_trials_of(folder, 0)  # before a study is begun anew
+    return open_journal(folder.journal)
+
+
+def _require_trials_of(folder: CampaignFolder, known: int) -> None:
+    """A study that was lost and begun anew would write over the trials of the old one."""
+    if lost := [path for path in folder.trials() if int(path.name) >= known]:
+        raise UserError(
+            f"the study knows {known} trials, but the folder holds {lost[-1].name}",
+            where=lost[-1].parent,
+            how="restore study.journal, or start the campaign in another --output-dir",
+        )
+
+
+def _repair_journal(folder: CampaignFolder) -> None:
+    """We hold the campaign, so a journal lock can only be a dead driver's (Optuna would wait 30 s for it), and a
+    torn last line what it was writing; the next line would be appended to it and lost with it.
+    """
+    for path in folder.root.glob(f"{folder.journal.name}.lock*"):
+        path.unlink()
+    if folder.journal.exists():
+        drop_torn_line(folder.journal)

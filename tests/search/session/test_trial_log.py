@@ -1,0 +1,92 @@
+"""What is written of a trial, and in which order; a whole campaign's files are looked at in tests/end_to_end."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.campaign.campaign import Campaign
+from core.config import TrainConfig, load_config
+from core.features.store import Features
+from core.files.folders import CampaignFolder
+from core.files.json_files import read_json_lines
+from core.training.train import TrainResult, train
+from search.session.trial_log import TrialLog
+from search.study.ledger import Ledger, TrialOutcome
+
+
+class Tracker:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Any]] = []
+
+    def start(self, name: str, config: dict[str, Any]) -> None:
+        self.told.append((name, "start"))
+
+    def epoch(self, name: str, metrics: Any) -> None:
+        self.told.append((name, metrics.epoch))
+
+    def finish(self, name: str, summary: dict[str, Any], *, failed: bool) -> None:
+        self.told.append((name, (summary["state"], failed)))
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def folder(folder_of: Path) -> CampaignFolder:
+    folder_of.mkdir()
+    return CampaignFolder(folder_of)
+
+
+@pytest.fixture
+def ledger(campaign_of: Callable[..., Campaign], folder: CampaignFolder, small_config: TrainConfig) -> Iterator[Ledger]:
+    space = {"optimizer.weight_decay": {"log": [1e-4, 0.3]}}
+    with Ledger(campaign_of(train=small_config.model_dump(mode="json"), space=space), folder, "id", ["f"]) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def result(small_config: TrainConfig, planted_features: Features) -> TrainResult:
+    return train(small_config, planted_features)
+
+
+def test_a_trials_life_is_told_to_all_three(ledger: Ledger, folder: CampaignFolder, result: TrainResult) -> None:
+    tracker = Tracker()
+    log = TrialLog(ledger, folder, tracker)
+    planned = ledger.ask()
+    assert planned is not None
+    log.begin(planned)
+    for metrics in result.history:
+        log.epoch(0, metrics, metrics.recall_mean)
+    log.end(0, TrialOutcome("complete", 0.5, result.history[0], None, 1.0), result.receipt, result.last)
+    files = folder.trial(0)
+    assert load_config(files.config) == planned.config
+    assert read_json_lines(files.metrics) == [metrics.to_json() for metrics in result.history]
+    assert files.receipt.exists()
+    assert files.best_checkpoint.exists()
+    assert tracker.told == [
+        ("trial-0000", each) for each in ["start", *range(len(result.history)), ("complete", False)]
+    ]
+    (trial,) = ledger.trials()
+    assert (trial.state, trial.epochs, trial.best) == ("complete", len(result.history), result.history[0])
+
+
+def test_a_trial_has_ended_only_once_its_files_are_there(
+    ledger: Ledger, folder: CampaignFolder, result: TrainResult
+) -> None:
+    log = TrialLog(ledger, folder, Tracker())
+    assert ledger.ask() is not None
+    folder.trial(0).best_checkpoint.mkdir(parents=True)  # nothing can be written in its place
+    with pytest.raises(OSError, match="checkpoint_best"):
+        log.end(0, TrialOutcome("complete", 0.5, None, None, 1.0), result.receipt, result.last)
+    assert ledger.standing().running == 1
+
+
+def test_an_interrupted_trial_waits_again(ledger: Ledger, folder: CampaignFolder) -> None:
+    tracker = Tracker()
+    assert ledger.ask() is not None
+    TrialLog(ledger, folder, tracker).interrupt(0, seconds=2.0)
+    assert (ledger.standing().interrupted, ledger.standing().waiting) == (1, 1)
+    assert tracker.told == [("trial-0000", ("interrupted", True))]
