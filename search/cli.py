@@ -49,6 +49,24 @@ app.add_typer(core.terminal.cli.app)
 app.add_typer(analysis.cli.app)
 app.add_typer(features_app, name="features")
 
+
+def _print_version(asked: bool) -> None:
+    from core import __version__
+
+    if asked:
+        say(f"crossmodal-search {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of `crossmodal` itself."""
+
+
 LIST_OPTIONS = ("--checkpoints", "--labels")
 CampaignArgument = Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="The campaign.")]
 CampaignFolderOption = Annotated[
