@@ -17,7 +17,7 @@ import analysis.cli
 import core.terminal.cli
 from core.errors import UserError
 from core.terminal.cli import OutputOption
-from core.terminal.console import FeatureDisplay, console, print_epoch, say, show
+from core.terminal.console import FeatureDisplay, console, print_epoch, say, say_if_installed, show
 from search.features_cli import AddressOption, NodesOption, VerifyOption, extract_missing, require_cluster_first
 from search.features_cli import app as features_app
 
@@ -68,7 +68,9 @@ def options(
 
 
 LIST_OPTIONS = ("--checkpoints", "--labels")
-CampaignArgument = Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="The campaign.")]
+CampaignArgument = Annotated[
+    Path, typer.Argument(metavar="CAMPAIGN.yaml", callback=say_if_installed, help="The campaign.")
+]
 CampaignFolderOption = Annotated[
     Path | None, typer.Option("--output-dir", "--output_dir", help="Its folder; default: output/<campaign name>.")
 ]
