@@ -32,6 +32,7 @@ ImagePooling = Literal["cls", "mean"]
 TextPooling = Literal["first", "mean", "last"]
 Normalization = Literal["none", "standardize", "layernorm"]
 Positives = Literal["image", "building"]
+Device = Literal["auto", "cpu", "cuda"]
 Objective = Literal["recall_mean", "t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10"]
 
 
@@ -157,8 +158,6 @@ class FeaturesConfig(Section):
     """Longer texts are cut."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the frozen backbone; features are stored as float32."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the backbone and the adapters run."""
     micro_batch: Integer = Field(default=32, ge=1, le=65536)
     """Pictures or texts in one pass of the backbone; halved when memory runs out."""
     image_pooling: ImagePooling = "mean"
@@ -192,6 +191,8 @@ class TrainConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     objective: Objective = "recall_mean"
     """The validation metric that decides which epoch of the last stage a run is scored by and keeps."""
+    device: Device = "auto"
+    """Where the backbone and the adapters run; auto is the GPU where there is one."""
     seed: Seed = 0
     """Seeds weights, batches, dropout and hard negatives."""
 

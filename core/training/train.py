@@ -79,7 +79,7 @@ def train(
         DivergedError: a loss, a weight or a figure of validation is no longer finite.
         UserError: a checkpoint does not fit the configuration or the features.
     """
-    device = choose_device(config.features.device)
+    device = choose_device(config.device)
     with own_stream(device):
         return _train(config, features, report, resume_from, start_from, device)
 

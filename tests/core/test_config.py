@@ -65,6 +65,7 @@ def test_a_rate_that_yaml_reads_as_a_string_is_a_number(tmp_path: Path) -> None:
         ("batch-size: 4", "did you mean optimizer.batch_size?"),
         ("model: {epochs: 3}", "model.epochs is not a setting; did you mean recipe.epochs?"),
         ("optimizer: {lr: 1}", "optimizer.lr is not a setting; known are optimizer.learning_rate, optimizer.weight"),
+        ("features: {device: cpu}", "features.device is not a setting; did you mean device?"),
         ("loss.itm: 0.5", "loss.itm is one key here, but itm stands inside of loss: write loss: {itm: …}"),
         ("k" * 500 + ": 3", "kkk' is not a setting"),
         ("optimizer: {weight_decay: '0.1'}", "a number is needed, like 10, 0.5 or 1e-4, not '0.1'"),
