@@ -256,14 +256,17 @@ def dump_yaml(section: Section) -> str:
     return dump_plain(section.model_dump(mode="json", by_alias=True))
 
 
-def config_hash(config: Section, *, exclude: set[str] | None = None, exclude_defaults: bool = False) -> str:
-    """Sixteen hexadecimal digits that are equal exactly when all settings are.
+PLACES = {"data": {"train_annotations", "test_annotations", "image_root"}, "features": {"backbone", "store"}}
+"""Settings that say where something lies. What lies there, the fingerprint of the features tells by its content."""
 
-    Args:
-        exclude: top-level settings that do not count.
-        exclude_defaults: the hash stays when a later version adds a setting with a default.
-    """
-    content = config.model_dump(mode="json", by_alias=True, exclude=exclude, exclude_defaults=exclude_defaults)
+
+def config_hash(config: TrainConfig) -> str:
+    """Sixteen hexadecimal digits that are equal exactly when all settings are, wherever data and backbone lie."""
+    return hash_of(config.model_dump(mode="json", exclude=PLACES))
+
+
+def hash_of(content: object) -> str:
+    """Sixteen hexadecimal digits of plain data."""
     canonical = json.dumps(content, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

@@ -1,4 +1,5 @@
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,15 @@ def test_what_is_written_out_reads_back_equal(tmp_path: Path) -> None:
 def test_any_changed_setting_changes_the_hash() -> None:
     base = TrainConfig()
     assert len({config_hash(base.with_overrides({"seed": seed})) for seed in range(3)}) == 3
+
+
+@pytest.mark.parametrize("folder", ["", "demo"])
+def test_the_hash_does_not_depend_on_where_the_checkout_lies(folder: str, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree("configs", tmp_path / "configs"))
+    for path in Path("configs", folder).glob("*.yaml"):
+        here, there = load_config(path), load_config(copied / folder / path.name)
+        assert here.data.image_root != there.data.image_root
+        assert config_hash(here) == config_hash(there)
 
 
 @pytest.mark.parametrize("path", ["loss.itmm", "loss", "loss.itm.x", "nothing"])

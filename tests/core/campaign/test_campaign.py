@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.campaign.campaign import Campaign, changed_keys, load_campaign
+from core.campaign.campaign import Campaign, changed_keys, load_campaign, settings_hash
 from core.config import TrainConfig, dotted_keys, dump_yaml
 from core.errors import UserError
 from core.files.yaml_files import dump_plain
@@ -178,6 +179,22 @@ def test_changes_are_named_and_limits_do_not_count(tmp_path: Path) -> None:
     before = load_campaign(write(tmp_path))
     after = load_campaign(write(tmp_path, limits={"trials": 7}, sampler={"seed": 3}, objective="t2i_r1"))
     assert changed_keys(before, after) == ["objective", "sampler.seed"]
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs/campaigns").glob("*.yaml")))
+def test_the_hash_of_its_settings_does_not_depend_on_where_the_checkout_lies(path: Path, tmp_path: Path) -> None:
+    shutil.copytree("configs", tmp_path / "configs")
+    here, there = load_campaign(path), load_campaign(tmp_path / path)
+    assert here.train != there.train
+    assert settings_hash(here) == settings_hash(there)
+
+
+def test_the_hash_of_its_settings_tells_all_but_limits_and_places(tmp_path: Path) -> None:
+    before = settings_hash(load_campaign(write(tmp_path)))
+    for same in ({"limits": {"trials": 7}}, {"storage": "./elsewhere"}):
+        assert settings_hash(load_campaign(write(tmp_path, **same))) == before
+    for other in ({"sampler": {"seed": 3}}, {"objective": "t2i_r1"}, {"resources": {"cpu": 2}}):
+        assert settings_hash(load_campaign(write(tmp_path, **other))) != before
 
 
 def test_limits_given_on_the_command_line_win(tmp_path: Path) -> None:
