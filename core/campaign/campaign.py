@@ -7,10 +7,20 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from core.campaign.space import Space
-from core.config import PLACES, Integer, Number, Objective, Section, Seed, TrainConfig, hash_of, load_config, parse
+from core.config import (
+    Integer,
+    Number,
+    Objective,
+    Section,
+    Seed,
+    TrainConfig,
+    hash_of,
+    load_config,
+    load_section,
+    parse,
+)
 from core.errors import UserError
-from core.files.yaml_files import load_yaml
-from core.places import absolute_path, require_place
+from core.places import PLACES, absolute_path, require_place
 
 
 class Limits(Section):
@@ -192,7 +202,7 @@ def load_campaign(path: Path) -> Campaign:
     Raises:
         UserError: names the file, the key and what is wrong.
     """
-    campaign = parse(Campaign, load_yaml(path), where=path, base=path.resolve().parent)
+    campaign = load_section(Campaign, path)
     try:
         campaign.space.check(campaign.base)
     except UserError as error:

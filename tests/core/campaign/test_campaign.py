@@ -197,6 +197,22 @@ def test_the_hash_of_its_settings_tells_all_but_limits_and_places(tmp_path: Path
         assert settings_hash(load_campaign(write(tmp_path, **other))) != before
 
 
+def test_a_campaign_says_only_what_differs_from_its_base(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    space = {"loss.itm": {"log": [0.1, 10.0]}, "model.dropout": {"uniform": [0.0, 0.5]}}
+    write(tmp_path / "whole", limits={"trials": 7, "hours": 2.0}, sampler={"seed": 3}, space=space)
+    path = tmp_path / "campaign.yaml"
+    path.write_text(
+        "base: whole/campaign.yaml\nname: other\nlimits: {trials: 9}\ntrain: {loss: {itm: 0.5}}\n"
+        "space: {loss.itm: {choice: [0.5, 2.0]}}\n"
+    )
+    campaign, base = load_campaign(path), load_campaign(tmp_path / "whole" / "campaign.yaml")
+    assert (campaign.name, campaign.limits.trials, campaign.limits.hours) == ("other", 9, 2.0)
+    assert campaign.sampler == base.sampler
+    assert campaign.train == base.train.with_overrides({"loss.itm": 0.5})
+    assert campaign.space.root == {**space, "loss.itm": {"choice": [0.5, 2.0]}}
+
+
 def test_limits_given_on_the_command_line_win(tmp_path: Path) -> None:
     campaign = load_campaign(write(tmp_path, limits={"trials": 7, "hours": 2.0})).with_limits(trials=9, hours=None)
     assert (campaign.limits.trials, campaign.limits.hours) == (9, 2.0)
