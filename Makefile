@@ -1,10 +1,11 @@
 VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 DEMO := output/demo
 PROCESSES ?= 3
 
-.PHONY: search test check format install clean
+.PHONY: search test test-lowest check format hooks docs install clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +26,26 @@ search: install
 test: check
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup
 
+## The quick tests under the lowest versions that pyproject.toml allows; torch, which is gigabytes, as it is pinned.
+test-lowest: $(LOWEST)/.installed
+	PYTHONPATH=. $(LOWEST)/bin/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup -m "not slow"
+
+$(LOWEST)/.installed: install
+	$(PYTHON) -m venv $(LOWEST)
+	grep '^torch==' constraints.txt > $(LOWEST)/torch.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(LOWEST)/torch.txt
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
+		--override $(LOWEST)/torch.txt --requirement pyproject.toml --extra dev
+	touch $@
+
+## An API reference from the docstrings: output/docs/index.html.
+docs: install
+	$(BIN)/pdoc --output-directory output/docs core search analysis
+
+## Check every commit before it is made.
+hooks: install
+	$(BIN)/pre-commit install
+
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,4 +56,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) output
+	rm -rf $(VENV) $(LOWEST) output

@@ -34,7 +34,7 @@ ROUNDS = 3
 
 def measure_tiny(size: int, images: int, texts: int) -> Row:
     config = demo_campaign().base.with_overrides({"features.image_size": size})
-    return measure_extraction("tiny", size, load_backbone(config.features), images, texts)
+    return measure_extraction("tiny", size, load_backbone(config.features, config.device), images, texts)
 
 
 def measure_full_size(images: int) -> Row:

@@ -75,7 +75,7 @@ def shape(scale: float) -> SplitShape:
 
 
 def configuration(device: str, batch: int, **changes: Any) -> TrainConfig:
-    settings = {"optimizer.batch_size": batch, "features.device": device}
+    settings = {"optimizer.batch_size": batch, "device": device}
     return TrainConfig().with_overrides(settings | {name.replace("__", "."): value for name, value in changes.items()})
 
 

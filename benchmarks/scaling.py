@@ -28,7 +28,7 @@ def shape(pairs: int) -> SplitShape:
 def measure(pairs: int, batch: int, threads: int, answers: Any) -> None:
     torch.set_num_threads(threads)
     features = stand_in_features(shape(pairs), shape(3000), vision_dim=VISION_DIM, text_dim=TEXT_DIM)
-    config = TrainConfig().with_overrides({"optimizer.batch_size": batch, "recipe.epochs": 2, "features.device": "cpu"})
+    config = TrainConfig().with_overrides({"optimizer.batch_size": batch, "recipe.epochs": 2, "device": "cpu"})
     last = train(config, features).history[-1]
     features_mb = 4 * (len(features.train.images) * VISION_DIM + len(features.train.texts) * TEXT_DIM) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

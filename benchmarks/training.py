@@ -52,7 +52,7 @@ def configuration(batch: int, width: int, epochs: int) -> TrainConfig:
             "optimizer.batch_size": batch,
             "model.adapter_width": width,
             "recipe.epochs": epochs,
-            "features.device": "cpu",
+            "device": "cpu",
         }
     )
 

@@ -1,30 +1,22 @@
 """The configuration of one training run: frozen pydantic models, read from YAML, every mistake named.
 
-A YAML file holds only what differs from the defaults below. Modules never see these models; `build_*`
-functions unpack them into plain numbers. Whoever adds a field adds a docstring under it.
+A YAML file holds only what differs from the defaults below, or from the file that its `base` names. Modules never see
+these models; `build_*` functions unpack them into plain numbers. Whoever adds a field adds a docstring under it.
 """
 
 import hashlib
 import json
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    Strict,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from core.errors import UserError
 from core.files.yaml_files import dump_plain, load_yaml
-from core.places import BackboneName, FilePath
+from core.places import PLACES, BackboneName, FilePath, require_place
+from core.similar_names import similar_names
 
 Scalar = str | int | float | bool
 Fusion = Literal["concat", "interaction"]
@@ -32,6 +24,7 @@ ImagePooling = Literal["cls", "mean"]
 TextPooling = Literal["first", "mean", "last"]
 Normalization = Literal["none", "standardize", "layernorm"]
 Positives = Literal["image", "building"]
+Device = Literal["auto", "cpu", "cuda"]
 Objective = Literal["recall_mean", "t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10"]
 
 
@@ -157,8 +150,6 @@ class FeaturesConfig(Section):
     """Longer texts are cut."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the frozen backbone; features are stored as float32."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the backbone and the adapters run."""
     micro_batch: Integer = Field(default=32, ge=1, le=65536)
     """Pictures or texts in one pass of the backbone; halved when memory runs out."""
     image_pooling: ImagePooling = "mean"
@@ -192,6 +183,8 @@ class TrainConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     objective: Objective = "recall_mean"
     """The validation metric that decides which epoch of the last stage a run is scored by and keeps."""
+    device: Device = "auto"
+    """Where the backbone and the adapters run; auto is the GPU where there is one."""
     seed: Seed = 0
     """Seeds weights, batches, dropout and hard negatives."""
 
@@ -217,6 +210,8 @@ class TrainConfig(Section):
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+BASE = "base"
+"""Key of a file that holds what this one does not say."""
 
 
 def parse(kind: type[ModelT], content: object, *, where: object, base: Path | None = None) -> ModelT:
@@ -244,10 +239,50 @@ def load_config(path: Path) -> TrainConfig:
     Raises:
         UserError: names the file, the key and the nearest valid key.
     """
+    return load_section(TrainConfig, path)
+
+
+def load_section(kind: type[ModelT], path: Path, *, above: tuple[Path, ...] = ()) -> ModelT:
+    """Read a file as a section. Its key `base` names another file, seen from it, that holds all it does not say.
+
+    A base is whole and valid by itself; relative paths start from the folder of the file in which they stand.
+
+    Args:
+        above: files that this one is a base of.
+    Raises:
+        UserError: names the file that holds the mistake, after those that it is a base of.
+    """
     content = load_yaml(path)
-    if isinstance(content, dict) and {"train", "space"} <= content.keys():
+    if kind is TrainConfig and isinstance(content, dict) and {"train", "space"} <= content.keys():
         raise UserError("is a campaign, not a training configuration", where=path, how="name the file in its train")
-    return parse(TrainConfig, content, where=path, base=path.resolve().parent)
+    if isinstance(content, dict) and BASE in content:
+        own = {key: value for key, value in content.items() if key != BASE}
+        below = _load_base(kind, content[BASE], path, above)
+        content = _merged(kind, below.model_dump(mode="json", by_alias=True), own)
+    return parse(kind, content, where=path, base=path.resolve().parent)
+
+
+def _load_base(kind: type[ModelT], name: object, path: Path, above: tuple[Path, ...]) -> ModelT:
+    above = (*above, path.resolve())
+    try:
+        if not isinstance(require_place(name), str):
+            raise UserError(f"must be the name of a file, not {shown(name)}")
+        base = above[-1].parent / Path(str(name)).expanduser()
+        if base.resolve() in above:
+            raise UserError(f"{name} has this file as its own base", how="name another file")
+        return load_section(kind, base, above=above)
+    except (ValueError, UserError) as error:
+        raise UserError(f"{BASE}: {error}", where=path) from None
+
+
+def _merged(kind: type[BaseModel], below: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """What a file says, over its base; sections setting by setting, anything else as a whole."""
+    merged = below | own
+    for name, field in kind.model_fields.items():
+        section, changes = field.annotation, own.get(name)
+        if isinstance(section, type) and issubclass(section, BaseModel) and isinstance(changes, dict):
+            merged[name] = _merged(section, below[name], changes)
+    return merged
 
 
 def dump_yaml(section: Section) -> str:
@@ -255,14 +290,13 @@ def dump_yaml(section: Section) -> str:
     return dump_plain(section.model_dump(mode="json", by_alias=True))
 
 
-def config_hash(config: Section, *, exclude: set[str] | None = None, exclude_defaults: bool = False) -> str:
-    """Sixteen hexadecimal digits that are equal exactly when all settings are.
+def config_hash(config: TrainConfig) -> str:
+    """Sixteen hexadecimal digits that are equal exactly when all settings are, wherever data and backbone lie."""
+    return hash_of(config.model_dump(mode="json", exclude=PLACES))
 
-    Args:
-        exclude: top-level settings that do not count.
-        exclude_defaults: the hash stays when a later version adds a setting with a default.
-    """
-    content = config.model_dump(mode="json", by_alias=True, exclude=exclude, exclude_defaults=exclude_defaults)
+
+def hash_of(content: object) -> str:
+    """Sixteen hexadecimal digits of plain data."""
     canonical = json.dumps(content, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -299,32 +333,11 @@ def unknown_key(path: str, kind: type[BaseModel], sections: Iterable[str] = ()) 
     if inside := [key for key in settings if key.startswith(f"{path}.")]:
         return f"{path} is not a setting but a section; its settings are {', '.join(inside)}"
     problem = f"{path if path.strip().isprintable() and 0 < len(path.strip()) <= 80 else shown(path)} is not a setting"
-    if near := _near(path[:80], settings, sections):
+    if near := similar_names(path[:80], settings, sections):
         return f"{problem}; did you mean {' or '.join(near)}?"
     section = path.rpartition(".")[0]
     beside = [key for key in settings if section and key.startswith(f"{section}.")]
     return f"{problem}; known are {', '.join(beside or dict.fromkeys(key.split('.')[0] for key in settings))}"
-
-
-def _near(path: str, settings: list[str], sections: Iterable[str]) -> list[str]:
-    """The same last word anywhere; else the most similar name beside it, or a very similar one elsewhere."""
-    path = path.lower().replace("-", "_")
-    section, _, word = path.rpartition(".")
-    if same := [key for key in settings if key.rpartition(".")[2] == word]:
-        return same[:2]
-    found: list[tuple[float, str]] = []
-    for key in [*settings, *sections]:
-        place, _, name = key.rpartition(".")
-        likeness = _likeness(word, name)
-        if place != section and key in settings:
-            likeness = max(likeness, _likeness(path, key))
-        if likeness >= (0.6 if place == section else 0.8):
-            found.append((likeness, key))
-    return [max(found)[1]] if found else []
-
-
-def _likeness(one: str, other: str) -> float:
-    return SequenceMatcher(None, one, other).ratio()
 
 
 def _set_dotted(content: dict[str, Any], path: str, value: Scalar) -> None:

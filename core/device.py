@@ -18,7 +18,7 @@ def choose_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("features.device is cuda, but this machine has no usable GPU", how="set it to auto or cpu")
+        raise UserError("device is cuda, but this machine has no usable GPU", how="set it to auto or cpu")
     return torch.device(device)
 
 

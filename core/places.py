@@ -9,6 +9,9 @@ from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from core.files.yaml_files import unfit_character
 
+PLACES = {"data": {"train_annotations", "test_annotations", "image_root"}, "features": {"backbone", "store"}}
+"""Settings that say where something lies. What lies there, the fingerprint of the features tells by its content."""
+
 
 def require_place(value: object) -> object:
     """Refuse what names no file or folder, wherever it is read from; anything but a name passes."""

@@ -17,7 +17,7 @@ import analysis.cli
 import core.terminal.cli
 from core.errors import UserError
 from core.terminal.cli import OutputOption
-from core.terminal.console import FeatureDisplay, console, print_epoch, say, show
+from core.terminal.console import FeatureDisplay, console, print_epoch, say, say_if_installed, show
 from search.features_cli import AddressOption, NodesOption, VerifyOption, extract_missing, require_cluster_first
 from search.features_cli import app as features_app
 
@@ -50,8 +50,28 @@ app.add_typer(core.terminal.cli.app)
 app.add_typer(analysis.cli.app)
 app.add_typer(features_app, name="features")
 
+
+def _print_version(asked: bool) -> None:
+    from core import __version__
+
+    if asked:
+        say(f"crossmodal-search {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of `crossmodal` itself."""
+
+
 LIST_OPTIONS = ("--checkpoints", "--labels")
-CampaignArgument = Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="Campaign file.")]
+CampaignArgument = Annotated[
+    Path, typer.Argument(metavar="CAMPAIGN.yaml", callback=say_if_installed, help="Campaign file.")
+]
 CampaignFolderOption = Annotated[
     Path | None,
     typer.Option("--output-dir", "--output_dir", help="Folder of the campaign; default: output/<campaign name>."),

@@ -99,6 +99,6 @@ def extract_missing(
     from core.features.opening import prepare_features
     from search.cluster.extraction import encode_on_cluster
 
-    encode = None if address is None else encode_on_cluster(config.features, address, nodes=nodes)
+    encode = None if address is None else encode_on_cluster(config, address, nodes=nodes)
     with FeatureDisplay() as display:
         return prepare_features(config, inputs=inputs, encode=encode, shard=shard or SHARD, display=display)

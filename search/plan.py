@@ -158,7 +158,7 @@ def _estimate_extraction(
 
 def _time_backbone(config: TrainConfig, images: Sequence[Path], texts: Sequence[str]) -> tuple[tuple[int, int], float]:
     """Widths of the features, and seconds for all inputs, from a sample spread evenly over them."""
-    backbone = load_backbone(config.features)
+    backbone = load_backbone(config.features, config.device)
     some_images, some_texts = _spread(images, SAMPLE_IMAGES), _spread(texts, SAMPLE_TEXTS)
     encode_image_files(backbone, some_images[:2])  # the first pass is slow
     started = time.monotonic()
@@ -213,7 +213,7 @@ def _calibrate(campaign: Campaign, tables: Tables) -> TrainingCost:
         config = campaign.base.with_overrides({**overrides, **joint})
         history = train(config, features).history
         seconds.append(history[-1].train_seconds + history[-1].evaluation_seconds)
-        peaks.append(peak_memory_mb(choose_device(config.features.device)))
+        peaks.append(peak_memory_mb(choose_device(config.device)))
     torch.set_num_threads(threads)
     epochs = expected_epochs(campaign.pruner, epochs=campaign.base.recipe.epochs, trials=campaign.limits.trials)
     basis = f"an epoch of the baseline and of {len(drawn)} draws from the space"

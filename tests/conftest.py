@@ -79,7 +79,7 @@ def small_config(tmp_path: Path) -> TrainConfig:
             "optimizer.batch_size": 24,
             "optimizer.learning_rate": 0.01,
             "recipe.epochs": 4,
-            "features.device": "cpu",
+            "device": "cpu",
         }
     )
 
@@ -122,7 +122,7 @@ def demo_config(demo: Path, tmp_path: Path) -> TrainConfig:
             "features.backbone": str(demo / "tiny-internvl"),
             "features.store": str(tmp_path / "store"),
             "features.image_size": 112,
-            "features.device": "cpu",
+            "device": "cpu",
             "optimizer.batch_size": 16,
             "recipe.epochs": 2,
         }
@@ -159,7 +159,7 @@ def write_campaign(folder: Path, demo: Path, content: str = CAMPAIGN, *, epochs:
             "features.backbone": str(demo / "tiny-internvl"),
             "features.store": str(demo / "features"),
             "features.image_size": 112,
-            "features.device": "cpu",
+            "device": "cpu",
             "model.adapter_width": 32,
             "model.embed_dim": 32,
             "optimizer.batch_size": 16,

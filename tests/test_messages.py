@@ -32,7 +32,8 @@ def commands() -> dict[str, click.Command]:
 
 
 def options() -> set[str]:
-    return {option for command in commands().values() for parameter in command.params for option in parameter.opts}
+    every = [typer.main.get_command(app), *commands().values()]
+    return {option for command in every for parameter in command.params for option in parameter.opts}
 
 
 def texts(path: Path) -> Iterator[str]:

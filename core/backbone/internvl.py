@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from core.backbone.checkpoint_files import backbone_files, these_alone
 from core.backbone.hub import checkpoint_folder
 from core.backbone.pooling import pool_images, pool_texts
-from core.config import FeaturesConfig, ImagePooling, TextPooling
+from core.config import Device, FeaturesConfig, ImagePooling, TextPooling
 from core.device import choose_device
 from core.errors import UserError
 
@@ -141,7 +141,7 @@ class FrozenBackbone:
         return {pooling: torch.cat([part[pooling] for part in parts]) for pooling in parts[0]}
 
 
-def load_backbone(config: FeaturesConfig) -> FrozenBackbone:
+def load_backbone(config: FeaturesConfig, device: Device) -> FrozenBackbone:
     """Load an InternVL in transformers format from a folder or the hub, frozen.
 
     Only files covered by the fingerprint are accessible, and none of them can run code.
@@ -155,7 +155,7 @@ def load_backbone(config: FeaturesConfig) -> FrozenBackbone:
     model, tokenizer, image_processor = _load_parts(folder, getattr(torch, config.dtype))
     tokenizer.padding_side = "right"
     return FrozenBackbone(
-        model.to(choose_device(config.device)),
+        model.to(choose_device(device)),
         tokenizer,
         image_processor,
         image_size=config.image_size,

@@ -7,11 +7,22 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from core.campaign.space import Space
-from core.config import Integer, Number, Objective, Section, Seed, TrainConfig, config_hash, load_config, parse
+from core.config import (
+    Integer,
+    Number,
+    Objective,
+    Section,
+    Seed,
+    TrainConfig,
+    hash_of,
+    load_config,
+    load_section,
+    parse,
+)
 from core.errors import UserError
 from core.files.folders import CampaignFolder
 from core.files.yaml_files import load_yaml
-from core.places import absolute_path, require_place
+from core.places import PLACES, absolute_path, require_place
 
 
 class Limits(Section):
@@ -193,7 +204,7 @@ def load_campaign(path: Path) -> Campaign:
     Raises:
         UserError: names the file, the key and what is wrong.
     """
-    campaign = parse(Campaign, load_yaml(path), where=path, base=path.resolve().parent)
+    campaign = load_section(Campaign, path)
     try:
         campaign.space.check(campaign.base)
     except UserError as error:
@@ -213,8 +224,17 @@ def read_campaign(folder: CampaignFolder) -> Campaign:
 
 
 def settings_hash(campaign: Campaign) -> str:
-    """Of all that may not change after the campaign started: everything but its limits."""
-    return config_hash(campaign, exclude={"limits"}, exclude_defaults=True)
+    """Of all that may not change after the campaign started, wherever it lies: everything but its limits and places.
+
+    It stays when a later version adds a setting with a default.
+    """
+    content = campaign.model_dump(
+        mode="json",
+        by_alias=True,
+        exclude={"limits": True, "storage": True, "train": PLACES},
+        exclude_defaults=True,
+    )
+    return hash_of(content)
 
 
 def changed_keys(started: Campaign, now: Campaign) -> list[str]:

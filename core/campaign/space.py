@@ -22,7 +22,7 @@ NOT_SEARCHED = {
     "evaluation": "it does not change training",
     "features.backbone": "a campaign compares adapters on one backbone",
     "features.store": "it is a place, not a setting",
-    "features.device": "it is a place, not a setting",
+    "device": "it is a place, not a setting",
     "features.micro_batch": "it changes memory, not results",
     "features.allow_degenerate": "it is a permission, not a setting",
     "features.source": "it changes time, not results",

@@ -73,7 +73,7 @@ def measure(checkpoint: Checkpoint, features: Features, *, name: str, rerank: in
     Raises:
         UserError: the checkpoint belongs to other features.
     """
-    device = choose_device(checkpoint.config.features.device)
+    device = choose_device(checkpoint.config.device)
     model = restore_model(checkpoint, features).to(device)
     train, validation = features.train.to(device), features.validation.to(device)
     split, split_name = (features.test.to(device), "test") if features.test else (validation, "validation")

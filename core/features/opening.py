@@ -104,7 +104,7 @@ def _open_live(config: TrainConfig, inputs: FeatureInputs, *, with_test: bool, d
         "the frozen backbone runs in the training loop (features.source: live); cached features are far faster"
     )
     _note_annotations(inputs, display)
-    return live_features(inputs, load_backbone(config.features), config.features, with_test=with_test)
+    return live_features(inputs, load_backbone(config.features, config.device), config.features, with_test=with_test)
 
 
 def _load_and_encode(config: TrainConfig) -> EncodeShards:
@@ -112,7 +112,7 @@ def _load_and_encode(config: TrainConfig) -> EncodeShards:
         load_backbone,
     )  # importing transformers takes seconds, and most starts do not need it
 
-    return encode_here(load_backbone(config.features))
+    return encode_here(load_backbone(config.features, config.device))
 
 
 def _note_annotations(inputs: FeatureInputs, display: FeatureDisplay) -> None:

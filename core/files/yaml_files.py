@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from core.errors import UserError
+from core.files.packaged import find_file
 
 MOST_BYTES = 2**18
 MOST_VALUES = 10_000
@@ -37,6 +38,8 @@ _RESOLVERS = [(_TAG + kind, pattern) for kind, pattern in _PLAIN.items()]
 
 def load_yaml(path: Path) -> Any:
     """Read a YAML file as dictionaries, lists, words, numbers, booleans and None; an empty one is an empty mapping.
+
+    Where there is none, an installed configuration of that name is read (`core.files.packaged`).
 
     Raises:
         UserError: names the file, the line and what is wrong there.
@@ -73,7 +76,7 @@ def unfit_character(text: str) -> str | None:
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with find_file(path).open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise UserError("there is no such file", where=path) from None

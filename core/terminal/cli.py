@@ -10,7 +10,7 @@ import typer
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from core.terminal.console import FeatureDisplay, console, print_epoch, progress_bar, say, show
+from core.terminal.console import FeatureDisplay, console, print_epoch, progress_bar, say, say_if_installed, show
 
 if TYPE_CHECKING:
     from core.config import TrainConfig
@@ -25,7 +25,9 @@ data_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 
-ConfigOption = Annotated[Path, typer.Option("--config", help="Training configuration (YAML).")]
+ConfigOption = Annotated[
+    Path, typer.Option("--config", callback=say_if_installed, help="Training configuration (YAML).")
+]
 OutputOption = Annotated[Path, typer.Option("--output-dir", "--output_dir", help="Folder of the run.")]
 WandbOption = Annotated[
     bool, typer.Option("--use-wandb", "--use_wandb", help="Track in Weights & Biases; offline without an API key.")
@@ -199,9 +201,9 @@ def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb:
 @app.command(epilog="Example: crossmodal train-two-stage --config configs/demo/two_stage.yaml --output-dir output/two")
 def train_two_stage(
     output_dir: OutputOption,
-    config: Annotated[Path, typer.Option(help="Configuration with recipe.stage1_epochs.")] = Path(
-        "configs/two_stage.yaml"
-    ),
+    config: Annotated[
+        Path, typer.Option(callback=say_if_installed, help="Configuration with recipe.stage1_epochs.")
+    ] = Path("configs/two_stage.yaml"),
     use_wandb: WandbOption = False,
 ) -> None:
     """Train stage 1 (align), then stage 2 (joint) from its weights."""

@@ -4,6 +4,7 @@ A terminal that is too narrow for a table gets its rows as lines of text, with e
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
@@ -11,6 +12,8 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from core.files.packaged import is_installed
 
 if TYPE_CHECKING:
     from core.records import EpochMetrics
@@ -52,6 +55,13 @@ def _filled(cells: list[str], width: int) -> Iterator[str]:
 def say(text: str, *, style: str | None = None) -> None:
     """One line to the user, never broken by us: terminals wrap, and pipes keep lines whole."""
     console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+
+
+def say_if_installed(config: Path) -> Path:
+    """Say that a configuration is not that of the working folder; gives its name back, as options need it."""
+    if is_installed(config):
+        say(f"{config}: not in this folder, so the installed one is read")
+    return config
 
 
 def show(table: Table) -> None:

@@ -72,7 +72,7 @@ def train(
     """
     began = time.monotonic() - (resume_from.receipt.seconds if resume_from else 0.0)
     earlier = earlier_runs(resume_from, start_from)
-    device = choose_device(config.features.device)
+    device = choose_device(config.device)
     with own_stream(device):
         model = _initial_model(config, features, resume_from or start_from).to(device)
         on_device = replace(features, train=features.train.to(device), validation=features.validation.to(device))

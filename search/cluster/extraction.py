@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from core.backbone.internvl import FrozenBackbone, load_backbone
-from core.config import FeaturesConfig
+from core.config import TrainConfig
 from core.errors import UserError
 from core.features.extraction import EncodeShards, Shard, encode_shard
 from search.cluster.connection import connect, count_slots
@@ -21,7 +21,7 @@ TASK_RETRIES = 3
 """How often one shard may be taken up again after its node or process died."""
 
 
-def encode_on_cluster(config: FeaturesConfig, address: str, *, nodes: int = 1) -> EncodeShards:
+def encode_on_cluster(config: TrainConfig, address: str, *, nodes: int = 1) -> EncodeShards:
     """Encodes shards on the cluster at `address`, each task with a GPU of its own where the cluster has any.
 
     Images and a backbone that is a folder must lie where every node sees them under the same path.
@@ -39,7 +39,7 @@ def encode_on_cluster(config: FeaturesConfig, address: str, *, nodes: int = 1) -
     return encode
 
 
-def _in_flight(task: Any, config: FeaturesConfig, shards: Iterable[Shard], limit: int) -> Iterator[tuple[Shard, bytes]]:
+def _in_flight(task: Any, config: TrainConfig, shards: Iterable[Shard], limit: int) -> Iterator[tuple[Shard, bytes]]:
     """As they are done; so few at a time that what they return never fills Ray's object store."""
     waiting = iter(shards)
     shard_of = {task.remote(config, shard): shard for shard in islice(waiting, limit)}
@@ -67,12 +67,12 @@ def _content(reference: Any) -> bytes:
     return content
 
 
-def _encode(config: FeaturesConfig, shard: Shard) -> bytes:
+def _encode(config: TrainConfig, shard: Shard) -> bytes:
     """Runs on a node."""
     return encode_shard(_backbone(config), shard)
 
 
 @lru_cache(maxsize=1)
-def _backbone(config: FeaturesConfig) -> FrozenBackbone:
+def _backbone(config: TrainConfig) -> FrozenBackbone:
     """Loaded once per worker process."""
-    return load_backbone(config)
+    return load_backbone(config.features, config.device)

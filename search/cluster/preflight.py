@@ -77,7 +77,7 @@ def preflight(campaign: Campaign, fingerprints: Iterable[str], storage: Storage)
 
 
 def _asks_gpu(campaign: Campaign) -> bool:
-    return campaign.resources.gpu > 0 and campaign.base.features.device != "cpu"
+    return campaign.resources.gpu > 0 and campaign.base.device != "cpu"
 
 
 def _can_run(held: dict[str, float], cpu: float, gpu: float) -> bool:

@@ -1,4 +1,5 @@
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,7 @@ def test_a_rate_that_yaml_reads_as_a_string_is_a_number(tmp_path: Path) -> None:
         ("batch-size: 4", "did you mean optimizer.batch_size?"),
         ("model: {epochs: 3}", "model.epochs is not a setting; did you mean recipe.epochs?"),
         ("optimizer: {lr: 1}", "optimizer.lr is not a setting; known are optimizer.learning_rate, optimizer.weight"),
+        ("features: {device: cpu}", "features.device is not a setting; did you mean device?"),
         ("loss.itm: 0.5", "loss.itm is one key here, but itm stands inside of loss: write loss: {itm: …}"),
         ("k" * 500 + ": 3", "kkk' is not a setting"),
         ("optimizer: {weight_decay: '0.1'}", "a number is needed, like 10, 0.5 or 1e-4, not '0.1'"),
@@ -97,6 +99,65 @@ def test_a_mistake_names_file_key_and_remedy(tmp_path: Path, text: str, message:
     assert "\n" not in str(caught.value)
 
 
+def write_all(folder: Path, files: dict[str, str]) -> Path:
+    """Files by their names; gives the first."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder / next(iter(files))
+
+
+def test_a_file_says_only_what_differs_from_its_base(tmp_path: Path) -> None:
+    files = {
+        "a/run.yaml": "base: ../b/middle.yaml\nloss: {itm: 0.25}\ndata: {image_root: ./here}",
+        "b/middle.yaml": "base: ../c/root.yaml\nloss: {itm: 0.5, box: 0.5}\nfeatures: {backbone: ./tiny}\nseed: 2",
+        "c/root.yaml": "loss: {box: 0.75, giou: 0.75}\ndata: {train_annotations: train.json}\nseed: 1\ndevice: cpu",
+    }
+    config = load_config(write_all(tmp_path, files))
+    assert (config.loss.itm, config.loss.box, config.loss.giou) == (0.25, 0.5, 0.75)
+    assert (config.seed, config.device, config.optimizer) == (2, "cpu", TrainConfig().optimizer)
+    assert config.data.image_root == tmp_path / "a" / "here"
+    assert config.features.backbone == str(tmp_path / "b" / "tiny")
+    assert config.data.train_annotations == tmp_path / "c" / "train.json"
+
+
+def test_a_setting_of_the_base_can_be_taken_back(tmp_path: Path) -> None:
+    base = "data: {test_annotations: test.json}"
+    path = write_all(tmp_path, {"run.yaml": "base: root.yaml\ndata: {test_annotations: null}", "root.yaml": base})
+    assert load_config(path).data.test_annotations is None
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"run.yaml": "base: root.yaml\nloss: {itmm: 1}", "root.yaml": ""}, "run.yaml: loss.itmm is not a setting"),
+        ({"run.yaml": "base: root.yaml", "root.yaml": "loss: {itmm: 1}"}, "root.yaml: loss.itmm is not a setting"),
+        ({"run.yaml": "base: root.yaml", "root.yaml": "name: a\ntrain: b\nspace: {}"}, "root.yaml: is a campaign"),
+        (
+            {"run.yaml": "base: root.yaml\nrecipe: {epochs: 2}", "root.yaml": "recipe: {stage1_epochs: 3}"},
+            "run.yaml: recipe: stage1_epochs 3 is more than epochs 2",
+        ),
+        ({"run.yaml": "base: gone.yaml"}, "gone.yaml: there is no such file"),
+        ({"run.yaml": "base: 3"}, "run.yaml: base: must be the name of a file, not 3"),
+        ({"run.yaml": "base: [a.yaml]"}, "run.yaml: base: must be the name of a file, not a list"),
+        ({"run.yaml": "base: ''"}, "run.yaml: base: the name of a file or folder is needed"),
+        ({"run.yaml": "base: run.yaml"}, "run.yaml: base: run.yaml has this file as its own base; name another file"),
+        (
+            {"run.yaml": "base: b.yaml", "b.yaml": "base: c.yaml", "c.yaml": "base: ./run.yaml"},
+            "c.yaml: base: ./run.yaml has this file as its own base",
+        ),
+        ({"run.yaml": "base: root.yaml\nloss: 3", "root.yaml": ""}, "run.yaml: loss: must be a mapping of settings"),
+    ],
+)
+def test_a_mistake_names_the_file_that_holds_it(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    path = write_all(tmp_path, files)
+    with pytest.raises(UserError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.yaml: there is no such file"):
         load_config(tmp_path / "nowhere.yaml")
@@ -113,6 +174,15 @@ def test_what_is_written_out_reads_back_equal(tmp_path: Path) -> None:
 def test_any_changed_setting_changes_the_hash() -> None:
     base = TrainConfig()
     assert len({config_hash(base.with_overrides({"seed": seed})) for seed in range(3)}) == 3
+
+
+@pytest.mark.parametrize("folder", ["", "demo"])
+def test_the_hash_does_not_depend_on_where_the_checkout_lies(folder: str, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree("configs", tmp_path / "configs"))
+    for path in Path("configs", folder).glob("*.yaml"):
+        here, there = load_config(path), load_config(copied / folder / path.name)
+        assert here.data.image_root != there.data.image_root
+        assert config_hash(here) == config_hash(there)
 
 
 @pytest.mark.parametrize("path", ["loss.itmm", "loss", "loss.itm.x", "nothing"])

@@ -38,6 +38,21 @@ def test_scripts_are_clean(script: Path) -> None:
     assert os.access(script, os.X_OK)
 
 
+def test_the_image_copies_what_an_installation_of_the_dependencies_needs(tmp_path: Path) -> None:
+    """Docker runs nowhere here: the files it copies and the folders it makes must give the project's metadata."""
+    instructions = (LAUNCH / "Dockerfile").read_text()
+    (copied,) = [line.split()[1:-1] for line in instructions.splitlines() if line.startswith("COPY")]
+    for name in copied:
+        shutil.copy(LAUNCH.parent.parent / name, tmp_path)
+    for package in ("core", "search", "analysis"):
+        assert f"/tmp/project/{package} " in instructions
+        (tmp_path / package).mkdir()
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, tmp_path]
+    built = subprocess.run(pip, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert list(tmp_path.glob("crossmodal_search-*.whl"))
+
+
 def test_ray_itself_accepts_the_cluster_file() -> None:
     content = yaml.safe_load((LAUNCH / "ray_up.yaml").read_text())
     validate_config(prepare_config(content))  # as `ray up` does: defaults, then its JSON schema

@@ -36,8 +36,8 @@ def sharded(whole: Path, tmp_path: Path) -> Path:
 
 
 def encoded(folder: Path) -> torch.Tensor:
-    settings = {"backbone": str(folder), "image_size": 112, "max_tokens": 32, "device": "cpu"}
-    backbone = load_backbone(FeaturesConfig.model_validate(settings))
+    settings = {"backbone": str(folder), "image_size": 112, "max_tokens": 32}
+    backbone = load_backbone(FeaturesConfig.model_validate(settings), "cpu")
     image = backbone.encode_images([Image.new("RGB", (90, 60), (200, 40, 90))])["mean"]
     return torch.cat([image, backbone.encode_texts(["a red building beside a round pool"])["last"]], dim=1)
 

@@ -14,9 +14,7 @@ from core.errors import UserError
 
 
 def settings(folder: Path, **changes: object) -> FeaturesConfig:
-    return FeaturesConfig.model_validate(
-        {"backbone": str(folder), "image_size": 112, "max_tokens": 32, "device": "cpu", **changes}
-    )
+    return FeaturesConfig.model_validate({"backbone": str(folder), "image_size": 112, "max_tokens": 32, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +26,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def backbone(checkpoint: Path) -> FrozenBackbone:
-    return load_backbone(settings(checkpoint))
+    return load_backbone(settings(checkpoint), "cpu")
 
 
 def images(count: int) -> list[Image.Image]:
@@ -47,7 +45,7 @@ def test_it_is_frozen(backbone: FrozenBackbone) -> None:
 
 
 def test_a_micro_batch_changes_nothing_but_memory(checkpoint: Path, backbone: FrozenBackbone) -> None:
-    one_by_one = load_backbone(settings(checkpoint, micro_batch=1))
+    one_by_one = load_backbone(settings(checkpoint, micro_batch=1), "cpu")
     texts = ["a pool", "The image shows a red building beside a round pool.", "grass"]
     for pooling, features in backbone.encode_texts(texts).items():
         torch.testing.assert_close(one_by_one.encode_texts(texts)[pooling], features, atol=1e-5, rtol=1e-4)
@@ -58,7 +56,7 @@ def test_a_micro_batch_changes_nothing_but_memory(checkpoint: Path, backbone: Fr
 def test_micro_batches_are_halved_when_memory_runs_out(
     checkpoint: Path, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = load_backbone(settings(checkpoint, micro_batch=8))
+    small = load_backbone(settings(checkpoint, micro_batch=8), "cpu")
     encode = small._encode_pixels
 
     def starved(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -91,7 +89,7 @@ def test_under_causal_attention_the_first_token_tells_captions_with_one_opening_
 
 
 def test_long_texts_are_cut_at_max_tokens(checkpoint: Path) -> None:
-    short = load_backbone(settings(checkpoint, max_tokens=4))
+    short = load_backbone(settings(checkpoint, max_tokens=4), "cpu")
     pooled = short.encode_texts(["a b c d e f g h", "a b c d e f g i j k"])
     torch.testing.assert_close(pooled["last"][0], pooled["last"][1], atol=1e-5, rtol=1e-5)
 
@@ -102,7 +100,7 @@ def test_an_empty_text_is_refused(backbone: FrozenBackbone) -> None:
 
 
 def test_half_precision_gives_nearly_the_same_features(checkpoint: Path, backbone: FrozenBackbone) -> None:
-    half = load_backbone(settings(checkpoint, dtype="bfloat16"))
+    half = load_backbone(settings(checkpoint, dtype="bfloat16"), "cpu")
     full, rounded = backbone.encode_images(images(2))["mean"], half.encode_images(images(2))["mean"]
     assert torch.nn.functional.cosine_similarity(full, rounded).min() > 0.99
 
@@ -121,7 +119,7 @@ def test_a_folder_that_is_no_internvl_is_refused_in_one_line(
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message) as caught:
-        load_backbone(settings(tmp_path))
+        load_backbone(settings(tmp_path), "cpu")
     assert "\n" not in str(caught.value)
 
 
@@ -129,7 +127,7 @@ def test_a_checkpoint_without_weights_is_refused(tmp_path: Path, checkpoint: Pat
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         (tmp_path / name).write_bytes((checkpoint / name).read_bytes())
     with pytest.raises(UserError, match=r"has no model\.safetensors; download"):
-        load_backbone(settings(tmp_path))
+        load_backbone(settings(tmp_path), "cpu")
 
 
 def test_internvl3_1b_has_the_published_sizes_and_feature_shapes() -> None:

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.campaign.campaign import Campaign, changed_keys, load_campaign, read_campaign
+from core.campaign.campaign import Campaign, changed_keys, load_campaign, read_campaign, settings_hash
 from core.config import TrainConfig, dotted_keys, dump_yaml
 from core.errors import UserError
 from core.files.folders import CampaignFolder
@@ -179,6 +180,38 @@ def test_changes_are_named_and_limits_do_not_count(tmp_path: Path) -> None:
     before = load_campaign(write(tmp_path))
     after = load_campaign(write(tmp_path, limits={"trials": 7}, sampler={"seed": 3}, objective="t2i_r1"))
     assert changed_keys(before, after) == ["objective", "sampler.seed"]
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs/campaigns").glob("*.yaml")))
+def test_the_hash_of_its_settings_does_not_depend_on_where_the_checkout_lies(path: Path, tmp_path: Path) -> None:
+    shutil.copytree("configs", tmp_path / "configs")
+    here, there = load_campaign(path), load_campaign(tmp_path / path)
+    assert here.train != there.train
+    assert settings_hash(here) == settings_hash(there)
+
+
+def test_the_hash_of_its_settings_tells_all_but_limits_and_places(tmp_path: Path) -> None:
+    before = settings_hash(load_campaign(write(tmp_path)))
+    for same in ({"limits": {"trials": 7}}, {"storage": "./elsewhere"}):
+        assert settings_hash(load_campaign(write(tmp_path, **same))) == before
+    for other in ({"sampler": {"seed": 3}}, {"objective": "t2i_r1"}, {"resources": {"cpu": 2}}):
+        assert settings_hash(load_campaign(write(tmp_path, **other))) != before
+
+
+def test_a_campaign_says_only_what_differs_from_its_base(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    space = {"loss.itm": {"log": [0.1, 10.0]}, "model.dropout": {"uniform": [0.0, 0.5]}}
+    write(tmp_path / "whole", limits={"trials": 7, "hours": 2.0}, sampler={"seed": 3}, space=space)
+    path = tmp_path / "campaign.yaml"
+    path.write_text(
+        "base: whole/campaign.yaml\nname: other\nlimits: {trials: 9}\ntrain: {loss: {itm: 0.5}}\n"
+        "space: {loss.itm: {choice: [0.5, 2.0]}}\n"
+    )
+    campaign, base = load_campaign(path), load_campaign(tmp_path / "whole" / "campaign.yaml")
+    assert (campaign.name, campaign.limits.trials, campaign.limits.hours) == ("other", 9, 2.0)
+    assert campaign.sampler == base.sampler
+    assert campaign.train == base.train.with_overrides({"loss.itm": 0.5})
+    assert campaign.space.root == {**space, "loss.itm": {"choice": [0.5, 2.0]}}
 
 
 def test_limits_given_on_the_command_line_win(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def inputs(demo_config: TrainConfig) -> FeatureInputs:
 
 @pytest.fixture
 def backbone(demo_config: TrainConfig) -> FrozenBackbone:
-    return load_backbone(demo_config.features)
+    return load_backbone(demo_config.features, demo_config.device)
 
 
 class Interrupt:

@@ -19,7 +19,9 @@ def config(request: pytest.FixtureRequest, demo_config: TrainConfig) -> TrainCon
 
 @pytest.fixture
 def live(config: TrainConfig) -> Features:
-    return live_features(read_inputs(config), load_backbone(config.features), config.features, with_test=True)
+    return live_features(
+        read_inputs(config), load_backbone(config.features, config.device), config.features, with_test=True
+    )
 
 
 def test_live_rows_are_the_cached_rows(config: TrainConfig, live: Features) -> None:

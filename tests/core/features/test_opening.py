@@ -17,7 +17,7 @@ from core.features.opening import prepare_features
 def test_what_was_replaced_meanwhile_is_refused(demo: Path, demo_config: TrainConfig, tmp_path: Path) -> None:
     shutil.copytree(demo / "images", tmp_path / "images")
     config = demo_config.with_overrides({"data.image_root": str(tmp_path / "images")})
-    encode = encode_here(load_backbone(config.features))
+    encode = encode_here(load_backbone(config.features, config.device))
 
     def meanwhile(shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
         yield from encode(shards)

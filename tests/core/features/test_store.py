@@ -83,7 +83,7 @@ def extracted(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureSt
         "features.backbone": str(demo / "tiny-internvl"),
         "features.store": str(root),
         "features.image_size": 112,
-        "features.device": "cpu",
+        "device": "cpu",
     }
     return prepare_features(TrainConfig().with_overrides(overrides))
 

@@ -108,7 +108,7 @@ def refusal(content: object) -> str:
 def last() -> Checkpoint:
     """After two epochs; with the state of its optimizer."""
     config = TrainConfig().with_overrides({"model.adapter_width": 8, "model.embed_dim": 4, "optimizer.batch_size": 24})
-    config = config.with_overrides({"recipe.epochs": 2, "features.device": "cpu"})
+    config = config.with_overrides({"recipe.epochs": 2, "device": "cpu"})
     train_split = planted_split(12, seed=0)
     statistics = Statistics(*(torch.zeros(16), torch.ones(16), torch.zeros(20), torch.ones(20)))
     return train(config, Features("planted", train_split, planted_split(4, seed=1), statistics)).last

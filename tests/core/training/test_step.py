@@ -128,7 +128,7 @@ def test_a_step_on_the_cpu_runs_as_written(planted_features: Features, small_con
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_cuda_graph_trains_as_the_step_itself(planted_features: Features, small_config: TrainConfig) -> None:
-    config = small_config.with_overrides({"features.device": "cuda", "recipe.stage1_epochs": 2})
+    config = small_config.with_overrides({"device": "cuda", "recipe.stage1_epochs": 2})
     captured = train(config, planted_features).last
     eager = train(config.with_overrides({"optimizer.cuda_graph": False}), planted_features).last
     for name, weights in eager.weights.items():

@@ -8,7 +8,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from core.backbone.internvl import load_backbone
-from core.config import FeaturesConfig, TrainConfig, dump_yaml
+from core.config import TrainConfig, dump_yaml
 from core.errors import UserError
 from core.features.extraction import EncodeShards, Shard, encode_here, extract_features
 from core.features.inputs import read_inputs
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def gpu_config(demo_config: TrainConfig) -> TrainConfig:
     """Asks for the GPUs that the nodes say they have."""
-    return demo_config.with_overrides({"features.device": "auto"})
+    return demo_config.with_overrides({"device": "auto"})
 
 
 def extract(config: TrainConfig, encode: EncodeShards, root: Path, shard: int) -> FeatureStore:
@@ -37,7 +37,7 @@ def tables(store: FeatureStore) -> dict[str, np.ndarray]:
 class Watched:
     """Encodes on the cluster, notes which shards were asked for, and may lose a node on the way."""
 
-    def __init__(self, config: FeaturesConfig, cluster: Cluster) -> None:
+    def __init__(self, config: TrainConfig, cluster: Cluster) -> None:
         self._encode = encode_on_cluster(config, cluster.address)
         self._cluster = cluster
         self.asked: list[str] = []
@@ -52,10 +52,12 @@ class Watched:
 
 
 def test_a_node_lost_on_the_way_changes_nothing(cluster: Cluster, gpu_config: TrainConfig, tmp_path: Path) -> None:
-    watched = Watched(gpu_config.features, cluster)
+    watched = Watched(gpu_config, cluster)
     watched.lose_a_node = True
     there = extract(gpu_config, watched, tmp_path / "there", shard=4)
-    here = extract(gpu_config, encode_here(load_backbone(gpu_config.features)), tmp_path / "here", shard=4)
+    here = extract(
+        gpu_config, encode_here(load_backbone(gpu_config.features, gpu_config.device)), tmp_path / "here", shard=4
+    )
     assert there.manifest == here.manifest
     expected = tables(here)
     assert tables(there).keys() == expected.keys()
@@ -74,7 +76,7 @@ def test_a_killed_extraction_asks_only_for_what_is_missing(
         process.kill()
         process.communicate()
     kept = {path.name for path in store.glob(".*.partial/shard_*")}
-    watched = Watched(gpu_config.features, cluster)
+    watched = Watched(gpu_config, cluster)
     finished = extract(gpu_config, watched, store, shard=1)
     assert len(kept) >= 10
     assert not kept & set(watched.asked)
@@ -87,6 +89,6 @@ def test_what_is_wrong_with_a_picture_is_told_as_at_home(
 ) -> None:
     image = tmp_path / "torn.jpg"
     image.write_bytes(b"no image")
-    encode = encode_on_cluster(gpu_config.features, cluster.address)
+    encode = encode_on_cluster(gpu_config, cluster.address)
     with pytest.raises(UserError, match=r"torn\.jpg"):
         list(encode([Shard("images", 0, (image,))]))

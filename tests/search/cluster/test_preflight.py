@@ -61,7 +61,7 @@ def test_this_machine_is_asked_for_a_gpu_only_where_trials_use_one(
     complains: bool,
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    train = base.with_overrides({"features.device": device}).model_dump(mode="json")
+    train = base.with_overrides({"device": device}).model_dump(mode="json")
     campaign = campaign_of(train=train, resources={"gpu": gpu})
     expectation = pytest.raises(UserError, match="this machine: torch sees no GPU") if complains else nullcontext()
     with expectation:

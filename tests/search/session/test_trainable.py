@@ -76,7 +76,7 @@ def test_a_share_of_a_gpu_is_a_share_of_its_memory(
     caps: list[float] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", caps.append)
-    config = demo_config.with_overrides({"features.device": "cpu"})
+    config = demo_config.with_overrides({"device": "cpu"})
     run_trial(payload(config, open_features(demo_config).fingerprint, gpu=gpu))
     assert caps == capped
     assert [json.loads(row["metrics"])["epoch"] for row in reports.rows] == [0, 1]

@@ -1,0 +1,62 @@
+"""What the shipped training configurations say in full, however they say it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.config import Scalar, TrainConfig, dotted_keys, load_config, parse
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+METHODOLOGY: dict[str, Scalar] = {
+    "model.adapter_width": 256, "model.embed_dim": 256, "model.dropout": 0.1, "model.fusion": "concat",
+    "model.temperature": 0.07, "loss.itc": 1.0, "loss.itm": 1.0, "loss.box": 0.1, "loss.spatial": 0.1, "loss.giou": 0.0,
+    "loss.positives": "image", "optimizer.weight_decay": 0.01, "optimizer.warmup_ratio": 0.1,
+    "optimizer.cuda_graph": True, "data.split_seed": 0, "features.dtype": "float32", "features.micro_batch": 32,
+    "features.image_pooling": "cls", "features.text_pooling": "last", "features.allow_degenerate": False,
+    "features.source": "cached", "evaluation.k_test": 256, "objective": "recall_mean", "device": "auto", "seed": 0,
+}  # fmt: skip
+REAL: dict[str, Scalar] = {
+    "optimizer.learning_rate": 1.0e-4, "optimizer.batch_size": 4, "data.validation_fraction": 0.1,
+    "data.train_annotations": str(ROOT / "data/GeoText1652/train.json"),
+    "data.test_annotations": str(ROOT / "data/GeoText1652/test_951_version.json"),
+    "data.image_root": str(ROOT / "data/GeoText1652/images"),
+    "features.backbone": "OpenGVLab/InternVL3-1B-hf", "features.store": str(ROOT / "output/features"),
+    "features.image_size": 384, "features.max_tokens": 50, "features.normalization": "none",
+}  # fmt: skip
+DEMO: dict[str, Scalar] = {
+    "optimizer.learning_rate": 1.0e-3, "optimizer.batch_size": 128, "data.validation_fraction": 0.2,
+    "data.train_annotations": str(ROOT / "output/demo-data/train.json"),
+    "data.test_annotations": str(ROOT / "output/demo-data/test.json"),
+    "data.image_root": str(ROOT / "output/demo-data/images"),
+    "features.backbone": str(ROOT / "output/demo-data/tiny-internvl"),
+    "features.store": str(ROOT / "output/demo-data/features"),
+    "features.image_size": 112, "features.max_tokens": 128, "features.normalization": "standardize",
+}  # fmt: skip
+RECIPES: dict[str, dict[str, Scalar]] = {
+    "internvl3_bbox": {"recipe.epochs": 5, "recipe.stage1_epochs": 0, "recipe.stage2_lr_scale": 1.0},
+    "internvl3_stage1": {"recipe.epochs": 3, "recipe.stage1_epochs": 3, "recipe.stage2_lr_scale": 1.0},
+    "internvl3_stage2": {"recipe.epochs": 5, "recipe.stage1_epochs": 0, "recipe.stage2_lr_scale": 1.0},
+    "two_stage": {"recipe.epochs": 8, "recipe.stage1_epochs": 3, "recipe.stage2_lr_scale": 0.5},
+}
+
+
+def in_full(name: str, family: dict[str, Scalar]) -> TrainConfig:
+    """Every setting written out."""
+    settings = METHODOLOGY | family | RECIPES[name]
+    if name == "internvl3_stage2":
+        settings["optimizer.learning_rate"] = 5.0e-5 if family is REAL else 5.0e-4
+    assert settings.keys() == set(dotted_keys(TrainConfig))
+    content: dict[str, Any] = {}
+    for path, value in settings.items():
+        section, _, key = path.rpartition(".")
+        (content.setdefault(section, {}) if section else content)[key] = value
+    return parse(TrainConfig, content, where=name)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(("folder", "family"), [("configs", REAL), ("configs/demo", DEMO)])
+def test_a_shipped_configuration_has_every_setting_that_it_should(
+    name: str, folder: str, family: dict[str, Scalar]
+) -> None:
+    assert load_config(ROOT / folder / f"{name}.yaml") == in_full(name, family)

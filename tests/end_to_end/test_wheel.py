@@ -1,0 +1,102 @@
+"""The way of users: the wheel is installed, and the commands of the README run in an empty folder."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core import __version__
+from core.files.folders import CampaignFolder
+from tests.commands import LAST_RESORT_S, environment
+from tests.end_to_end.test_dependencies_only import python_without_us
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SOURCES = ("core", "search", "analysis", "configs", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
+INSTALLED = "not in this folder, so the installed one is read"
+CHECKPOINTS = ("--single_stage_checkpoint", "output/single/checkpoint_4.pth",
+               "--two_stage_checkpoint", "output/two/stage2/checkpoint_4.pth")  # fmt: skip
+
+
+def succeed(command: list[object], *, cwd: Path) -> str:
+    kept = {name: value for name, value in environment().items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=kept, capture_output=True, text=True, timeout=LAST_RESORT_S
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def build_wheel(folder: Path) -> Path:
+    """From a copy of the sources, so that nothing is left in them."""
+    source = folder / "source"
+    source.mkdir()
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
+    succeed([*pip, "--wheel-dir", folder, source], cwd=folder)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The environment with the wheel and all dependencies, without this checkout."""
+    python = python_without_us(tmp_path / "venv")
+    wheel = build_wheel(tmp_path)
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--quiet"]
+    succeed([*pip, wheel], cwd=tmp_path)
+    return python.parent
+
+
+@pytest.fixture
+def crossmodal(installed: Path, tmp_path: Path) -> Callable[..., str]:
+    """The installed command, in a folder that was empty at first."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+
+    def run(*arguments: object) -> str:
+        return succeed([installed / "crossmodal", *arguments], cwd=empty)
+
+    return run
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run_from_the_wheel_in_an_empty_folder(
+    installed: Path, crossmodal: Callable[..., str], tmp_path: Path
+) -> None:
+    where = succeed([installed / "python", "-c", "import core; print(core.__file__)"], cwd=tmp_path / "empty")
+    assert Path(where).is_relative_to(tmp_path / "venv")
+    assert crossmodal("--version") == f"crossmodal-search {__version__}\n"
+    crossmodal("data", "synth", "output/demo-data", "--buildings", "12", "--images-per-building", "3")
+    crossmodal("data", "check", "output/demo-data")
+
+    campaign = "configs/campaigns/demo.yaml"
+    searched = crossmodal("search", campaign, "--output-dir", "output/demo", "--trials", "2")
+    assert f"{campaign}: {INSTALLED}" in searched
+    assert len(CampaignFolder(tmp_path / "empty" / "output" / "demo").trials()) == 2
+    crossmodal("retrain", "output/demo", "--output-dir", "output/demo/final")
+    assert "2 trials" in crossmodal("leaderboard", "output/demo")
+    crossmodal("report", "output/demo")
+
+    single = "configs/demo/internvl3_bbox.yaml"
+    assert f"{single}: {INSTALLED}" in crossmodal("train", "--config", single, "--output_dir", "output/single")
+    crossmodal("train-two-stage", "--config", "configs/demo/two_stage.yaml", "--output_dir", "output/two")
+    crossmodal("compare", *CHECKPOINTS, "--output_dir", "output/comparison")
+    assert {path.name for path in (tmp_path / "empty").iterdir()} == {"output"}
+
+
+@pytest.mark.slow
+def test_the_default_of_train_two_stage_is_the_installed_configuration(installed: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [installed / "crossmodal", "train-two-stage", "--output_dir", "two"],
+        cwd=tmp_path, env=environment({"PYTHONPATH": ""}), capture_output=True, text=True, timeout=LAST_RESORT_S,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"configs/two_stage.yaml: {INSTALLED}" in done.stdout
+    assert str(tmp_path / "data" / "GeoText1652") in done.stderr
