@@ -20,7 +20,7 @@ from benchmarks.full_size import TEXT_DIM, VISION_DIM, full_size_backbone
 from benchmarks.results import Row, median, options, say, write
 from benchmarks.training import operations_per_step
 from core.config import TrainConfig
-from core.features.random import SplitShape, stand_in_features
+from core.features.random import SplitShape, Widths, random_features
 from core.training.train import train
 
 IMAGES, CAPTIONS, REGIONS, BUILDINGS = 50_000, 150_000, 135_000, 1_500
@@ -81,7 +81,7 @@ def configuration(device: str, batch: int, **changes: Any) -> TrainConfig:
 
 def measure_training(device: str, scale: float, batch: int, width: int) -> Row:
     """Pairs a second, eager and replayed."""
-    features = stand_in_features(shape(scale), shape(scale / 50), vision_dim=VISION_DIM, text_dim=TEXT_DIM)
+    features = random_features(shape(scale), shape(scale / 50), Widths(VISION_DIM, TEXT_DIM))
     seconds = {}
     for name, replayed in (("eager", False), ("replayed", True)):
         config = configuration(
@@ -106,7 +106,7 @@ def run_trial(device: str, scale: float, share: float, barrier: Any, answers: An
         torch.cuda.set_per_process_memory_fraction(share)
     else:
         torch.set_num_threads(1)
-    features = stand_in_features(shape(scale), shape(scale / 50), vision_dim=VISION_DIM, text_dim=TEXT_DIM)
+    features = random_features(shape(scale), shape(scale / 50), Widths(VISION_DIM, TEXT_DIM))
     train(configuration(device, 512, recipe__epochs=1), features)  # what a warm worker has behind it
     barrier.wait()
     started = time.perf_counter()

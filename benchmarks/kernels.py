@@ -23,7 +23,7 @@ from benchmarks.training import TEXT_DIM, VISION_DIM, configuration, shape
 from core.data.geometry import clamped, corners_of, relation_of
 from core.evaluation import metrics
 from core.evaluation.retrieval import validate
-from core.features.random import stand_in_features
+from core.features.random import Widths, random_features
 from core.features.store import Features
 from core.model import model
 from core.model.model import CrossModalModel, build_model
@@ -110,7 +110,7 @@ def batches(run: Run) -> Iterator[Batch]:
 
 def measure_steps(batch_size: int, rounds: int) -> list[Row]:
     """Every piece alone, and those that gain anything at once, in a whole step of one batch size."""
-    features = stand_in_features(shape(batch_size), shape(300), vision_dim=VISION_DIM, text_dim=TEXT_DIM)
+    features = random_features(shape(batch_size), shape(300), Widths(VISION_DIM, TEXT_DIM))
     run = begin(features, batch_size)
     batch = next(batches(run))
     rows = []
@@ -124,7 +124,7 @@ def measure_steps(batch_size: int, rounds: int) -> list[Row]:
 def measure_counting(rounds: int) -> Row:
     """What counting by numpy takes off an epoch's training and evaluation."""
     train, validation = shape(EPOCH_PAIRS), shape(EPOCH_PAIRS // 4)
-    run = begin(stand_in_features(train, validation, vision_dim=VISION_DIM, text_dim=TEXT_DIM), 512)
+    run = begin(random_features(train, validation, Widths(VISION_DIM, TEXT_DIM)), 512)
 
     def train_one_epoch() -> None:
         for batch in batches(run):

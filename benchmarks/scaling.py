@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.results import Row, options, say, write
 from core.config import TrainConfig
-from core.features.random import SplitShape, stand_in_features
+from core.features.random import SplitShape, Widths, random_features
 from core.training.train import train
 
 VISION_DIM, TEXT_DIM = 1024, 896
@@ -27,7 +27,7 @@ def shape(pairs: int) -> SplitShape:
 
 def measure(pairs: int, batch: int, threads: int, answers: Any) -> None:
     torch.set_num_threads(threads)
-    features = stand_in_features(shape(pairs), shape(3000), vision_dim=VISION_DIM, text_dim=TEXT_DIM)
+    features = random_features(shape(pairs), shape(3000), Widths(VISION_DIM, TEXT_DIM))
     config = TrainConfig().with_overrides({"optimizer.batch_size": batch, "recipe.epochs": 2, "device": "cpu"})
     last = train(config, features).history[-1]
     features_mb = 4 * (len(features.train.images) * VISION_DIM + len(features.train.texts) * TEXT_DIM) / 2**20

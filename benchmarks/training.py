@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.results import Row, options, say, write
 from core.config import TrainConfig
-from core.features.random import SplitShape, stand_in_features
+from core.features.random import SplitShape, Widths, random_features
 from core.training.train import train
 
 VISION_DIM, TEXT_DIM, EMBED_DIM = 1024, 896, 256
@@ -61,7 +61,7 @@ def measure(batch: int, width: int, threads: int) -> Row:
     torch.set_num_threads(threads)
     steps = max(2, min(64, 8192 // batch))
     pairs = steps * batch
-    features = stand_in_features(shape(pairs), shape(300), vision_dim=VISION_DIM, text_dim=TEXT_DIM)
+    features = random_features(shape(pairs), shape(300), Widths(VISION_DIM, TEXT_DIM))
     history = train(configuration(batch, width, 3), features).history
     seconds = min(epoch.train_seconds for epoch in history[1:])
     floor = steps * operations_per_step(batch, width) / products_per_second()
@@ -78,7 +78,7 @@ def measure(batch: int, width: int, threads: int) -> Row:
 
 def train_for_a_while(barrier: object, seconds: object) -> None:
     torch.set_num_threads(1)
-    features = stand_in_features(shape(4096), shape(300), vision_dim=VISION_DIM, text_dim=TEXT_DIM)
+    features = random_features(shape(4096), shape(300), Widths(VISION_DIM, TEXT_DIM))
     barrier.wait()  # type: ignore[attr-defined]
     history = train(configuration(512, 256, 6), features).history
     seconds.put(sum(epoch.train_seconds for epoch in history[1:]))  # type: ignore[attr-defined]

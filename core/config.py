@@ -19,11 +19,13 @@ from core.places import PLACES, BackboneName, FilePath, require_place
 from core.similar_names import similar_names
 
 Scalar = str | int | float | bool
-Fusion = Literal["concat", "interaction"]
+Fusion = Literal["concat", "interaction", "attention"]
+GridPooling = Literal["none", "attention"]
 ImagePooling = Literal["cls", "mean"]
 TextPooling = Literal["first", "mean", "last"]
 Normalization = Literal["none", "standardize", "layernorm"]
-Positives = Literal["image", "building"]
+Positives = Literal["image", "building", "text"]
+Contrastive = Literal["infonce", "sigmoid"]
 Device = Literal["auto", "cpu", "cuda"]
 Objective = Literal["recall_mean", "t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10"]
 
@@ -61,9 +63,17 @@ class ModelConfig(Section):
     dropout: Number = Field(default=0.1, ge=0.0, lt=1.0)
     """Dropout after the adapters' ReLU."""
     fusion: Fusion = "interaction"
-    """What the heads see: [v; t] or [v; t; v⊙t; |v−t|]. The first cannot model matching (docs/methodology.md)."""
+    """What the heads see: [v; t], [v; t; v⊙t; |v−t|], or the text and the grid of the image, by cross-attention. The
+    first cannot model matching (docs/methodology.md)."""
+    image_pooling: GridPooling = "none"
+    """Whether learned queries over the grid join the image's readings."""
     temperature: Number = Field(default=0.07, ge=0.001, le=1.0)
     """Start value of the learned contrastive temperature, in the range to which training clips it."""
+
+    @property
+    def uses_grid(self) -> bool:
+        """Whether the model looks at the patch grid of an image."""
+        return self.fusion == "attention" or self.image_pooling == "attention"
 
 
 class LossConfig(Section):
@@ -80,7 +90,10 @@ class LossConfig(Section):
     giou: Weight = 0.0
     """Weight of 1 − GIoU inside the box loss, beside L1."""
     positives: Positives = "building"
-    """Which pairs of a batch count as matching: the same image, or any image of the same building."""
+    """Which pairs of a batch count as matching: the same image, any image of the same building, or the same image and
+    any with an equal caption."""
+    contrastive: Contrastive = "infonce"
+    """Contrastive loss over a softmax of the batch, or over a sigmoid of each pair (SigLIP, 2303.15343)."""
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
@@ -156,6 +169,8 @@ class FeaturesConfig(Section):
     """One vector a picture: the CLS token, or the mean of the patch tokens."""
     text_pooling: TextPooling = "last"
     """One vector a text: its first, mean or last valid token."""
+    grid: Integer = Field(default=8, ge=1, le=64)
+    """Rows and columns of the patch grid, average-pooled; extracted only for models that look at it."""
     normalization: Normalization = "standardize"
     """Before the adapters: nothing, per-dimension standardisation by the training split, or LayerNorm."""
     allow_degenerate: bool = False
@@ -169,6 +184,8 @@ class EvaluationConfig(Section):
 
     k_test: Integer = Field(default=256, ge=0, le=10_000_000)
     """Best candidates re-ranked by the matching head, clipped to the gallery; 0 for none."""
+    rerank_weight: Number = Field(default=1.0, ge=0.0, le=1000.0)
+    """Candidates are re-ranked by similarity / temperature + this weight × the matching head's log-odds."""
 
 
 class TrainConfig(Section):

@@ -25,7 +25,7 @@ from core.data.splits import Split
 from core.device import choose_device, peak_memory_mb
 from core.features.extraction import SplitIndex, distinct_inputs, encode_image_files, index_splits, split_counts
 from core.features.inputs import read_inputs
-from core.features.random import SplitShape, stand_in_features
+from core.features.random import SplitShape, Widths, random_features
 from core.features.store import FeatureStore
 from core.files.folders import CampaignFolder
 from core.training.train import train
@@ -69,7 +69,7 @@ class TrainingCost:
 class Tables:
     """The shape of the features that a trial reads."""
 
-    splits: tuple[SplitShape, ...]
+    splits: tuple[SplitShape, SplitShape]
     """Training and validation."""
     dimensions: tuple[int, int]
     """Widths of images and texts."""
@@ -106,7 +106,8 @@ def estimate(campaign: Campaign, folder: CampaignFolder, *, slots: int | None = 
         splits = index_splits(inputs.images)
         store, dimensions = _estimate_extraction(config, inputs.parts.fingerprint, splits)
         extraction.append(store)
-        tables.append(Tables(tuple(SplitShape(**split_counts(splits[split])) for split in TIMED_SPLITS), dimensions))
+        shapes = [SplitShape(**split_counts(splits[split])) for split in TIMED_SPLITS]
+        tables.append(Tables((shapes[0], shapes[1]), dimensions))
     done, training = _from_history(campaign, folder)
     if training is None:
         training = _calibrate_each(campaign, list(dict.fromkeys(tables)))
@@ -202,7 +203,7 @@ def _calibrate_each(campaign: Campaign, tables: Sequence[Tables]) -> TrainingCos
 def _calibrate(campaign: Campaign, tables: Tables) -> TrainingCost:
     """One epoch each of the baseline and of a few draws from the space, after one to warm up."""
     vision_dim, text_dim = tables.dimensions
-    features = stand_in_features(*tables.splits, vision_dim=vision_dim, text_dim=text_dim)
+    features = random_features(*tables.splits, Widths(vision_dim, text_dim))
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=campaign.sampler.seed))
     drawn = [campaign.space.suggest(study.ask(), campaign.base) for _ in range(SAMPLE_CONFIGS - 1)]
     threads = torch.get_num_threads()

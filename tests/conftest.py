@@ -58,6 +58,7 @@ def planted_split(groups: int, seed: int, *, views: int = 3, width: int = 16) ->
         sentence_image=torch.arange(images),
         boxes=boxes,
         relations=torch.arange(images) % 7 - 1,
+        first_region=torch.arange(images),
     )
 
 

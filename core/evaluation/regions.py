@@ -9,6 +9,7 @@ from core.data.geometry import paired_giou, paired_iou
 from core.evaluation.metrics import box_scores, confusion_matrix, relation_scores
 from core.features.store import FeatureSplit
 from core.model.model import CrossModalModel, require_finite
+from core.model.views import ImageView, TextView
 from core.records import Samples
 
 RIDGE = 1e-2
@@ -41,7 +42,9 @@ def measure_regions(
         return RegionMeasurement({}, {}, [])
     region_images = images[split.sentence_image]
     groups = split.groups[split.sentence_image]
-    boxes, relations = model.ground(region_images, sentences)
+    boxes, relations = model.ground(
+        ImageView(region_images), TextView(sentences), TextView(sentences[split.first_region])
+    )
     require_finite(boxes, "boxes"), require_finite(relations, "relations")
     metrics = box_scores(boxes, split.boxes)
     iou = paired_iou(boxes, split.boxes)

@@ -19,6 +19,7 @@ from core.evaluation.metrics import (
 from core.evaluation.regions import measure_regions
 from core.features.store import FeatureSplit
 from core.model.model import CrossModalModel, require_finite
+from core.model.views import ImageView, TextView
 from core.records import RETRIEVAL_KEYS, Evaluation, Samples
 
 Protocol = Literal["image", "building", "geotext-official"]
@@ -210,7 +211,8 @@ def rerank_ranks(model: CrossModalModel, search: Search, first: Tensor, *, k: in
         shortlist = (queries[block] @ gallery.T).topk(k, dim=1).indices  # [q, k]
         asking = queries[block].repeat_interleave(k, dim=0)
         answering = gallery[shortlist.flatten()]
-        odds = model.match_odds(answering, asking) if search.texts_ask else model.match_odds(asking, answering)
+        images, texts = (answering, asking) if search.texts_ask else (asking, answering)
+        odds = model.match_odds(ImageView(images), TextView(texts))
         scores = require_finite(odds, "matching scores").view(-1, k)
         relevant = search.query_keys[block][:, None] == search.gallery_keys[shortlist]
         best = scores.masked_fill(~relevant, -torch.inf).amax(dim=1, keepdim=True)

@@ -316,13 +316,15 @@ def index_tensors(index: SplitIndex, groups: Mapping[str, int]) -> dict[str, Ten
     row_of_text = {text: row for row, text in enumerate(index.texts)}
     captions = [(row_of_text[text], row) for row, image in enumerate(index.images) for text in image.captions]
     regions = [(region, row) for row, image in enumerate(index.images) for region in image.regions]
+    region_images = torch.tensor([image for _, image in regions], dtype=torch.int64)
     caption_rows = torch.tensor(captions, dtype=torch.int64).view(-1, 2)
     return {
         "groups": torch.tensor([groups[image.group] for image in index.images]),
         "caption_text": caption_rows[:, 0].contiguous(),
         "caption_image": caption_rows[:, 1].contiguous(),
         "sentence_text": torch.tensor([row_of_text[region.sentence] for region, _ in regions], dtype=torch.int64),
-        "sentence_image": torch.tensor([image for _, image in regions], dtype=torch.int64),
+        "sentence_image": region_images,
+        "first_region": torch.searchsorted(region_images, region_images),  # regions of one image follow each other
         "boxes": torch.tensor([region.box for region, _ in regions], dtype=torch.float32).view(-1, 4),
         "relations": torch.tensor([region.relation for region, _ in regions], dtype=torch.int64),
     }

@@ -19,27 +19,45 @@ class SplitShape:
     regions: int
 
 
-def stand_in_features(train: SplitShape, validation: SplitShape, *, vision_dim: int, text_dim: int) -> Features:
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """Widths of the tables."""
+
+    images: int
+    texts: int
+    grid: tuple[int, int] | None = None
+    """Cells of the grid, and the width of one; None for features without a grid."""
+
+
+def random_features(train: SplitShape, validation: SplitShape, widths: Widths) -> Features:
     """Features of these shapes from a fixed seed; nothing can be learned from them."""
     generator = torch.Generator().manual_seed(0)
     statistics = Statistics(
-        torch.zeros(vision_dim), torch.ones(vision_dim), torch.zeros(text_dim), torch.ones(text_dim)
+        torch.zeros(widths.images),
+        torch.ones(widths.images),
+        torch.zeros(widths.texts),
+        torch.ones(widths.texts),
+        torch.zeros(widths.grid[1]) if widths.grid else None,
+        torch.ones(widths.grid[1]) if widths.grid else None,
     )
-    splits = [_split(shape, vision_dim, text_dim, generator) for shape in (train, validation)]
-    return Features("stand-in", splits[0], splits[1], statistics)
+    splits = [_split(shape, widths, generator) for shape in (train, validation)]
+    return Features("random", splits[0], splits[1], statistics)
 
 
-def _split(shape: SplitShape, vision_dim: int, text_dim: int, generator: torch.Generator) -> FeatureSplit:
+def _split(shape: SplitShape, widths: Widths, generator: torch.Generator) -> FeatureSplit:
     corners = torch.rand(shape.regions, 4, generator=generator) / 2
     corners[:, 2:] += corners[:, :2]
+    region_images = (torch.arange(shape.regions) % shape.images).sort().values
     return FeatureSplit(
-        images=torch.randn(shape.images, vision_dim, generator=generator),
+        images=torch.randn(shape.images, widths.images, generator=generator),
         groups=torch.arange(shape.images) % shape.groups,
-        texts=torch.randn(shape.texts, text_dim, generator=generator),
+        texts=torch.randn(shape.texts, widths.texts, generator=generator),
         caption_text=torch.arange(shape.captions) % shape.texts,
         caption_image=torch.arange(shape.captions) % shape.images,
         sentence_text=torch.arange(shape.regions) % shape.texts,
-        sentence_image=torch.arange(shape.regions) % shape.images,
+        sentence_image=region_images,
         boxes=corners,
         relations=torch.arange(shape.regions) % 6,
+        first_region=torch.searchsorted(region_images, region_images),
+        grid=torch.randn(shape.images, *widths.grid, generator=generator).half() if widths.grid else None,
     )

@@ -90,13 +90,22 @@ class FeatureSplit:
     boxes: Tensor
     """[R, 4] float32, x1 y1 x2 y2 in 0..1"""
     relations: Tensor
-    """[R] int64 in 0..5, -1 where there is none"""
+    """[R] int64 in 0..5, to the first region of the same image; -1 where there is none"""
+    first_region: Tensor
+    """[R] int64, row of the first region of the same image, which relations refer to"""
+    grid: Table | None = None
+    """[N, P, grid_dim] float16, average-pooled patches in rows from the top left; None where the model has no use"""
 
     def to(self, device: torch.device) -> "FeatureSplit":
         """Move to a device: tables only if they fit its memory, everything else always."""
-        images, texts = move_table(self.images, device), move_table(self.texts, device)
-        rest = [field.name for field in fields(self) if field.name not in ("images", "texts")]
-        return FeatureSplit(images=images, texts=texts, **{name: getattr(self, name).to(device) for name in rest})
+        tables = ("images", "texts", "grid")
+        rest = {field.name: getattr(self, field.name).to(device) for field in fields(self) if field.name not in tables}
+        return FeatureSplit(
+            images=move_table(self.images, device),
+            texts=move_table(self.texts, device),
+            grid=None if self.grid is None else move_table(self.grid, device),
+            **rest,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,9 @@ class Statistics:
     text_mean: Tensor
     """[text_dim], over the distinct texts"""
     text_std: Tensor
+    grid_mean: Tensor | None = None
+    """[grid_dim], over all cells of all training images; None without a grid"""
+    grid_std: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +143,11 @@ class Features:
     @property
     def text_dim(self) -> int:
         return self.train.texts.shape[1]
+
+    @property
+    def grid_dim(self) -> int | None:
+        """Width of a cell; None without a grid."""
+        return None if self.train.grid is None else self.train.grid.shape[2]
 
 
 class FeatureStore:

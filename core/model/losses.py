@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from core.config import LossConfig
 from core.data.geometry import paired_giou
+from core.model.views import ImageView, TextView
 
 OUT_OF_REACH = -1e9
 """The logit of what must not be drawn."""
@@ -85,26 +86,30 @@ def draw_columns(logits: Tensor, points: Tensor) -> Tensor:
 
 
 def itm_loss(
-    odds: Callable[[Tensor, Tensor], Tensor], image: Tensor, text: Tensor, hard_texts: Tensor, hard_images: Tensor
+    odds: Callable[[ImageView, TextView], Tensor],
+    images: ImageView,
+    texts: TextView,
+    hard_texts: Tensor,
+    hard_images: Tensor,
 ) -> Tensor:
     """Image-text matching loss: each pair against a hard negative text and a hard negative image.
 
     Args:
-        odds: [N, D], [N, D] → [N], logarithm of the odds of a match.
-        image, text: [B, D], unit norm.
+        odds: N images, N texts → [N], logarithm of the odds of a match.
+        images, texts: B each; image i belongs to text i.
         hard_texts, hard_images: [B] as drawn by `hard_negatives`; a -1 drops out.
     Returns:
         Two-class cross-entropy over the 3 B pairs.
     Source: ALBEF (2107.07651) §3.2.
     """
-    own = torch.arange(len(image), device=image.device)
-    # Their gradient, unlike that of plain indexing, adds up in a fixed order.
-    images = functional.embedding(torch.cat([own, own, hard_images.clamp(min=0)]), image)
-    texts = functional.embedding(torch.cat([own, hard_texts.clamp(min=0), own]), text)
-    matched = torch.zeros(3, len(own), device=image.device)
+    own = torch.arange(len(images.embedded), device=images.embedded.device)
+    matched = torch.zeros(3, len(own), device=own.device)
     matched[0] = 1
-    exists = torch.cat([torch.ones_like(own), hard_texts >= 0, hard_images >= 0]).to(image.dtype)
-    log_odds = odds(images, texts)
+    exists = torch.cat([torch.ones_like(own), hard_texts >= 0, hard_images >= 0]).to(images.embedded.dtype)
+    log_odds = odds(
+        images.rows(torch.cat([own, own, hard_images.clamp(min=0)])),
+        texts.rows(torch.cat([own, hard_texts.clamp(min=0), own])),
+    )
     total = functional.binary_cross_entropy_with_logits(log_odds, matched.flatten(), weight=exists, reduction="sum")
     return total / exists.sum()
 

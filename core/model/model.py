@@ -15,6 +15,7 @@ from core.data.geometry import RELATIONS
 from core.errors import DivergedError
 from core.features.store import Features, Statistics
 from core.model.layers import FeatureNorm, interaction
+from core.model.views import ImageView, TextView
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 1.0
 
@@ -63,41 +64,36 @@ class CrossModalModel(nn.Module):
         embedded: Tensor = self.text_projector(self.text_adapter(self.text_norm(features)))
         return functional.normalize(embedded, dim=-1)
 
-    def match(self, image: Tensor, text: Tensor) -> Tensor:
-        """Embedded pairs [B, D], [B, D] → [B, 2] logits: no match, match."""
-        logits: Tensor = self.match_head(self._fuse(image, text))
+    def match(self, images: ImageView, texts: TextView) -> Tensor:
+        """B pairs → [B, 2] logits: no match, match."""
+        logits: Tensor = self.match_head(self._fuse(images, texts))
         return logits
 
-    def match_odds(self, image: Tensor, text: Tensor) -> Tensor:
-        """Logarithm of the odds that embedded pairs match: [B, D], [B, D] → [B].
+    def match_odds(self, images: ImageView, texts: TextView) -> Tensor:
+        """Logarithm of the odds that pairs match: B images, B texts → [B].
 
         It is the difference of the two logits of `match`, which is all that a softmax over them depends on.
         """
         weight, bias = self.match_head.weight.diff(dim=0)[0], self.match_head.bias.diff()
-        return self._fuse(image, text) @ weight + bias
+        return self._fuse(images, texts) @ weight + bias
 
-    def ground(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Where a phrase lies in a picture, from embedded pairs [B, D], [B, D].
+    def ground(self, images: ImageView, texts: TextView, references: TextView) -> tuple[Tensor, Tensor]:
+        """Where B phrases lie in their images, and how they relate to another region there.
 
+        Args:
+            references: sentences of the regions that the relations refer to.
         Returns:
-            [B, 4] box x1 y1 x2 y2, always within the picture and ordered; [B, 6] logits in the order of
+            [B, 4] box x1 y1 x2 y2, always within the image and ordered; [B, 6] logits in the order of
             geometry.RELATIONS.
         """
-        fused = self._fuse(image, text)
+        fused = self._fuse(images, texts)
         free = self.box_head(fused).sigmoid()  # [B, 4]
         size = free[:, 2:]
         corner = free[:, :2] * (1 - size)
         return torch.cat([corner, corner + size], dim=1), self.relation_head(fused)
 
-    def locate(self, image: Tensor, text: Tensor) -> Tensor:
-        """The box of `ground` alone."""
-        return self.ground(image, text)[0]
-
-    def relate(self, image: Tensor, text: Tensor) -> Tensor:
-        """The relation logits of `ground` alone."""
-        return self.ground(image, text)[1]
-
-    def _fuse(self, image: Tensor, text: Tensor) -> Tensor:
+    def _fuse(self, images: ImageView, texts: TextView) -> Tensor:
+        image, text = images.embedded, texts.embedded
         return torch.cat([image, text], dim=1) if self.fusion == "concat" else interaction(image, text)
 
 

@@ -18,6 +18,7 @@ from core.model.losses import (
     weighted_sum,
 )
 from core.model.model import CrossModalModel
+from core.model.views import ImageView, TextView
 from core.training.batches import Batch
 
 WARM_UP = 3
@@ -132,9 +133,9 @@ def compute_losses(
         itc = itc_loss(logits, batch.keys)
     if weights.itm:
         negatives = hard_negatives(logits.detach(), batch.keys, generator)
-        itm = itm_loss(model.match_odds, images, captions, *negatives)
+        itm = itm_loss(model.match_odds, ImageView(images), TextView(captions), *negatives)
     if batch.regions and (weights.box or weights.spatial):
-        boxes, relations = model.ground(region_images, sentences)
+        boxes, relations = model.ground(ImageView(region_images), TextView(sentences), TextView(sentences))
         if weights.box:
             box = box_loss(boxes, batch.boxes, giou=weights.giou)
         if weights.spatial:

@@ -9,6 +9,7 @@ from core.config import ModelConfig
 from core.evaluation.regions import blind_baselines, measure_regions
 from core.features.store import FeatureSplit
 from core.model.model import CrossModalModel
+from core.model.views import ImageView, TextView
 from tests.conftest import planted_split
 
 
@@ -19,7 +20,7 @@ class Oracle(CrossModalModel):
         super().__init__(16, 20, ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
         self.answers = boxes, logits
 
-    def ground(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    def ground(self, images: ImageView, texts: TextView, references: TextView) -> tuple[Tensor, Tensor]:
         return self.answers
 
 

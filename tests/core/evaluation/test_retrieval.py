@@ -9,6 +9,7 @@ from core.evaluation.metrics import chunked_ranks, first_relevant_ranks
 from core.evaluation.retrieval import Protocol, Search, Validation, embed_split, evaluate, rerank_ranks, validate
 from core.features.store import Features, FeatureSplit
 from core.model.model import CrossModalModel, build_model
+from core.model.views import ImageView, TextView
 from core.records import EpochMetrics
 from core.training.train import train
 from tests.conftest import planted_split
@@ -86,8 +87,8 @@ def test_intervals_hold_their_figure(model: CrossModalModel, split: FeatureSplit
 
 
 def test_reranking_by_similarity_itself_changes_nothing(model: CrossModalModel, split: FeatureSplit) -> None:
-    def similarity(image: Tensor, text: Tensor) -> Tensor:
-        return (image * text).sum(dim=1)
+    def similarity(images: ImageView, texts: TextView) -> Tensor:
+        return (images.embedded * texts.embedded).sum(dim=1)
 
     search = captions_over_images(model, split)
     first = chunked_ranks(search.queries, search.gallery, search.query_keys, search.gallery_keys)

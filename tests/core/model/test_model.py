@@ -7,6 +7,7 @@ from torch.nn import functional
 from core.config import Fusion, ModelConfig, Normalization, load_config
 from core.features.store import Features
 from core.model.model import CrossModalModel, build_model, parameter_counts
+from core.model.views import ImageView, TextView
 
 
 def reference_model() -> CrossModalModel:
@@ -46,15 +47,15 @@ def test_every_choice_gives_unit_embeddings_and_valid_boxes(fusion: Fusion, norm
     image, text = model.embed_images(torch.randn(5, 12)), model.embed_texts(torch.randn(5, 10))
     torch.testing.assert_close(image.norm(dim=1), torch.ones(5))
     torch.testing.assert_close(text.norm(dim=1), torch.ones(5))
-    boxes = model.locate(image, text)
+    pair = ImageView(image), TextView(text)
+    boxes, relations = model.ground(*pair, TextView(text))
     assert (boxes >= 0).all()
     assert (boxes <= 1).all()
     assert (boxes[:, :2] <= boxes[:, 2:]).all()
-    logits = model.match(image, text)
+    logits = model.match(*pair)
     assert logits.shape == (5, 2)
-    torch.testing.assert_close(model.match_odds(image, text), logits[:, 1] - logits[:, 0])
-    assert model.relate(image, text).shape == (5, 6)
-    torch.testing.assert_close(model.ground(image, text), (boxes, model.relate(image, text)))
+    torch.testing.assert_close(model.match_odds(*pair), logits[:, 1] - logits[:, 0])
+    assert relations.shape == (5, 6)
 
 
 def test_what_is_embedded_as_zeros_stays_so_and_its_gradient_is_a_number() -> None:
@@ -89,8 +90,8 @@ def test_a_concat_head_scores_pairs_additively_and_an_interaction_head_does_not(
     for fusion in ("concat", "interaction"):
         model = CrossModalModel(4, 4, ModelConfig(adapter_width=8, embed_dim=6, dropout=0.0, fusion=fusion))
         image, text = model.embed_images(torch.randn(2, 4)), model.embed_texts(torch.randn(2, 4))
-        matched = model.match(image, text).sum(dim=0)
-        swapped = model.match(image, text.flip(0)).sum(dim=0)
+        matched = model.match(ImageView(image), TextView(text)).sum(dim=0)
+        swapped = model.match(ImageView(image), TextView(text.flip(0))).sum(dim=0)
         gaps[fusion] = float((matched - swapped).abs().max().detach())
     assert gaps["concat"] < 1e-5
     assert gaps["interaction"] > 1e-2
