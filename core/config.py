@@ -11,18 +11,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    model_validator,
+)
 
 from core.errors import UserError
 from core.files.yaml_files import dump_plain, load_yaml
 from core.places import PLACES, BackboneName, FilePath, require_place
+from core.readings import Reading, Readings, grid_reading, parse_readings
 from core.similar_names import similar_names
 
 Scalar = str | int | float | bool
 Fusion = Literal["concat", "interaction", "attention"]
 GridPooling = Literal["none", "attention"]
-ImagePooling = Literal["cls", "mean"]
-TextPooling = Literal["first", "mean", "last"]
 Normalization = Literal["none", "standardize", "layernorm"]
 Positives = Literal["image", "building", "text"]
 Contrastive = Literal["infonce", "sigmoid"]
@@ -43,6 +51,21 @@ Number = Annotated[float, BeforeValidator(_require_number)]
 Weight = Annotated[Number, Field(ge=0.0, le=1e6)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
 """Numpy takes 32 bits; an epoch's seed, about 200,000 times as large (`core.training.stages`), fits torch's 64."""
+
+
+def _image_readings(names: str) -> str:
+    parse_readings("images", names, prompt="")
+    return names
+
+
+def _text_readings(names: str) -> str:
+    parse_readings("texts", names, prompt="")
+    return names
+
+
+ImageReadings = Annotated[str, AfterValidator(_image_readings)]
+TextReadings = Annotated[str, AfterValidator(_text_readings)]
+Prompt = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 class Section(BaseModel):
@@ -165,18 +188,32 @@ class FeaturesConfig(Section):
     """Arithmetic of the frozen backbone; features are stored as float32."""
     micro_batch: Integer = Field(default=32, ge=1, le=65536)
     """Pictures or texts in one pass of the backbone; halved when memory runs out."""
-    image_pooling: ImagePooling = "mean"
-    """One vector a picture: the CLS token, or the mean of the patch tokens."""
-    text_pooling: TextPooling = "last"
-    """One vector a text: its first, mean or last valid token."""
+    image: ImageReadings = "tower.mean"
+    """Readings of an image, joined with +: tower.cls, tower.mean, projector.mean, lm.image_mean, lm.prompt, or one of
+    another layer as in tower.mean@-6."""
+    text: TextReadings = "lm.last"
+    """Readings of a text, joined with +: lm.last, lm.mean, lm.first, lm.prompt, or one of another layer as in
+    lm.mean@12."""
+    image_prompt: Prompt = "Summary above image in one word:"
+    """Asked below an image by lm readings (E5-V, 2407.12580)."""
+    text_prompt: Prompt = "Summary above sentence in one word:"
+    """Asked below a text by lm.prompt."""
     grid: Integer = Field(default=8, ge=1, le=64)
     """Rows and columns of the patch grid, average-pooled; extracted only for models that look at it."""
     normalization: Normalization = "standardize"
     """Before the adapters: nothing, per-dimension standardisation by the training split, or LayerNorm."""
     allow_degenerate: bool = False
-    """Accept a pooling that gives many different inputs the same vector."""
+    """Accept a reading that gives many different inputs the same vector."""
     source: Literal["cached", "live"] = "cached"
     """Read the features from the store, or run the backbone in the training loop."""
+
+    @property
+    def image_readings(self) -> tuple[Reading, ...]:
+        return parse_readings("images", self.image, prompt=self.image_prompt)
+
+    @property
+    def text_readings(self) -> tuple[Reading, ...]:
+        return parse_readings("texts", self.text, prompt=self.text_prompt)
 
 
 class EvaluationConfig(Section):
@@ -213,6 +250,12 @@ class TrainConfig(Section):
             name: {} for name, field in cls.model_fields.items() if isinstance(field.default, Section)
         }
         return sections | content if isinstance(content, dict) else content
+
+    @property
+    def readings(self) -> Readings:
+        """What the model reads of the backbone."""
+        grid = grid_reading(self.features.grid) if self.model.uses_grid else None
+        return Readings(self.features.image_readings, self.features.text_readings, grid)
 
     def with_overrides(self, overrides: Mapping[str, Scalar]) -> "TrainConfig":
         """A copy with dotted paths set, e.g. {'loss.itm': 0.5}, validated again.

@@ -1,7 +1,7 @@
 """A campaign: start it, continue it, extend it. All three are the same act: bring it to its limits."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 
@@ -16,6 +16,7 @@ from core.files.atomic import write_atomically
 from core.files.folders import CampaignFolder
 from core.files.json_files import read_json, write_json
 from core.files.ownership import hold_folder
+from core.readings import Reading, distinct
 from core.tracking import Tracker, build_tracker
 from search.cluster.connection import connect, count_slots
 from search.cluster.preflight import preflight, preflight_here
@@ -28,6 +29,10 @@ from search.study.restore import restore_files
 
 EXTRACTION_KEYS = ("features.image_size", "features.max_tokens", "features.dtype")
 """Settings that need features of their own; they may be searched as choices."""
+IMAGE_READING_KEYS = ("features.image", "features.image_prompt")
+TEXT_READING_KEYS = ("features.text", "features.text_prompt")
+GRID_KEYS = ("features.grid", "model.fusion", "model.image_pooling")
+"""Settings that decide which readings a trial uses."""
 PART_NAMES = {
     "backbone": "the backbone's files", "data": "the annotations or images", "version": "the version of extraction",
 }  # fmt: skip
@@ -66,6 +71,8 @@ class CampaignFeatures:
     """What the features of each configuration of a campaign are made of."""
 
     by_variant: Mapping[Variant, FingerprintParts]
+    readings: Sequence[Reading]
+    """All that the trials may use."""
 
     def fingerprint(self, config: TrainConfig) -> str:
         """Of the features that this configuration reads."""
@@ -84,10 +91,23 @@ def extraction_variant(config: TrainConfig) -> Variant:
 
 def extraction_variants(campaign: Campaign, base: TrainConfig) -> list[TrainConfig]:
     """One configuration for every feature store that the campaign's trials may read."""
+    return _combinations(campaign, base, EXTRACTION_KEYS)
+
+
+def campaign_readings(campaign: Campaign) -> tuple[Reading, ...]:
+    """All readings that the baseline and the campaign's trials may use."""
+    found: list[Reading] = []
+    for keys in (IMAGE_READING_KEYS, TEXT_READING_KEYS, GRID_KEYS):
+        found += itertools.chain(*(config.readings.all for config in _combinations(campaign, campaign.base, keys)))
+    return distinct(found)
+
+
+def _combinations(campaign: Campaign, base: TrainConfig, keys: Collection[str]) -> list[TrainConfig]:
+    """A configuration for every combination of the values that the space gives these settings."""
     searched = {
         key: dimension.choice
         for key, dimension in campaign.space.dimensions.items()
-        if key in EXTRACTION_KEYS and isinstance(dimension, Choice)
+        if key in keys and isinstance(dimension, Choice)
     }
     combinations = itertools.product(*searched.values())
     return [base.with_overrides(dict(zip(searched, values, strict=True))) for values in combinations]
@@ -159,7 +179,7 @@ def _ready(campaign: Campaign, cluster: Cluster, features: CampaignFeatures, sto
         if cluster.address is None:
             preflight_here(campaign, storage)
         else:
-            preflight(campaign, features.fingerprints, storage)
+            preflight(campaign, dict.fromkeys(features.fingerprints, features.readings), storage)
         yield slots
 
 

@@ -125,9 +125,11 @@ def _prepare_all_features(
     campaign: "Campaign", folder: "CampaignFolder", cluster: "Cluster", *, verify: bool
 ) -> "CampaignFeatures":
     """Nothing is extracted for a campaign that could not use it."""
+    from core.features.extraction import Extraction
     from core.features.inputs import read_inputs
     from search.campaign import (
         CampaignFeatures,
+        campaign_readings,
         extraction_variant,
         extraction_variants,
         require_regions,
@@ -138,10 +140,10 @@ def _prepare_all_features(
     inputs_of_each = [read_inputs(config, verify=verify) for config in variants]
     require_regions(campaign, inputs_of_each[0].images["train"])
     parts = {extraction_variant(config): inputs.parts for config, inputs in zip(variants, inputs_of_each, strict=True)}
-    features = CampaignFeatures(parts)
+    features = CampaignFeatures(parts, campaign_readings(campaign))
     require_unchanged_features(features, folder)
     for config, inputs in zip(variants, inputs_of_each, strict=True):
-        extract_missing(config, cluster.address, cluster.nodes, inputs=inputs)
+        extract_missing(config, Extraction(inputs, features.readings), cluster.address, cluster.nodes)
     return features
 
 
@@ -188,6 +190,9 @@ def _print_estimate(found: "Estimate", campaign: "Campaign") -> None:
             f"features {store.fingerprint}: {store.images:,} images, {store.texts:,} texts, "
             f"{store.gigabytes:,.3g} GB on disk, {state}"
         )
+        for cost in store.costs:
+            unit = "an image" if cost.reading.kind == "images" else "a text"
+            say(f"  {cost.reading.name}: {cost.gigabytes:,.3g} GB, {cost.gigaflops:,.3g} GFLOP {unit}")
     training = found.training
     say(
         f"an epoch: {training.seconds_per_epoch:.2f} s ({training.basis}); "
@@ -227,7 +232,8 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
         say("it was searched as a single stage; the campaign's default split is used", style="yellow")
     inputs = read_inputs(winner.config)
     require_unchanged_features(
-        CampaignFeatures({extraction_variant(winner.config): inputs.parts}), CampaignFolder(folder)
+        CampaignFeatures({extraction_variant(winner.config): inputs.parts}, winner.config.readings.all),
+        CampaignFolder(folder),
     )
     with FeatureDisplay() as display:
         features = open_features(winner.config, inputs=inputs, with_test=True, display=display)

@@ -9,8 +9,11 @@ from core.terminal.cli import ConfigOption
 from core.terminal.console import FeatureDisplay, say, show
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from core.config import TrainConfig
-    from core.features.inputs import FeatureInputs
+    from core.features.extraction import Extraction
     from core.features.store import FeatureStore
 
 app = typer.Typer(
@@ -40,12 +43,13 @@ def extract(
 ) -> None:
     """Run the frozen backbone once over every image and every distinct text, on this machine or on a cluster."""
     from core.config import load_config
+    from core.features.extraction import SHARD, Extraction
     from core.features.inputs import read_inputs
 
     require_cluster_first(address)
     settings = load_config(config)
-    inputs = read_inputs(settings, verify=verify)
-    store = extract_missing(settings, address, nodes, inputs=inputs, shard=shard)
+    wanted = Extraction(read_inputs(settings, verify=verify), settings.readings.all, shard or SHARD)
+    store = extract_missing(settings, wanted, address, nodes)
     say(f"features {store.fingerprint} in {store.folder}")
 
 
@@ -53,29 +57,32 @@ def extract(
 def info(config: ConfigOption, verify: VerifyOption = False) -> None:
     """Describe the features of a configuration and the model on top of them."""
     from core.config import load_config
+    from core.features.extraction import Extraction
     from core.features.inputs import read_inputs
     from core.model.model import build_model, parameter_counts
 
     settings = load_config(config)
-    store = extract_missing(settings, None, 1, inputs=read_inputs(settings, verify=verify))
-    wanted = settings.features
-    features = store.features(
-        image_pooling=wanted.image_pooling, text_pooling=wanted.text_pooling, allow_degenerate=True
-    )
-    model = build_model(settings.model, features, normalization=wanted.normalization, seed=settings.seed)
+    store = extract_missing(settings, Extraction(read_inputs(settings, verify=verify), settings.readings.all))
+    features = store.features(settings.readings, allow_degenerate=True)
+    model = build_model(settings.model, features, normalization=settings.features.normalization, seed=settings.seed)
     table = Table(title=f"features {store.fingerprint}", show_header=False)
     for split, counts in store.manifest["counts"].items():
         table.add_row(split, ", ".join(f"{value:,} {name}" for name, value in counts.items()))
-    for kind, width in store.manifest["dimensions"].items():
-        for pooling, health in store.manifest["health"][kind].items():
-            table.add_row(
-                f"{kind} by {pooling}",
-                f"{width} wide, relative spread {health['spread']:.3f}, distinct {health['distinct']:.1%}",
-            )
+    for reading in settings.readings.all:
+        table.add_row(f"{reading.kind} by {reading.name}", _described(store.describe(reading)))
     for part, count in parameter_counts(model).items():
         table.add_row(f"trainable: {part}", f"{count:,}")
     table.add_row("trainable in all", f"{sum(parameter_counts(model).values()):,}")
     show(table)
+
+
+def _described(facts: "Mapping[str, Any]") -> str:
+    """Manifest of a reading in words."""
+    shape, health = " × ".join(map(str, facts["shape"])), facts["health"]
+    return (
+        f"{shape} wide, relative spread {health['spread']:.3f}, distinct {health['distinct']:.1%}, "
+        f"{facts['bytes'] / 1e6:,.3g} MB, {facts['flops'] / 1e9:,.3g} GFLOP each"
+    )
 
 
 def require_cluster_first(address: str | None) -> None:
@@ -87,18 +94,12 @@ def require_cluster_first(address: str | None) -> None:
 
 
 def extract_missing(
-    config: "TrainConfig",
-    address: str | None,
-    nodes: int,
-    *,
-    inputs: "FeatureInputs",
-    shard: int | None = None,
+    config: "TrainConfig", wanted: "Extraction", address: str | None = None, nodes: int = 1
 ) -> "FeatureStore":
-    """The feature store of a configuration, extracted here or on a cluster where it is missing."""
-    from core.features.extraction import SHARD
+    """The feature store of a configuration; readings that are missing are extracted here or on a cluster."""
     from core.features.opening import prepare_features
     from search.cluster.extraction import encode_on_cluster
 
     encode = None if address is None else encode_on_cluster(config, address, nodes=nodes)
     with FeatureDisplay() as display:
-        return prepare_features(config, inputs=inputs, encode=encode, shard=shard or SHARD, display=display)
+        return prepare_features(config, wanted, encode=encode, display=display)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TypeVar, get_args
+from typing import Any, TypeVar
 
 import optuna
 import torch
@@ -20,16 +20,25 @@ from analysis.trials import load_history, load_trials
 from core.backbone.internvl import load_backbone
 from core.campaign.campaign import Campaign, Pruner
 from core.campaign.trials import SCORED, STALE
-from core.config import ImagePooling, TextPooling, TrainConfig
+from core.config import TrainConfig
 from core.data.splits import Split
 from core.device import choose_device, peak_memory_mb
-from core.features.extraction import SplitIndex, distinct_inputs, encode_image_files, index_splits, split_counts
+from core.features.extraction import (
+    Shard,
+    SplitIndex,
+    count_flops,
+    distinct_inputs,
+    encode_items,
+    index_splits,
+    split_counts,
+)
 from core.features.inputs import read_inputs
 from core.features.random import SplitShape, Widths, random_features
 from core.features.store import FeatureStore
 from core.files.folders import CampaignFolder
+from core.readings import Kind, Reading, Readings
 from core.training.train import train
-from search.campaign import extraction_variants
+from search.campaign import campaign_readings, extraction_variants
 from search.cluster.connection import slots_of
 
 SAMPLE_IMAGES, SAMPLE_TEXTS = 64, 256
@@ -40,6 +49,19 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
+class ReadingCost:
+    """One reading of all inputs."""
+
+    reading: Reading
+    shape: tuple[int, ...]
+    """Of one input."""
+    gigabytes: float
+    """On disk."""
+    gigaflops: float
+    """Of one image or text, were it the only reading."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExtractionEstimate:
     """One feature store."""
 
@@ -47,9 +69,19 @@ class ExtractionEstimate:
     images: int
     texts: int
     """Distinct ones."""
-    gigabytes: float
+    costs: list[ReadingCost]
     seconds: float
-    """Of one process on this machine; 0 if the store is there."""
+    """To extract what is missing, by one process on this machine; 0 if nothing is."""
+
+    @property
+    def gigabytes(self) -> float:
+        """On disk, all readings together."""
+        return sum(cost.gigabytes for cost in self.costs)
+
+    @property
+    def shapes(self) -> tuple[tuple[Reading, tuple[int, ...]], ...]:
+        """Of one input, by reading."""
+        return tuple((cost.reading, cost.shape) for cost in self.costs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +103,15 @@ class Tables:
 
     splits: tuple[SplitShape, SplitShape]
     """Training and validation."""
-    dimensions: tuple[int, int]
-    """Widths of images and texts."""
+    shapes: tuple[tuple[Reading, tuple[int, ...]], ...]
+    """Of one input, by reading."""
+
+    def widths(self, readings: Readings) -> Widths:
+        """Of the tables that a model with these readings reads."""
+        shapes = dict(self.shapes)
+        images, texts = (sum(shapes[each][0] for each in side) for side in (readings.images, readings.texts))
+        grid = None if readings.grid is None else shapes[readings.grid]
+        return Widths(images, texts, None if grid is None else (grid[0], grid[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +140,13 @@ def estimate(campaign: Campaign, folder: CampaignFolder, *, slots: int | None = 
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     extraction, tables = [], []
+    readings = campaign_readings(campaign)
     for config in extraction_variants(campaign, campaign.base):
         inputs = read_inputs(config)
         splits = index_splits(inputs.images)
-        store, dimensions = _estimate_extraction(config, inputs.parts.fingerprint, splits)
-        extraction.append(store)
+        extraction.append(_estimate_extraction(config, readings, inputs.parts.fingerprint, splits))
         shapes = [SplitShape(**split_counts(splits[split])) for split in TIMED_SPLITS]
-        tables.append(Tables((shapes[0], shapes[1]), dimensions))
+        tables.append(Tables((shapes[0], shapes[1]), extraction[-1].shapes))
     done, training = _from_history(campaign, folder)
     if training is None:
         training = _calibrate_each(campaign, list(dict.fromkeys(tables)))
@@ -142,33 +181,50 @@ def expected_epochs(pruner: Pruner, *, epochs: int, trials: int) -> float:
 
 
 def _estimate_extraction(
-    config: TrainConfig, fingerprint: str, splits: Mapping[Split, SplitIndex]
-) -> tuple[ExtractionEstimate, tuple[int, int]]:
-    """Of one store, and the widths of its features."""
+    config: TrainConfig, readings: Sequence[Reading], fingerprint: str, splits: Mapping[Split, SplitIndex]
+) -> ExtractionEstimate:
+    """Of one store."""
     images, texts = distinct_inputs(splits)
-    root = config.features.store
-    if FeatureStore.exists(root, fingerprint):
-        widths = FeatureStore.open(root, fingerprint).manifest["dimensions"]
-        dimensions, seconds = (widths["images"], widths["texts"]), 0.0
-    else:
-        dimensions, seconds = _time_backbone(config, images, texts)
-    image_floats = len(get_args(ImagePooling)) * len(images) * dimensions[0]
-    floats = image_floats + len(get_args(TextPooling)) * len(texts) * dimensions[1]
-    return ExtractionEstimate(fingerprint, len(images), len(texts), 4 * floats / 1e9, seconds), dimensions
+    root, count = config.features.store, {"images": len(images), "texts": len(texts)}
+    store = FeatureStore.open(root, fingerprint) if FeatureStore.exists(root, fingerprint) else None
+    missing = list(readings) if store is None else store.missing(readings)
+    timed, seconds = _time_backbone(config, missing, images, texts) if missing else ({}, 0.0)
+    costs = []
+    for reading in readings:
+        shape, flops = timed[reading] if reading in timed else _stored_cost(store, reading)
+        size = (2 if reading.side else 4) * math.prod(shape) * count[reading.kind]
+        costs.append(ReadingCost(reading, tuple(shape), size / 1e9, flops / 1e9))
+    return ExtractionEstimate(fingerprint, len(images), len(texts), costs, seconds)
 
 
-def _time_backbone(config: TrainConfig, images: Sequence[Path], texts: Sequence[str]) -> tuple[tuple[int, int], float]:
-    """Widths of the features, and seconds for all inputs, from a sample spread evenly over them."""
+def _stored_cost(store: FeatureStore | None, reading: Reading) -> tuple[Sequence[int], float]:
+    assert store is not None, "what no store holds is timed"
+    facts = store.describe(reading)
+    return facts["shape"], facts["flops"]
+
+
+def _time_backbone(
+    config: TrainConfig, readings: Sequence[Reading], images: Sequence[Path], texts: Sequence[str]
+) -> tuple[dict[Reading, tuple[Sequence[int], float]], float]:
+    """Shape and FLOPs of one input by reading, and seconds for all inputs, from a sample spread evenly over them."""
     backbone = load_backbone(config.features, config.device)
-    some_images, some_texts = _spread(images, SAMPLE_IMAGES), _spread(texts, SAMPLE_TEXTS)
-    encode_image_files(backbone, some_images[:2])  # the first pass is slow
-    started = time.monotonic()
-    encode_image_files(backbone, some_images)
-    between = time.monotonic()
-    backbone.encode_texts(some_texts)
-    ended = time.monotonic()
-    seconds = (between - started) * len(images) / len(some_images) + (ended - between) * len(texts) / len(some_texts)
-    return (backbone.vision_dim, backbone.text_dim), seconds
+    backbone.require(readings)
+    costs: dict[Reading, tuple[Sequence[int], float]] = {}
+    seconds = 0.0
+    samples: list[tuple[Kind, Sequence[Any], Sequence[Any]]] = [
+        ("images", images, _spread(images, SAMPLE_IMAGES)),
+        ("texts", texts, _spread(texts, SAMPLE_TEXTS)),
+    ]
+    for kind, items, sample in samples:
+        asked = tuple(reading for reading in readings if reading.kind == kind)
+        if not asked:
+            continue
+        flops = count_flops(backbone, Shard(kind, 0, tuple(sample), asked))  # the first pass, too, which is slow
+        started = time.monotonic()
+        encoded, _ = encode_items(backbone, kind, sample, asked)
+        seconds += (time.monotonic() - started) * len(items) / len(sample)
+        costs |= {reading: (encoded[reading].shape[1:], flops[reading.key]) for reading in asked}
+    return costs, seconds
 
 
 def _spread(items: Sequence[Item], count: int) -> list[Item]:
@@ -202,8 +258,6 @@ def _calibrate_each(campaign: Campaign, tables: Sequence[Tables]) -> TrainingCos
 
 def _calibrate(campaign: Campaign, tables: Tables) -> TrainingCost:
     """One epoch each of the baseline and of a few draws from the space, after one to warm up."""
-    vision_dim, text_dim = tables.dimensions
-    features = random_features(*tables.splits, Widths(vision_dim, text_dim))
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=campaign.sampler.seed))
     drawn = [campaign.space.suggest(study.ask(), campaign.base) for _ in range(SAMPLE_CONFIGS - 1)]
     threads = torch.get_num_threads()
@@ -212,7 +266,7 @@ def _calibrate(campaign: Campaign, tables: Tables) -> TrainingCost:
     for overrides in ({}, *drawn):
         joint = {"recipe.epochs": 2, "recipe.stage1_epochs": 0}  # both stages cost about the same; joint costs more
         config = campaign.base.with_overrides({**overrides, **joint})
-        history = train(config, features).history
+        history = train(config, random_features(*tables.splits, tables.widths(config.readings))).history
         seconds.append(history[-1].train_seconds + history[-1].evaluation_seconds)
         peaks.append(peak_memory_mb(choose_device(config.device)))
     torch.set_num_threads(threads)

@@ -14,6 +14,7 @@ from hypothesis import settings
 from core.config import TrainConfig, dump_yaml, parse
 from core.features.store import Features, FeatureSplit, Statistics
 from core.files.folders import CampaignFolder
+from core.readings import Readings, grid_reading, parse_readings
 from tests.commands import CommandLine, free_port, run
 
 if TYPE_CHECKING:
@@ -35,6 +36,20 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def readings(image: str = "tower.mean", text: str = "lm.last", grid: int | None = None) -> Readings:
+    """By their names, with short prompts."""
+    images = parse_readings("images", image, prompt="What is it?")
+    texts = parse_readings("texts", text, prompt="In one word:")
+    return Readings(images, texts, None if grid is None else grid_reading(grid))
+
+
+EVERY_READING = readings(
+    "tower.cls+tower.mean+tower.mean@1+projector.mean+lm.image_mean+lm.prompt",
+    "lm.first+lm.mean+lm.last+lm.mean@1+lm.prompt",
+    grid=4,
+).all
 
 
 def planted_split(groups: int, seed: int, *, views: int = 3, width: int = 16) -> FeatureSplit:

@@ -1,10 +1,10 @@
 """The frozen InternVL: loading a checkpoint, and encoding images and texts.
 
-Every pooling comes out of one pass. Only this folder imports transformers, so that "a trial never loads the backbone"
-is a fact of the import graph.
+All readings come out of as few passes as possible. Only this folder imports transformers, so that "a trial never loads
+the backbone" is a fact of the import graph.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,10 +22,12 @@ from transformers.utils import logging as transformers_logging
 
 from core.backbone.checkpoint_files import backbone_files, these_alone
 from core.backbone.hub import checkpoint_folder
-from core.backbone.pooling import pool_images, pool_texts
-from core.config import Device, FeaturesConfig, ImagePooling, TextPooling
+from core.backbone.pooling import pool_grid, pool_image, pool_text
+from core.backbone.prompts import image_prompt_tokens, text_prompt_tokens
+from core.config import Device, FeaturesConfig
 from core.device import choose_device
 from core.errors import UserError
+from core.readings import Reading
 
 ItemT = TypeVar("ItemT")
 
@@ -60,7 +62,12 @@ class FrozenBackbone:
     @property
     def patches(self) -> int:
         """Patch tokens of one image, without CLS."""
-        return int(self._image_size // self._model.config.vision_config.patch_size[0]) ** 2
+        return self._rows**2
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens that stand for one image in the language model."""
+        return int(self.patches * self._model.config.downsample_ratio**2)
 
     @property
     def parameter_count(self) -> int:
@@ -86,44 +93,141 @@ class FrozenBackbone:
         """[N, 3, S, S] uint8 → float32 on the backbone's device, normalised as the checkpoint specifies."""
         return pixels.to(self.device, non_blocking=True).to(torch.float32).sub_(self._mean).div_(self._std)
 
-    @torch.no_grad()
-    def encode_pixels(self, pixels: Tensor) -> dict[ImagePooling, Tensor]:
-        """Resized images [N, 3, S, S] uint8 → [N, vision_dim] float32 per pooling, on the backbone's device."""
-        return self._in_micro_batches(self._encode_pixels, pixels)
+    def require(self, readings: Iterable[Reading]) -> None:
+        """Make sure that this backbone can give the readings, before hours of passes.
 
-    def encode_images(self, images: Sequence[Image]) -> dict[ImagePooling, Tensor]:
-        """RGB images → [N, vision_dim] float32 per pooling, on the backbone's device."""
-        return self.encode_pixels(self.preprocess(images))
+        Raises:
+            UserError: a layer does not exist, the patches do not fit the projector or the grid, or the checkpoint has
+                no chat template for a prompt.
+        """
+        config, rows = self._model.config, self._rows
+        for reading in readings:
+            model = config.vision_config if reading.place == "tower" else config.text_config
+            layers = model.num_hidden_layers
+            if reading.layer is not None and not -layers - 1 <= reading.layer <= layers:
+                raise UserError(f"{reading.name} asks for a layer that is not there; there are 0 to {layers}")
+            if reading.side is not None and reading.side > rows:
+                raise UserError(f"a grid of {reading.side} × {reading.side} is finer than the {rows} × {rows} patches")
+            if reading.kind == "images" and reading.place != "tower" and rows % 2:
+                size, patch = self._image_size, config.vision_config.patch_size[0]
+                lower = rows // 2 * 2 * patch
+                raise UserError(
+                    f"{reading.name} needs an even number of patches in a row, and {size} pixels give {rows}",
+                    where="features.image_size",
+                    how=f"use {lower} or {lower + 2 * patch}",
+                )
+            if reading.prompt is not None:
+                self._prompt_tokens(reading)
+
+    def width(self, reading: Reading) -> int:
+        """Length of the reading's vectors."""
+        return self.vision_dim if reading.place == "tower" else self.text_dim
 
     @torch.no_grad()
-    def encode_texts(self, texts: Sequence[str]) -> dict[TextPooling, Tensor]:
-        """Texts → [N, text_dim] float32 per pooling, on the backbone's device; longer ones are cut.
+    def encode_pixels(self, pixels: Tensor, readings: Sequence[Reading]) -> dict[Reading, Tensor]:
+        """Resized images [N, 3, S, S] uint8 → [N, width] float32 per reading, on the backbone's device.
+
+        A grid is [N, side², width] float16. All readings come out of one pass of the tower, and one of the language
+        model for each prompt.
+        """
+        return self._in_micro_batches(lambda part: self._encode_pixels(part, readings), pixels)
+
+    def encode_images(self, images: Sequence[Image], readings: Sequence[Reading]) -> dict[Reading, Tensor]:
+        """`encode_pixels` of RGB images."""
+        return self.encode_pixels(self.preprocess(images), readings)
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str], readings: Sequence[Reading]) -> dict[Reading, Tensor]:
+        """Texts → [N, width] float32 per reading, on the backbone's device; longer ones are cut.
+
+        All readings come out of one pass of the language model, and one more for each prompt.
 
         Raises:
             UserError: a text has no token at all.
         """
-        tokens = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"]
-        if empty := [text for text, ids in zip(texts, tokens, strict=True) if not ids]:
+        plain = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"]
+        if empty := [text for text, ids in zip(texts, plain, strict=True) if not ids]:
             raise UserError(f"the text {empty[0]!r} has no token")
-        by_length = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))  # little padding in a micro batch
-        pooled = self._in_micro_batches(self._encode_tokens, [tokens[row] for row in by_length])
-        order = torch.tensor(by_length, device=self.device).argsort()
-        return {pooling: features[order] for pooling, features in pooled.items()}
+        encoded: dict[Reading, Tensor] = {}
+        for prompt in dict.fromkeys(reading.prompt for reading in readings):
+            tokens = plain if prompt is None else [self._text_tokens(text, prompt) for text in texts]
+            asked = [reading for reading in readings if reading.prompt == prompt]
+            encoded |= self._encode_sorted(tokens, asked)
+        return {reading: encoded[reading] for reading in readings}
 
-    def _encode_pixels(self, pixels: Tensor) -> dict[ImagePooling, Tensor]:
+    @property
+    def _rows(self) -> int:
+        return int(self._image_size // self._model.config.vision_config.patch_size[0])
+
+    def _text_tokens(self, text: str, prompt: str) -> list[int]:
+        return text_prompt_tokens(self._tokenizer, text, prompt, self._max_tokens)
+
+    def _prompt_tokens(self, reading: Reading) -> list[int]:
+        prompt = reading.prompt or ""
+        if reading.kind == "texts":
+            return self._text_tokens("text", prompt)
+        return image_prompt_tokens(self._tokenizer, prompt, self.image_tokens)
+
+    def _encode_pixels(self, pixels: Tensor, readings: Sequence[Reading]) -> dict[Reading, Tensor]:
+        by_layer = any(reading.place == "tower" and reading.layer is not None for reading in readings)
         pixels = self._normalise(pixels).to(self._model.dtype)
-        return pool_images(self._model.vision_tower(pixel_values=pixels).last_hidden_state)
+        tower = self._model.vision_tower(pixel_values=pixels, output_hidden_states=by_layer)
+        encoded: dict[Reading, Tensor] = {}
+        for reading in readings:
+            if reading.place == "tower":
+                hidden = _hidden_state(tower, reading.layer)
+                pool = pool_image(hidden, reading.pooling) if reading.side is None else pool_grid(hidden, reading.side)
+                encoded[reading] = pool
+        beyond = [reading for reading in readings if reading.place != "tower"]
+        return encoded | (self._encode_projected(self._project(tower.last_hidden_state), beyond) if beyond else {})
 
-    def _encode_tokens(self, tokens: Sequence[list[int]]) -> dict[TextPooling, Tensor]:
+    def _project(self, hidden: Tensor) -> Tensor:
+        """Patches of the tower's last layer [B, 1 + P, vision_dim] → image tokens [B, P / 4, text_dim]."""
+        rows = self._rows
+        patches = hidden[:, 1:].reshape(len(hidden), rows, rows, -1)
+        shuffled = self._model.pixel_shuffle(patches, scale_factor=self._model.config.downsample_ratio)
+        projected: Tensor = self._model.multi_modal_projector(shuffled.flatten(1, 2))
+        return projected
+
+    def _encode_projected(self, images: Tensor, readings: Sequence[Reading]) -> dict[Reading, Tensor]:
+        """Readings behind the tower, from image tokens [B, T, text_dim]."""
+        encoded = {reading: images.float().mean(dim=1) for reading in readings if reading.place == "projector"}
+        for prompt in dict.fromkeys(reading.prompt for reading in readings if reading.place == "lm"):
+            asked = [reading for reading in readings if reading.place == "lm" and reading.prompt == prompt]
+            ids = torch.tensor(self._prompt_tokens(asked[0]), device=self.device)
+            is_image = ids == self._model.config.image_token_id  # [L]
+            embedded = self._model.get_input_embeddings()(ids).repeat(len(images), 1, 1)  # [B, L, text_dim]
+            embedded[:, is_image] = images.to(embedded.dtype)
+            by_layer = any(reading.layer is not None for reading in asked)
+            output = self._model.language_model(inputs_embeds=embedded, use_cache=False, output_hidden_states=by_layer)
+            for reading in asked:
+                hidden = _hidden_state(output, reading.layer)
+                last = reading.pooling == "prompt"
+                encoded[reading] = hidden[:, -1].float() if last else hidden[:, is_image].float().mean(dim=1)
+        return encoded
+
+    def _encode_sorted(self, tokens: Sequence[list[int]], readings: Sequence[Reading]) -> dict[Reading, Tensor]:
+        """In order of length, so that a micro batch holds little padding; the result is in the order given."""
+        by_length = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
+        encoded = self._in_micro_batches(
+            lambda part: self._encode_tokens(part, readings), [tokens[row] for row in by_length]
+        )
+        order = torch.tensor(by_length, device=self.device).argsort()
+        return {reading: features[order] for reading, features in encoded.items()}
+
+    def _encode_tokens(self, tokens: Sequence[list[int]], readings: Sequence[Reading]) -> dict[Reading, Tensor]:
         rows = [torch.tensor(ids) for ids in tokens]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         mask = (torch.arange(ids.shape[1], device=self.device) < lengths[:, None]).long()
-        output = self._model.language_model(input_ids=ids, attention_mask=mask, use_cache=False)
-        return pool_texts(output.last_hidden_state, mask)
+        by_layer = any(reading.layer is not None for reading in readings)
+        output = self._model.language_model(
+            input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=by_layer
+        )
+        return {reading: pool_text(_hidden_state(output, reading.layer), mask, reading.pooling) for reading in readings}
 
-    def _in_micro_batches(self, encode: Callable[[Any], dict[Any, Tensor]], items: Any) -> dict[Any, Tensor]:
-        parts: list[dict[Any, Tensor]] = []
+    def _in_micro_batches(self, encode: Callable[[Any], dict[Reading, Tensor]], items: Any) -> dict[Reading, Tensor]:
+        parts: list[dict[Reading, Tensor]] = []
         start = 0
         while start < len(items):
             try:
@@ -134,7 +238,13 @@ class FrozenBackbone:
                 self.micro_batch //= 2
                 continue
             start += len(next(iter(parts[-1].values())))
-        return {pooling: torch.cat([part[pooling] for part in parts]) for pooling in parts[0]}
+        return {reading: torch.cat([part[reading] for part in parts]) for reading in parts[0]}
+
+
+def _hidden_state(output: Any, layer: int | None) -> Tensor:
+    """[B, L, width] of a pass: the last state, or one of all."""
+    hidden: Tensor = output.last_hidden_state if layer is None else output.hidden_states[layer]
+    return hidden
 
 
 def load_backbone(config: FeaturesConfig, device: Device) -> FrozenBackbone:

@@ -15,6 +15,17 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+WEIGHT_STD, POSITION_STD = 0.09, 0.6
+CHAT_TEMPLATE = """{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}\
+{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for content in message['content'] %}\
+{% if content['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}{% else %}{{ content['text'] }}{% endif %}{% endfor %}\
+{% endif %}{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
+"""The layout of InternVL3's own."""
+IMAGE_TOKENS = {
+    "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
+    "video_token": "<video>",
+}  # fmt: skip
+
 
 def build_tiny_checkpoint(folder: Path, texts: Sequence[str], *, seed: int) -> None:
     """Save a random InternVL of fewer than 3 million parameters, built from the real classes, with its own tokenizer.
@@ -27,6 +38,7 @@ def build_tiny_checkpoint(folder: Path, texts: Sequence[str], *, seed: int) -> N
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = InternVLModel(_tiny_config(tokenizer))
+        _initialise_tower(model.vision_tower)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -36,6 +48,21 @@ def build_tiny_checkpoint(folder: Path, texts: Sequence[str], *, seed: int) -> N
         image_mean=[0.485, 0.456, 0.406],
         image_std=[0.229, 0.224, 0.225],
     ).save_pretrained(folder)
+
+
+def _initialise_tower(tower: torch.nn.Module) -> None:
+    """Weights of a size at which position and content both reach the output.
+
+    transformers leaves position embeddings and CLS at zero and weights so small that the tower is nearly linear; such
+    a tower tells nothing of where an object is.
+    """
+    for name, parameter in tower.named_parameters():
+        if name.endswith(("position_embeddings", "cls_token")):
+            torch.nn.init.normal_(parameter, std=POSITION_STD)
+        elif ".lambda_" in name:
+            torch.nn.init.ones_(parameter)
+        elif parameter.ndim >= 2:
+            torch.nn.init.normal_(parameter, std=WEIGHT_STD)
 
 
 def _tiny_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
@@ -64,7 +91,7 @@ def _tiny_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
 
 
 def _train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *IMAGE_TOKENS.values()]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -76,5 +103,10 @@ def _train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>", padding_side="right"
+        tokenizer_object=tokenizer,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        padding_side="right",
+        extra_special_tokens=IMAGE_TOKENS,
+        chat_template=CHAT_TEMPLATE,
     )

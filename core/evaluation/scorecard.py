@@ -27,7 +27,7 @@ MAIN_PROTOCOL: Protocol = "building"
 """Of the samples that comparisons pair."""
 PROBED_ROWS = 8192
 """Rows embedded to measure throughput."""
-MODEL_SETTINGS = ("image_pooling", "text_pooling", "normalization")
+MODEL_SETTINGS = ("image", "text", "image_prompt", "text_prompt", "grid", "normalization")
 """Settings of `features` that belong to the model: a checkpoint cannot be used under others."""
 
 

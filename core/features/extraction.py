@@ -1,28 +1,30 @@
 """Extraction: one resumable pass of the frozen backbone over every image and every distinct text.
 
-Work goes shard by shard into `<root>/.<fingerprint>.partial`; each shard is written atomically, so an interrupted
-extraction continues after its last complete shard. The finished store appears under its fingerprint by one rename.
-Nothing else in `root`, which may hold other files, is touched.
+Only readings that the store lacks are computed, all of them in that one pass. Work goes shard by shard into a hidden
+folder beside the store; each shard is written atomically, so an interrupted extraction continues after its last
+complete shard. A finished store, and each reading that joins it later, appears by one rename. Nothing else in `root`,
+which may hold other files, is touched.
 """
 
 import hashlib
+import json
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from core.config import ImagePooling
 from core.data.annotations import AnnotatedImage
 from core.data.images import open_image
 from core.data.splits import Split
@@ -30,9 +32,11 @@ from core.errors import UserError
 from core.features.fingerprint import FingerprintParts
 from core.features.inputs import FeatureInputs
 from core.features.manifest import write_manifest
-from core.features.store import FeatureStore
+from core.features.store import READINGS, FeatureStore
+from core.features.tables import write_reading
 from core.files.atomic import write_atomically
 from core.files.ownership import claim_folder
+from core.readings import Kind, Reading
 
 if TYPE_CHECKING:
     from core.backbone.internvl import FrozenBackbone
@@ -43,11 +47,8 @@ OnProgress = Callable[[str, int, int], None]
 STORE = "store"
 """Name of the finished store until it is renamed."""
 SHARD = 1024
-HEALTH_SAMPLE = 20_000
 PREFETCHED_BATCHES = 3
-
-
-Kind = Literal["images", "texts"]
+COUNTED_TEXTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class Shard:
     start: int
     items: tuple[Any, ...]
     """Paths of images, or texts, from row `start` of all of them."""
+    readings: tuple[Reading, ...]
+    """What is read of each."""
     fingerprint: str = ""
     """Fingerprint of the features that it is part of; stored in its file."""
 
@@ -80,42 +83,64 @@ class SplitIndex:
     texts: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What to extract, and in what pieces."""
+
+    inputs: FeatureInputs
+    readings: Sequence[Reading]
+    shard: int = SHARD
+    """Images or texts per shard."""
+
+
 def extract_features(
-    inputs: FeatureInputs,
+    wanted: Extraction,
     encode: EncodeShards,
     root: Path,
-    *,
-    shard: int = SHARD,
     on_progress: OnProgress = lambda kind, done, total: None,
 ) -> FeatureStore:
-    """Encode everything missing from the store with this fingerprint, and open it.
+    """Encode everything missing from the store of these inputs, and open it.
 
     Only one process extracts a fingerprint at a time; a second one waits and then opens the result.
 
     Args:
         encode: `encode_here` with a backbone, or its counterpart on a cluster.
         root: folder of all stores.
-        shard: images or texts per shard.
     Raises:
         UserError: an image cannot be read, the backbone gives something that is not finite, or a foreign file or
             folder has the store's name.
     """
-    parts = inputs.parts
+    parts = wanted.inputs.parts
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / f".{parts.fingerprint}.lock"):
         folder = root / parts.fingerprint
-        if folder.exists():
-            return FeatureStore.open(root, parts.fingerprint)
-        work = root / f".{parts.fingerprint}.partial"
+        store = FeatureStore.open(root, parts.fingerprint) if folder.exists() else None
+        missing = list(wanted.readings) if store is None else store.missing(wanted.readings)
+        if store is not None and not missing:
+            return store
+        work = root / f".{parts.fingerprint}-{_digest_of(missing)}.partial"
         claim_folder(work, ["*"])
-        splits = index_splits(inputs.images)
-        paths, texts = distinct_inputs(splits)
-        shards = [*_cut("images", paths, shard, parts), *_cut("texts", texts, shard, parts)]
+        splits = index_splits(wanted.inputs.images)
+        shards = _cut(splits, missing, wanted.shard, parts)
         _write_missing(shards, encode, work, on_progress)
-        _assemble(splits, texts, work, parts, shards)
-        (work / STORE).rename(folder)
+        _assemble(splits, shards, work, parts)
+        _publish(work / STORE, folder)
         shutil.rmtree(work)  # claimed: all in it is ours
     return FeatureStore.open(root, parts.fingerprint)
+
+
+def _digest_of(readings: Sequence[Reading]) -> str:
+    """Tells apart the unfinished work of extractions that want different readings."""
+    return hashlib.sha256(" ".join(sorted(reading.key for reading in readings)).encode()).hexdigest()[:8]
+
+
+def _publish(made: Path, folder: Path) -> None:
+    """Move a finished store to its place, or its readings into the store that is there."""
+    if not folder.exists():
+        made.rename(folder)
+        return
+    for reading in (made / READINGS).iterdir():
+        reading.rename(folder / READINGS / reading.name)
 
 
 def index_splits(images: Mapping[Split, Sequence[AnnotatedImage]]) -> dict[Split, SplitIndex]:
@@ -136,9 +161,17 @@ def distinct_inputs(splits: Mapping[Split, SplitIndex]) -> tuple[list[Path], lis
     return paths, list(dict.fromkeys(text for split in splits.values() for text in split.texts))
 
 
-def _cut(kind: Kind, items: Sequence[Any], size: int, parts: FingerprintParts) -> list[Shard]:
-    starts = range(0, len(items), size)
-    return [Shard(kind, start, tuple(items[start : start + size]), parts.fingerprint) for start in starts]
+def _cut(
+    splits: Mapping[Split, SplitIndex], readings: Sequence[Reading], size: int, parts: FingerprintParts
+) -> list[Shard]:
+    """Shards of the images and of the texts; none of a kind that no reading is missing of."""
+    shards = []
+    inputs: Iterable[tuple[Kind, Sequence[Any]]] = zip(get_args(Kind), distinct_inputs(splits), strict=True)
+    for kind, items in inputs:
+        asked = tuple(reading for reading in readings if reading.kind == kind)
+        for start in range(0, len(items) if asked else 0, size):
+            shards.append(Shard(kind, start, tuple(items[start : start + size]), asked, parts.fingerprint))
+    return shards
 
 
 def _write_missing(shards: Sequence[Shard], encode: EncodeShards, work: Path, on_progress: OnProgress) -> None:
@@ -162,31 +195,48 @@ def encode_here(backbone: "FrozenBackbone") -> EncodeShards:
 
 
 def encode_shard(backbone: "FrozenBackbone", shard: Shard) -> bytes:
-    """Safetensors of [N, width] float32 per pooling; how many images had to be repaired is in the metadata.
+    """Safetensors of [N, width] float32 per reading, [N, P, width] float16 for a grid; facts are in the metadata.
 
     Raises:
         UserError: an image cannot be read, or the backbone gives NaN or infinity for one of the inputs.
     """
-    repaired = 0
-    pooled: Mapping[Any, Tensor]
-    if shard.kind == "images":
-        pooled, repaired = encode_image_files(backbone, shard.items)
-    else:
-        pooled = backbone.encode_texts(shard.items)
-    tensors: dict[str, Tensor] = {name: features.cpu().contiguous() for name, features in pooled.items()}
+    backbone.require(shard.readings)
+    encoded, repaired = encode_items(backbone, shard.kind, shard.items, shard.readings)
+    tensors: dict[str, Tensor] = {reading.key: features.cpu().contiguous() for reading, features in encoded.items()}
     _require_finite(tensors, shard)
     facts = {
         "repaired": str(repaired),
         "backbone_parameters": str(backbone.parameter_count),
+        "flops": json.dumps(count_flops(backbone, shard) if shard.start == 0 else {}),
         "identity": _shard_identity(shard, tensors),
     }
     content: bytes = save(tensors, metadata=facts)
     return content
 
 
+def encode_items(
+    backbone: "FrozenBackbone", kind: Kind, items: Sequence[Any], readings: Sequence[Reading]
+) -> tuple[dict[Reading, Tensor], int]:
+    """Readings of image files or texts, and how many images had to be repaired."""
+    if kind == "images":
+        return encode_image_files(backbone, items, readings)
+    return backbone.encode_texts(items, readings), 0
+
+
+def count_flops(backbone: "FrozenBackbone", shard: Shard) -> dict[str, int]:
+    """Floating-point operations of each reading alone: of one image, or the mean of a few texts."""
+    sample = shard.items[:1] if shard.kind == "images" else shard.items[:COUNTED_TEXTS]
+    flops = {}
+    for reading in shard.readings:
+        with FlopCounterMode(display=False) as counter:
+            encode_items(backbone, shard.kind, sample, [reading])
+        flops[reading.key] = counter.get_total_flops() // len(sample)
+    return flops
+
+
 def _require_finite(tensors: Mapping[Any, Tensor], shard: Shard) -> None:
     for features in tensors.values():
-        bad = (~features.isfinite().all(dim=1)).nonzero()
+        bad = (~features.flatten(1).isfinite().all(dim=1)).nonzero()
         if len(bad):
             item = shard.items[int(bad[0])]
             raise UserError(
@@ -215,17 +265,19 @@ def _is_whole(path: Path, shard: Shard) -> bool:
         return False
 
 
-def encode_image_files(backbone: "FrozenBackbone", paths: Sequence[Path]) -> tuple[dict[ImagePooling, Tensor], int]:
+def encode_image_files(
+    backbone: "FrozenBackbone", paths: Sequence[Path], readings: Sequence[Reading]
+) -> tuple[dict[Reading, Tensor], int]:
     """Decode and encode image files, decoding ahead of the backbone.
 
     Returns:
-        [N, vision_dim] per pooling, and how many images had to be repaired.
+        [N, width] per reading, and how many images had to be repaired.
     """
     parts, repaired = [], 0
     for pixels, repairs in _prepared(backbone, paths):
-        parts.append(backbone.encode_pixels(pixels))
+        parts.append(backbone.encode_pixels(pixels, readings))
         repaired += repairs
-    return {pooling: torch.cat([part[pooling] for part in parts]) for pooling in parts[0]}, repaired
+    return {reading: torch.cat([part[reading] for part in parts]) for reading in parts[0]}, repaired
 
 
 def _prepared(backbone: "FrozenBackbone", paths: Sequence[Path]) -> Iterator[tuple[Tensor, int]]:
@@ -246,63 +298,29 @@ def _prepared(backbone: "FrozenBackbone", paths: Sequence[Path]) -> Iterator[tup
             yield waiting.popleft().result()
 
 
-def _assemble(
-    splits: Mapping[Split, SplitIndex],
-    texts: Sequence[str],
-    work: Path,
-    parts: FingerprintParts,
-    shards: Sequence[Shard],
-) -> None:
-    """Turn the shards into one table per split and pooling, with indices, statistics, health and the manifest."""
-    row_of_text = {text: row for row, text in enumerate(texts)}
+def _assemble(splits: Mapping[Split, SplitIndex], shards: Sequence[Shard], work: Path, parts: FingerprintParts) -> None:
+    """Turn shards into a store: the index of each split, and a folder per reading."""
     store = work / STORE
     for split, index in splits.items():
-        folder = store / split
-        folder.mkdir(parents=True, exist_ok=True)
-        image_rows = np.arange(index.first_image, index.first_image + len(index.images))
-        text_rows = np.array([row_of_text[text] for text in index.texts], dtype=np.int64)
-        _write_tables(work, [shard for shard in shards if shard.kind == "images"], image_rows, folder)
-        _write_tables(work, [shard for shard in shards if shard.kind == "texts"], text_rows, folder)
-        write_atomically(folder / "index.safetensors", save(index_tensors(index, group_numbers(splits))))
-    facts = _facts(work, shards)
-    statistics, health, dimensions = _describe(store / "train")
-    write_atomically(store / "statistics.safetensors", save(statistics))
-    manifest = {
-        "fingerprint": parts.fingerprint,
-        "parts": asdict(parts),
-        "backbone_parameters": max(fact["backbone_parameters"] for fact in facts),
-        "dimensions": dimensions,
-        "counts": {split: split_counts(index) for split, index in splits.items()},
-        "health": health,
-        "repaired": {"images repaired": sum(fact["repaired"] for fact in facts)},
+        (store / split).mkdir(parents=True, exist_ok=True)
+        write_atomically(store / split / "index.safetensors", save(index_tensors(index, group_numbers(splits))))
+    counts = {split: split_counts(index) for split, index in splits.items()}
+    write_manifest(store, {"fingerprint": parts.fingerprint, "parts": asdict(parts), "counts": counts})
+    rows = {kind: _rows(splits, kind) for kind in get_args(Kind)}
+    for reading in dict.fromkeys(reading for shard in shards for reading in shard.readings):
+        own = [shard for shard in shards if reading in shard.readings]
+        write_reading(store / READINGS / reading.key, reading, own, work, rows[reading.kind])
+
+
+def _rows(splits: Mapping[Split, SplitIndex], kind: Kind) -> dict[Split, NDArray[np.int64]]:
+    """Rows of each split among all distinct images, or texts."""
+    if kind == "images":
+        ends = {split: index.first_image + len(index.images) for split, index in splits.items()}
+        return {split: np.arange(index.first_image, ends[split]) for split, index in splits.items()}
+    row_of_text = {text: row for row, text in enumerate(distinct_inputs(splits)[1])}
+    return {
+        split: np.array([row_of_text[text] for text in index.texts], dtype=np.int64) for split, index in splits.items()
     }
-    write_manifest(store, manifest)
-
-
-def _facts(work: Path, shards: Sequence[Shard]) -> list[dict[str, int]]:
-    """Metadata of each shard."""
-    facts = []
-    for shard in shards:
-        with safe_open(work / shard.file_name, framework="pt") as content:
-            metadata = content.metadata()
-            facts.append({name: int(metadata[name]) for name in ("backbone_parameters", "repaired")})
-    return facts
-
-
-def _write_tables(work: Path, shards: Sequence[Shard], rows: NDArray[np.int64], folder: Path) -> None:
-    """The given rows of everything that the shards of one kind hold, a file per pooling."""
-    tables: dict[str, Any] = {}
-    for shard in shards:
-        here = np.flatnonzero((rows >= shard.start) & (rows < shard.start + len(shard.items)))
-        if not len(here):
-            continue
-        for pooling, features in load_file(work / shard.file_name).items():
-            if pooling not in tables:
-                path, shape = folder / f"{shard.kind}_{pooling}.npy", (len(rows), features.shape[1])
-                tables[pooling] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-            tables[pooling][here] = features.numpy()[rows[here] - shard.start]
-    for table in tables.values():
-        table.flush()
 
 
 def group_numbers(splits: Mapping[Split, SplitIndex]) -> dict[str, int]:
@@ -339,29 +357,3 @@ def split_counts(index: SplitIndex) -> dict[str, int]:
         "texts": len(index.texts),
         "regions": sum(len(image.regions) for image in index.images),
     }
-
-
-def _describe(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, int]]:
-    """Statistics, health and dimensions of the tables of the training split."""
-    statistics: dict[str, Tensor] = {}
-    health: dict[str, Any] = {"images": {}, "texts": {}}
-    dimensions: dict[str, int] = {}
-    for path in sorted(folder.glob("*.npy")):
-        kind, pooling = path.stem.split("_")
-        table = np.load(path, mmap_mode="r")
-        mean, std = table.mean(axis=0, dtype=np.float64), table.std(axis=0, dtype=np.float64)
-        statistics[f"{kind}.{pooling}.mean"] = torch.from_numpy(mean).float()
-        statistics[f"{kind}.{pooling}.std"] = torch.from_numpy(std).float()
-        health[kind][pooling] = {
-            "spread": float(std.mean() / max(float(np.sqrt((mean**2 + std**2).mean())), 1e-12)),
-            "distinct": _distinct_share(table[:HEALTH_SAMPLE], mean, std),
-        }
-        dimensions[kind] = int(table.shape[1])
-    return statistics, health, dimensions
-
-
-def _distinct_share(table: NDArray[np.float32], mean: NDArray[np.float64], std: NDArray[np.float64]) -> float:
-    """Share of rows with a vector of their own; vectors that differ by rounding alone count as the same."""
-    scale = max(float(std.max()), 1e-6 * max(1.0, float(np.abs(mean).max())))
-    quantised = np.round((table - mean) / scale, 3) + 0.0  # no negative zero
-    return len({row.tobytes() for row in quantised}) / len(table)

@@ -14,8 +14,9 @@ from core.config import FeaturesConfig
 from core.data.annotations import AnnotatedImage
 from core.data.splits import Split
 from core.files.digests import file_digests
+from core.readings import Reading
 
-EXTRACTION_VERSION = 4
+EXTRACTION_VERSION = 5
 """Increment when extraction itself changes, so that old stores are not reused."""
 
 
@@ -36,6 +37,11 @@ class FingerprintParts:
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def reading_fingerprint(features: str, reading: Reading) -> str:
+    """Sixteen hexadecimal digits of one reading of the features with this fingerprint."""
+    return hashlib.sha256(json.dumps([features, asdict(reading)]).encode()).hexdigest()[:16]
 
 
 def fingerprint_parts(

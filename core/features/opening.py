@@ -8,7 +8,7 @@ from typing import Protocol
 
 from core.config import TrainConfig
 from core.errors import UserError
-from core.features.extraction import SHARD, EncodeShards, Shard, encode_here, extract_features
+from core.features.extraction import EncodeShards, Extraction, Shard, encode_here, extract_features
 from core.features.inputs import FeatureInputs, read_inputs
 from core.features.store import Features, FeatureStore
 
@@ -41,30 +41,33 @@ class NoDisplay:
 
 def prepare_features(
     config: TrainConfig,
+    wanted: Extraction | None = None,
     *,
-    inputs: FeatureInputs | None = None,
     encode: EncodeShards | None = None,
-    shard: int = SHARD,
     display: FeatureDisplay | None = None,
 ) -> FeatureStore:
-    """The feature store of a configuration, extracted first if it is missing.
+    """The feature store of a configuration; readings that it lacks are extracted first.
 
     Args:
-        inputs: those of this configuration, if they were read already.
+        wanted: the inputs of this configuration and the readings; by default those that the configuration names.
         encode: how shards are encoded; by default the backbone is loaded in this process.
-        shard: images or texts per shard, the most that an interruption can lose.
     Raises:
-        UserError: an input cannot be read or changed during extraction, or the backbone cannot be loaded.
+        UserError: an input cannot be read or changed during extraction, or the backbone cannot be loaded or cannot give
+            a reading.
     """
     display = display or NoDisplay()
-    inputs = inputs or read_inputs(config)
-    root = config.features.store
-    if (root / inputs.parts.fingerprint).exists():
-        return FeatureStore.open(root, inputs.parts.fingerprint)
-    _note_annotations(inputs, display)
-    display.note(f"extracting features {inputs.parts.fingerprint} with {config.features.backbone}")
-    encode = _of_unchanged_files(config, inputs, encode or _load_and_encode(config))
-    return extract_features(inputs, encode, root, shard=shard, on_progress=display.progress)
+    wanted = wanted or Extraction(read_inputs(config), config.readings.all)
+    root, fingerprint = config.features.store, wanted.inputs.parts.fingerprint
+    if FeatureStore.exists(root, fingerprint, wanted.readings):
+        return FeatureStore.open(root, fingerprint)
+    if (root / fingerprint).exists():
+        missing = FeatureStore.open(root, fingerprint).missing(wanted.readings)
+        display.note(f"adding {', '.join(reading.name for reading in missing)} to features {fingerprint}")
+    else:
+        _note_annotations(wanted.inputs, display)
+        display.note(f"extracting features {fingerprint} with {config.features.backbone}")
+    encode = _of_unchanged_files(config, wanted.inputs, encode or _load_and_encode(config))
+    return extract_features(wanted, encode, root, display.progress)
 
 
 def open_features(
@@ -82,12 +85,8 @@ def open_features(
     display = display or NoDisplay()
     if config.features.source == "live":
         return _open_live(config, inputs or read_inputs(config), with_test=with_test, display=display)
-    return prepare_features(config, inputs=inputs, display=display).features(
-        image_pooling=config.features.image_pooling,
-        text_pooling=config.features.text_pooling,
-        allow_degenerate=config.features.allow_degenerate,
-        with_test=with_test,
-    )
+    store = prepare_features(config, Extraction(inputs or read_inputs(config), config.readings.all), display=display)
+    return store.features(config.readings, allow_degenerate=config.features.allow_degenerate, with_test=with_test)
 
 
 def _open_live(config: TrainConfig, inputs: FeatureInputs, *, with_test: bool, display: FeatureDisplay) -> Features:
@@ -98,7 +97,7 @@ def _open_live(config: TrainConfig, inputs: FeatureInputs, *, with_test: bool, d
         "the frozen backbone runs in the training loop (features.source: live); cached features are far faster"
     )
     _note_annotations(inputs, display)
-    return live_features(inputs, load_backbone(config.features, config.device), config.features, with_test=with_test)
+    return live_features(inputs, load_backbone(config.features, config.device), config, with_test=with_test)
 
 
 def _load_and_encode(config: TrainConfig) -> EncodeShards:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from core.features.store import Features, FeatureSplit, Statistics
 
@@ -59,5 +60,10 @@ def _split(shape: SplitShape, widths: Widths, generator: torch.Generator) -> Fea
         boxes=corners,
         relations=torch.arange(shape.regions) % 6,
         first_region=torch.searchsorted(region_images, region_images),
-        grid=torch.randn(shape.images, *widths.grid, generator=generator).half() if widths.grid else None,
+        grid=_grid(shape.images, *widths.grid, generator) if widths.grid else None,
     )
+
+
+def _grid(images: int, cells: int, width: int, generator: torch.Generator) -> Tensor:
+    """One grid for all images: those of a large data set do not fit the memory."""
+    return torch.randn(1, cells, width, generator=generator).half().expand(images, cells, width)

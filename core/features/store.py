@@ -3,7 +3,7 @@
 Written by `core.features.extraction`; a trial needs only this module. The test split is opened only on request.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,12 +13,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core.config import ImagePooling, TextPooling
 from core.data.splits import Split
 from core.device import free_memory
 from core.errors import UserError
+from core.features.fingerprint import reading_fingerprint
 from core.features.manifest import MANIFEST, checked_file, read_manifest
+from core.readings import Reading, Readings
 
+READINGS = "readings"
+"""Sub-folder of a store with one folder per reading."""
+STATISTICS = "statistics.safetensors"
 MIN_DISTINCT = 0.5
 """Minimum share of distinct inputs that must have distinct vectors."""
 TABLE_SHARE = 0.5
@@ -55,6 +59,29 @@ class HostTable:
 
     def to(self, device: torch.device, /) -> "Table":
         return move_table(self._rows, device)
+
+
+class JoinedTable:
+    """Several tables of the same rows, concatenated where rows are read."""
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self._tables = tables
+        self.shape = (len(tables[0]), sum(table.shape[1] for table in tables))
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
+        parts = [table[rows] if isinstance(rows, slice) else gather(table, rows) for table in self._tables]
+        return torch.cat(parts, dim=1)
+
+    def to(self, device: torch.device, /) -> "Table":
+        return JoinedTable([move_table(table, device) for table in self._tables])
+
+
+def join_tables(tables: Sequence[Table]) -> Table:
+    """Tables of the same rows side by side; a single one as it is."""
+    return tables[0] if len(tables) == 1 else JoinedTable(tables)
 
 
 def gather(table: Table, rows: Tensor) -> Tensor:
@@ -151,16 +178,18 @@ class Features:
 
 
 class FeatureStore:
-    """One extracted set of features on disk."""
+    """One extracted set of features on disk, to which readings may be added."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = folder
         self.manifest = manifest
-        """Fingerprint and its parts, dimensions, counts per split, health per pooling."""
+        """Fingerprint and its parts, and counts per split."""
 
     @classmethod
-    def exists(cls, root: Path, fingerprint: str) -> bool:
-        return (root / fingerprint / MANIFEST).exists()
+    def exists(cls, root: Path, fingerprint: str, readings: Iterable[Reading] = ()) -> bool:
+        """Whether there is such a store, and it holds these readings."""
+        folder = root / fingerprint
+        return all((folder / place / MANIFEST).exists() for place in ("", *map(_place, readings)))
 
     @classmethod
     def open(cls, root: Path, fingerprint: str) -> "FeatureStore":
@@ -180,63 +209,87 @@ class FeatureStore:
     def fingerprint(self) -> str:
         return str(self.manifest["fingerprint"])
 
-    def features(
-        self,
-        *,
-        image_pooling: ImagePooling,
-        text_pooling: TextPooling,
-        allow_degenerate: bool = False,
-        with_test: bool = False,
-    ) -> Features:
-        """Memory-map the features of one image pooling and one text pooling.
+    def missing(self, readings: Iterable[Reading]) -> list[Reading]:
+        """Those of the readings that the store does not hold."""
+        return [reading for reading in readings if not (self.folder / _place(reading) / MANIFEST).exists()]
+
+    def describe(self, reading: Reading) -> dict[str, Any]:
+        """Manifest of one reading: shape, bytes, FLOPs of one input, health.
 
         Raises:
-            UserError: a pooling gives many different inputs the same vector, there is no test split though it is
-                asked for, or a file of the store is damaged.
+            UserError: the store does not hold it, or the manifest is damaged.
         """
+        if self.missing([reading]):
+            raise UserError(f"does not hold {reading.name}", where=self.folder, how="run crossmodal features extract")
+        return read_manifest(self.folder / _place(reading), reading_fingerprint(self.fingerprint, reading))
+
+    def features(self, readings: Readings, *, allow_degenerate: bool = False, with_test: bool = False) -> Features:
+        """Memory-map the features that a model reads.
+
+        Raises:
+            UserError: a reading is missing or gives many different inputs the same vector, there is no test split
+                though it is asked for, or a file of the store is damaged.
+        """
+        manifests = {reading: self.describe(reading) for reading in readings.all}
         if not allow_degenerate:
-            self._refuse_degenerate("images", image_pooling)
-            self._refuse_degenerate("texts", text_pooling)
+            for reading in (*readings.images, *readings.texts):
+                _refuse_degenerate(reading, manifests[reading])
         if with_test and "test" not in self.manifest["counts"]:
             raise UserError("has no test split", where=self.folder, how="set data.test_annotations")
-        stored = self._tensors("statistics.safetensors")
-        statistics = Statistics(
-            image_mean=stored[f"images.{image_pooling}.mean"],
-            image_std=stored[f"images.{image_pooling}.std"],
-            text_mean=stored[f"texts.{text_pooling}.mean"],
-            text_std=stored[f"texts.{text_pooling}.std"],
-        )
+        opened = {reading: _OpenedReading(self.folder / _place(reading), manifests[reading]) for reading in manifests}
+        images, texts = ([opened[each] for each in side] for side in (readings.images, readings.texts))
+        grid = opened[readings.grid] if readings.grid else None
+
+        def split(name: Split) -> FeatureSplit:
+            return FeatureSplit(
+                images=join_tables([each.table(name) for each in images]),
+                texts=join_tables([each.table(name) for each in texts]),
+                grid=grid.table(name) if grid else None,
+                **load_file(checked_file(self.folder, self.manifest, f"{name}/index.safetensors")),
+            )
+
         return Features(
             fingerprint=self.fingerprint,
-            train=self._split("train", image_pooling, text_pooling),
-            validation=self._split("validation", image_pooling, text_pooling),
-            statistics=statistics,
-            test=self._split("test", image_pooling, text_pooling) if with_test else None,
-            backbone_parameters=self.manifest["backbone_parameters"],
+            train=split("train"),
+            validation=split("validation"),
+            statistics=Statistics(*_joined(images), *_joined(texts), *(_joined([grid]) if grid else ())),
+            test=split("test") if with_test else None,
+            backbone_parameters=max(manifest["backbone_parameters"] for manifest in manifests.values()),
         )
 
-    def _split(self, split: Split, image_pooling: ImagePooling, text_pooling: TextPooling) -> FeatureSplit:
-        return FeatureSplit(
-            images=self._table(f"{split}/images_{image_pooling}.npy"),
-            texts=self._table(f"{split}/texts_{text_pooling}.npy"),
-            **self._tensors(f"{split}/index.safetensors"),
-        )
 
-    def _table(self, name: str) -> Tensor:
-        path = checked_file(self.folder, self.manifest, name)
+class _OpenedReading:
+    """Files of one reading, each checked against its manifest before it is read."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self._folder = folder
+        self._manifest = manifest
+
+    def table(self, split: Split) -> Tensor:
+        path = checked_file(self._folder, self._manifest, f"{split}.npy")
         return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
-    def _tensors(self, name: str) -> dict[str, Tensor]:
-        tensors: dict[str, Tensor] = load_file(checked_file(self.folder, self.manifest, name))
-        return tensors
+    def statistics(self) -> dict[str, Tensor]:
+        stored: dict[str, Tensor] = load_file(checked_file(self._folder, self._manifest, STATISTICS))
+        return stored
 
-    def _refuse_degenerate(self, kind: str, pooling: str) -> None:
-        distinct = self.manifest["health"][kind][pooling]["distinct"]
-        if distinct < MIN_DISTINCT:
-            reason = ", since the first token sees nothing of the text that follows" if pooling == "first" else ""
-            raise UserError(
-                f"pooling {kind} by '{pooling}' gives only {distinct:.1%} of the different inputs a vector of their "
-                f"own{reason}",
-                where=f"features.{kind.removesuffix('s')}_pooling",
-                how="choose another pooling, or set features.allow_degenerate: true",
-            )
+
+def _joined(readings: Sequence[_OpenedReading]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of concatenated readings."""
+    stored = [reading.statistics() for reading in readings]
+    return torch.cat([each["mean"] for each in stored]), torch.cat([each["std"] for each in stored])
+
+
+def _place(reading: Reading) -> str:
+    return f"{READINGS}/{reading.key}"
+
+
+def _refuse_degenerate(reading: Reading, manifest: Mapping[str, Any]) -> None:
+    distinct = manifest["health"]["distinct"]
+    if distinct < MIN_DISTINCT:
+        reason = ", since the first token sees nothing of the text that follows" if reading.pooling == "first" else ""
+        raise UserError(
+            f"{reading.name} gives only {distinct:.1%} of the different {reading.kind} a vector of their own{reason}",
+            where=f"features.{reading.kind.removesuffix('s')}",
+            how="choose another reading, or set features.allow_degenerate: true",
+        )

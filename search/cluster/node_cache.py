@@ -1,5 +1,6 @@
 """Copies of feature stores on nodes that cannot see the folder where they were extracted."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import FileLock
@@ -7,15 +8,16 @@ from filelock import FileLock
 from core.features.manifest import MANIFEST
 from core.features.store import FeatureStore
 from core.files.atomic import write_atomically
+from core.readings import Reading
 
 NODE_CACHE = Path("~/.cache/crossmodal-search/features")
 """Where a node keeps copies of feature stores that it cannot see."""
 
 
-def find_store(root: Path, fingerprint: str) -> Path | None:
-    """The folder of stores that holds this one: the configured one, else this node's cache."""
+def find_store(root: Path, fingerprint: str, readings: Iterable[Reading]) -> Path | None:
+    """The folder of stores that holds these readings: the configured one, else this node's cache."""
     for place in (root, NODE_CACHE.expanduser()):
-        if FeatureStore.exists(place, fingerprint):
+        if FeatureStore.exists(place, fingerprint, readings):
             return place
     return None
 
@@ -23,7 +25,7 @@ def find_store(root: Path, fingerprint: str) -> Path | None:
 def write_piece(name: str, position: int, piece: bytes) -> None:
     """Runs on a node: put a piece of a file where it belongs in the cache, one writer at a time.
 
-    The manifest, which comes last and makes the copy a store, is one piece and appears whole.
+    Manifests, which come last and make the copy a store, are one piece each and appear whole.
     """
     path = NODE_CACHE.expanduser() / name
     if path.name == MANIFEST:

@@ -6,7 +6,7 @@ A node that cannot see the feature store gets a copy of its own, once, under a l
 import platform
 import socket
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from core.campaign.campaign import Campaign
 from core.errors import UserError
+from core.readings import Reading
 from core.training.receipts import module_version
 from search.cluster.node_cache import find_store, write_piece
 from search.session.storage import Storage
@@ -49,20 +50,22 @@ def preflight_here(campaign: Campaign, storage: Storage) -> None:
         raise UserError(problem, where="this machine", how="fix it, or set resources.gpu to 0")
 
 
-def preflight(campaign: Campaign, fingerprints: Iterable[str], storage: Storage) -> None:
+def preflight(campaign: Campaign, stores: Mapping[str, Sequence[Reading]], storage: Storage) -> None:
     """Check every node of a cluster that trials may run on, and copy features to those that lack them.
 
+    Args:
+        stores: fingerprint of each feature store, and the readings of it that trials may use.
     Raises:
         UserError: names the node and what is wrong with it.
     """
     storage.require_writable()
     token = uuid.uuid4().hex
     root = campaign.base.features.store
-    wanted, resources = sorted(set(fingerprints)), campaign.resources
+    resources = campaign.resources
     nodes = [
         node for node in ray.nodes() if node["Alive"] and _can_run(node["Resources"], resources.cpu, resources.gpu)
     ]
-    arguments = (str(root), wanted, storage.root, _asks_gpu(campaign))
+    arguments = (str(root), stores, storage.root, _asks_gpu(campaign))
     answers = {
         node["NodeID"]: _on(inspect_node, node["NodeID"], cpu=0, gpu=resources.gpu).remote(
             *arguments, f"{token}-{node['NodeID']}"
@@ -102,12 +105,14 @@ def _answer(reference: Any, node: dict[str, Any]) -> NodeReport:
     return report
 
 
-def inspect_node(root: str, fingerprints: list[str], storage: str, asks_gpu: bool, token: str) -> NodeReport:
+def inspect_node(
+    root: str, stores: Mapping[str, Sequence[Reading]], storage: str, asks_gpu: bool, token: str
+) -> NodeReport:
     """Runs on a node: versions, missing stores, whether storage and GPU can be used."""
     return NodeReport(
         host=socket.gethostname(),
         versions=versions(),
-        missing_stores=[name for name in fingerprints if find_store(Path(root), name) is None],
+        missing_stores=[name for name, readings in stores.items() if find_store(Path(root), name, readings) is None],
         storage_problem=_write_token(storage, token),
         gpu_problem=_gpu_problem() if asks_gpu else None,
     )
@@ -166,7 +171,7 @@ def _complain(report: NodeReport, was_read_back: bool) -> None:
 
 
 def copy_store(folder: Path, node: str) -> None:
-    """Copy one feature store to a node's cache, piece by piece; the manifest last, so that half a copy is none."""
+    """Copy one feature store to a node's cache, piece by piece; manifests last, so that half a copy is none."""
     files = sorted(
         (path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.name == "manifest.json"
     )

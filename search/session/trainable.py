@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from ray import tune
 
-from core.config import ImagePooling, TextPooling
 from core.features.store import Features, FeatureStore
 from core.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from core.readings import Readings
 from core.records import EpochMetrics
 from core.training.train import train
 from search.cluster.node_cache import find_store
@@ -42,9 +42,8 @@ def _train_and_report(task: TrialTask) -> None:
     if 0 < task.gpu < 1 and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(task.gpu)
     config = task.config
-    wanted = config.features
     features = _open_features(
-        wanted.store, task.fingerprint, wanted.image_pooling, wanted.text_pooling, wanted.allow_degenerate
+        config.features.store, task.fingerprint, config.readings, config.features.allow_degenerate
     )
     last_sent = time.monotonic()
 
@@ -82,9 +81,7 @@ def _last_checkpoint(task: TrialTask) -> Checkpoint | None:
 
 
 @lru_cache(maxsize=16)
-def _open_features(
-    root: Path, fingerprint: str, image_pooling: ImagePooling, text_pooling: TextPooling, allow_degenerate: bool
-) -> Features:
+def _open_features(root: Path, fingerprint: str, readings: Readings, allow_degenerate: bool) -> Features:
     """Memory-mapped once per worker process, whatever the number of trials that it runs."""
-    store = FeatureStore.open(find_store(root, fingerprint) or root, fingerprint)
-    return store.features(image_pooling=image_pooling, text_pooling=text_pooling, allow_degenerate=allow_degenerate)
+    store = FeatureStore.open(find_store(root, fingerprint, readings.all) or root, fingerprint)
+    return store.features(readings, allow_degenerate=allow_degenerate)

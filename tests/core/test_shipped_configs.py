@@ -13,7 +13,7 @@ METHODOLOGY: dict[str, Scalar] = {
     "model.temperature": 0.07, "loss.itc": 1.0, "loss.itm": 1.0, "loss.box": 0.1, "loss.spatial": 0.1, "loss.giou": 0.0,
     "loss.positives": "image", "optimizer.weight_decay": 0.01, "optimizer.warmup_ratio": 0.1,
     "optimizer.cuda_graph": True, "data.split_seed": 0, "features.dtype": "float32", "features.micro_batch": 32,
-    "features.image_pooling": "cls", "features.text_pooling": "last", "features.allow_degenerate": False,
+    "features.image": "tower.cls", "features.text": "lm.last", "features.allow_degenerate": False,
     "features.source": "cached", "evaluation.k_test": 256, "objective": "recall_mean", "device": "auto", "seed": 0,
 }  # fmt: skip
 REAL: dict[str, Scalar] = {

@@ -113,7 +113,7 @@ def test_a_campaign_is_extended_by_running_it_again(demo: Path, tmp_path: Path) 
 
 def test_first_token_pooling_cannot_retrieve(demo_config: TrainConfig) -> None:
     config = demo_config.with_overrides(
-        {"features.text_pooling": "first", "features.allow_degenerate": True, "recipe.epochs": 4}
+        {"features.text": "lm.first", "features.allow_degenerate": True, "recipe.epochs": 4}
     )
     features = open_features(config)
     split = features.validation

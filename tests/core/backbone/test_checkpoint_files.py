@@ -15,11 +15,18 @@ from core.backbone.checkpoint_files import backbone_files
 from core.backbone.internvl import load_backbone
 from core.config import FeaturesConfig
 from core.errors import UserError
+from tests.conftest import readings
 
-PARTS = ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"]
+PARTS = [
+    "chat_template.jinja", "config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json",
+    "tokenizer_config.json",
+]  # fmt: skip
 
 
-PARTS = ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"]
+PARTS = [
+    "chat_template.jinja", "config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json",
+    "tokenizer_config.json",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -38,8 +45,10 @@ def sharded(whole: Path, tmp_path: Path) -> Path:
 def encoded(folder: Path) -> torch.Tensor:
     settings = {"backbone": str(folder), "image_size": 112, "max_tokens": 32}
     backbone = load_backbone(FeaturesConfig.model_validate(settings), "cpu")
-    image = backbone.encode_images([Image.new("RGB", (90, 60), (200, 40, 90))])["mean"]
-    return torch.cat([image, backbone.encode_texts(["a red building beside a round pool"])["last"]], dim=1)
+    asked = readings()
+    (image,) = backbone.encode_images([Image.new("RGB", (90, 60), (200, 40, 90))], asked.images).values()
+    (text,) = backbone.encode_texts(["a red building beside a round pool"], asked.texts).values()
+    return torch.cat([image, text], dim=1)
 
 
 def test_the_files_of_a_checkpoint_are_found_by_name(whole: Path) -> None:

@@ -1,16 +1,35 @@
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, InternVLConfig, InternVLModel, InternVLVisionConfig, Qwen2Config
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    InternVLConfig,
+    InternVLModel,
+    InternVLProcessor,
+    InternVLVisionConfig,
+    Qwen2Config,
+)
 
 from core.backbone.internvl import FrozenBackbone, load_backbone
 from core.backbone.tiny import build_tiny_checkpoint
 from core.config import FeaturesConfig
 from core.errors import UserError
+from core.readings import Reading, Readings, grid_reading
+from tests.conftest import EVERY_READING, readings
+
+IMAGES = [reading for reading in EVERY_READING if reading.kind == "images" and reading.side is None]
+TEXTS = [reading for reading in EVERY_READING if reading.kind == "texts"]
+(MEAN,) = readings().images
+TOWER = readings("tower.cls+tower.mean").images
 
 
 def settings(folder: Path, **changes: object) -> FeaturesConfig:
@@ -40,17 +59,17 @@ def test_dimensions_are_read_off_the_model(backbone: FrozenBackbone) -> None:
 
 
 def test_it_is_frozen(backbone: FrozenBackbone) -> None:
-    encoded = backbone.encode_images(images(1))
+    encoded = backbone.encode_images(images(1), IMAGES)
     assert all(not features.requires_grad and features.dtype == torch.float32 for features in encoded.values())
 
 
 def test_a_micro_batch_changes_nothing_but_memory(checkpoint: Path, backbone: FrozenBackbone) -> None:
     one_by_one = load_backbone(settings(checkpoint, micro_batch=1), "cpu")
     texts = ["a pool", "The image shows a red building beside a round pool.", "grass"]
-    for pooling, features in backbone.encode_texts(texts).items():
-        torch.testing.assert_close(one_by_one.encode_texts(texts)[pooling], features, atol=1e-5, rtol=1e-4)
-    for pooling, features in backbone.encode_images(images(3)).items():
-        torch.testing.assert_close(one_by_one.encode_images(images(3))[pooling], features, atol=1e-5, rtol=1e-4)
+    alone = one_by_one.encode_texts(texts, TEXTS) | one_by_one.encode_images(images(3), IMAGES)
+    together = backbone.encode_texts(texts, TEXTS) | backbone.encode_images(images(3), IMAGES)
+    for reading, features in together.items():
+        torch.testing.assert_close(alone[reading], features, atol=1e-4, rtol=1e-4)
 
 
 def test_micro_batches_are_halved_when_memory_runs_out(
@@ -59,18 +78,150 @@ def test_micro_batches_are_halved_when_memory_runs_out(
     small = load_backbone(settings(checkpoint, micro_batch=8), "cpu")
     encode = small._encode_pixels
 
-    def starved(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    def starved(pixels: torch.Tensor, asked: Sequence[Reading]) -> dict[Reading, torch.Tensor]:
         if len(pixels) > 2:
             raise torch.OutOfMemoryError
-        return encode(pixels)  # type: ignore[return-value]
+        return encode(pixels, asked)
 
     monkeypatch.setattr(small, "_encode_pixels", starved)
-    encoded = small.encode_images(images(5))
+    encoded = small.encode_images(images(5), IMAGES)
     assert small.micro_batch == 2
-    torch.testing.assert_close(encoded["mean"], backbone.encode_images(images(5))["mean"], atol=1e-5, rtol=1e-4)
+    expected = backbone.encode_images(images(5), IMAGES)
+    torch.testing.assert_close(encoded[MEAN], expected[MEAN], atol=1e-5, rtol=1e-4)
 
 
-def test_pictures_are_normalised_as_the_checkpoints_own_processor_does(
+class ImageProcessorAlone(InternVLProcessor):
+    """transformers' own processor where its video processor, which needs torchvision, cannot be imported."""
+
+    def check_argument_for_proper_class(self, argument_name: str, argument: object) -> object:
+        return None if argument is None else super().check_argument_for_proper_class(argument_name, argument)
+
+
+class Expected(NamedTuple):
+    """What transformers' own processor and model make of one image and one text in the chat template."""
+
+    image: torch.Tensor
+    """Hidden states [layers + 1, L, D]"""
+    is_image: torch.Tensor
+    text: torch.Tensor
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Path) -> Expected:
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    processor = ImageProcessorAlone(
+        AutoImageProcessor.from_pretrained(checkpoint, backend="pil", local_files_only=True),
+        tokenizer,
+        image_seq_length=16,
+        chat_template=tokenizer.chat_template,
+    )
+    model = AutoModel.from_pretrained(checkpoint, local_files_only=True).eval()
+    image_chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
+    text_chat = [{"role": "user", "content": "a red building\nIn one word:"}]
+    rendered = [processor.apply_chat_template(chat, add_generation_prompt=True) for chat in (image_chat, text_chat)]
+    size = {"height": 112, "width": 112}
+    image = processor(
+        images=images(1), text=rendered[0], images_kwargs={"size": size, "crop_to_patches": False}, return_tensors="pt"
+    )
+    with torch.no_grad():
+        of_image = model(**image, output_hidden_states=True)
+        of_text = model(**processor(text=rendered[1], return_tensors="pt"), output_hidden_states=True)
+    is_image = image["input_ids"][0] == model.config.image_token_id
+    return Expected(torch.cat(of_image.hidden_states), is_image, torch.cat(of_text.hidden_states))
+
+
+def test_readings_of_the_language_model_are_those_of_transformers_own_processor_and_model(
+    backbone: FrozenBackbone, expected: Expected
+) -> None:
+    of_images = readings("lm.image_mean+lm.prompt+lm.prompt@1").images
+    of_texts = readings(text="lm.prompt+lm.prompt@1").texts
+    mean, last, earlier = backbone.encode_images(images(1), of_images).values()
+    text, text_earlier = backbone.encode_texts(["a red building"], of_texts).values()
+    assert int(expected.is_image.sum()) == backbone.image_tokens == 16
+    for ours, theirs in (
+        (mean, expected.image[-1, expected.is_image].mean(dim=0)),
+        (last, expected.image[-1, -1]),
+        (earlier, expected.image[1, -1]),
+        (text, expected.text[-1, -1]),
+        (text_earlier, expected.text[1, -1]),
+    ):
+        torch.testing.assert_close(ours[0], theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_readings_of_the_tower_and_the_projector_are_those_of_transformers(
+    checkpoint: Path, backbone: FrozenBackbone
+) -> None:
+    model = AutoModel.from_pretrained(checkpoint, local_files_only=True).eval()
+    pixels = backbone._normalise(backbone.preprocess(images(2)))
+    with torch.no_grad():
+        tower = model.vision_tower(pixel_values=pixels, output_hidden_states=True)
+        projected = model.get_image_features(pixel_values=pixels).pooler_output
+    ours = backbone.encode_images(images(2), readings("tower.cls+tower.mean@1+projector.mean").images)
+    theirs = [tower.last_hidden_state[:, 0], tower.hidden_states[1][:, 1:].mean(dim=1), projected.mean(dim=1)]
+    for mine, other in zip(ours.values(), theirs, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
+    grid = grid_reading(8)
+    patches = backbone.encode_images(images(2), [grid])[grid]
+    torch.testing.assert_close(patches.float(), tower.last_hidden_state[:, 1:], atol=0.02, rtol=0.01)
+
+
+def test_moving_an_object_moves_the_features(checkpoint: Path, backbone: FrozenBackbone) -> None:
+    """Positions reach every reading of the tower, and the cells where the object is change most."""
+    blind = load_backbone(settings(checkpoint), "cpu")
+    blind._model.vision_tower.embeddings.position_embeddings.zero_()  # as transformers initialises them
+    left, right = (Image.new("RGB", (112, 112), (90, 130, 70)) for _ in range(2))
+    left.paste((200, 30, 30), (14, 42, 42, 70))
+    right.paste((200, 30, 30), (70, 42, 98, 70))
+    grid = grid_reading(8)
+    encoded = backbone.encode_images([left, right], [*TOWER, grid])
+    for reading, without_positions in blind.encode_images([left, right], TOWER).items():
+        moved, unmoved = ((each[0] - each[1]).norm() for each in (encoded[reading], without_positions))
+        assert moved > 100 * unmoved
+        assert moved > 0.01 * encoded[reading][0].norm()
+    change = (encoded[grid][0] - encoded[grid][1]).float().norm(dim=1).view(8, 8)
+    assert change[3:5][:, [1, 2, 5, 6]].mean() > 1.5 * change[[0, 7]].mean()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "size", "message"),
+    [
+        (readings("tower.mean@7"), 112, "tower.mean@7 asks for a layer that is not there; there are 0 to 3"),
+        (readings(text="lm.mean@-4"), 112, "lm.mean@-4 asks for a layer that is not there; there are 0 to 2"),
+        (readings(grid=9), 112, "a grid of 9 × 9 is finer than the 8 × 8 patches"),
+        (readings("projector.mean"), 98, "98 pixels give 7; use 84 or 112"),
+    ],
+)
+def test_a_reading_that_this_backbone_cannot_give_is_refused_before_any_pass(
+    checkpoint: Path, wanted: Readings, size: int, message: str
+) -> None:
+    backbone = load_backbone(settings(checkpoint, image_size=size), "cpu")
+    with pytest.raises(UserError, match=re.escape(message)):
+        backbone.require(wanted.all)
+
+
+def test_a_prompt_needs_a_chat_template(checkpoint: Path, tmp_path: Path) -> None:
+    for path in checkpoint.iterdir():
+        if path.name != "chat_template.jinja":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    bare = load_backbone(settings(tmp_path), "cpu")
+    bare.require(readings().all)
+    for wanted in (readings("lm.prompt"), readings(text="lm.prompt")):
+        with pytest.raises(UserError, match="has no chat template"):
+            bare.require(wanted.all)
+
+
+def test_a_long_text_is_cut_before_its_prompt(checkpoint: Path) -> None:
+    short = load_backbone(settings(checkpoint, max_tokens=4), "cpu")
+    (prompted,) = readings(text="lm.prompt").texts
+    texts = ["a b c d e f g h", "a b", "a z"]
+    features = short.encode_texts(texts, [prompted])[prompted]
+    cut = short._tokenizer.decode(short._tokenizer(texts[0], truncation=True, max_length=4)["input_ids"])
+    (of_cut,) = short.encode_texts([cut], [prompted]).values()
+    torch.testing.assert_close(features[0], of_cut[0], atol=1e-5, rtol=1e-5)
+    assert (features[1] - features[2]).abs().max() > 0.01
+
+
+def test_images_are_normalised_as_the_checkpoints_own_processor_does(
     checkpoint: Path, backbone: FrozenBackbone
 ) -> None:
     processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil", local_files_only=True)
@@ -82,26 +233,27 @@ def test_pictures_are_normalised_as_the_checkpoints_own_processor_does(
 def test_under_causal_attention_the_first_token_tells_captions_with_one_opening_nothing_apart(
     backbone: FrozenBackbone,
 ) -> None:
-    pooled = backbone.encode_texts(["The image shows a red building.", "The image shows a green pool and grass."])
-    torch.testing.assert_close(pooled["first"][0], pooled["first"][1], atol=1e-5, rtol=1e-5)
-    assert (pooled["last"][0] - pooled["last"][1]).abs().max() > 0.1
-    assert (pooled["mean"][0] - pooled["mean"][1]).abs().max() > 0.1
+    texts = ["The image shows a red building.", "The image shows a green pool and grass."]
+    first, mean, last = backbone.encode_texts(texts, readings(text="lm.first+lm.mean+lm.last").texts).values()
+    torch.testing.assert_close(first[0], first[1], atol=1e-5, rtol=1e-5)
+    assert (last[0] - last[1]).abs().max() > 0.1
+    assert (mean[0] - mean[1]).abs().max() > 0.1
 
 
 def test_long_texts_are_cut_at_max_tokens(checkpoint: Path) -> None:
     short = load_backbone(settings(checkpoint, max_tokens=4), "cpu")
-    pooled = short.encode_texts(["a b c d e f g h", "a b c d e f g i j k"])
-    torch.testing.assert_close(pooled["last"][0], pooled["last"][1], atol=1e-5, rtol=1e-5)
+    (features,) = short.encode_texts(["a b c d e f g h", "a b c d e f g i j k"], readings().texts).values()
+    torch.testing.assert_close(features[0], features[1], atol=1e-5, rtol=1e-5)
 
 
 def test_an_empty_text_is_refused(backbone: FrozenBackbone) -> None:
     with pytest.raises(UserError, match="the text '' has no token"):
-        backbone.encode_texts(["a", ""])
+        backbone.encode_texts(["a", ""], TEXTS)
 
 
 def test_half_precision_gives_nearly_the_same_features(checkpoint: Path, backbone: FrozenBackbone) -> None:
     half = load_backbone(settings(checkpoint, dtype="bfloat16"), "cpu")
-    full, rounded = backbone.encode_images(images(2))["mean"], half.encode_images(images(2))["mean"]
+    full, rounded = (each.encode_images(images(2), [MEAN])[MEAN] for each in (backbone, half))
     assert torch.nn.functional.cosine_similarity(full, rounded).min() > 0.99
 
 

@@ -230,7 +230,7 @@ def test_the_shipped_campaigns_are_valid_and_search_what_matters(path: Path) -> 
     searched = set(load_campaign(path).space.dimensions)
     assert searched >= {
         "optimizer.learning_rate", "optimizer.weight_decay", "loss.itm", "loss.box", "loss.spatial",
-        "model.adapter_width", "model.dropout", "features.text_pooling", "features.image_pooling", "model.fusion",
+        "model.adapter_width", "model.dropout", "features.text", "features.image", "model.fusion",
         "recipe.stage1_epochs", "recipe.stage2_lr_scale",
     }  # fmt: skip
 

@@ -46,7 +46,7 @@ def test_cost_is_told(checkpoint: Checkpoint, planted_features: Features) -> Non
 
 def test_a_configuration_of_another_model_is_refused(checkpoint: Checkpoint, small_config: TrainConfig) -> None:
     require_same_model(checkpoint, small_config.with_overrides({"optimizer.learning_rate": 0.5}), Path("a.pth"))
-    for change in ({"model.embed_dim": 8}, {"features.text_pooling": "mean"}):
+    for change in ({"model.embed_dim": 8}, {"features.text": "lm.mean"}):
         with pytest.raises(UserError, match=next(iter(change)).replace(".", r"\.")):
             require_same_model(checkpoint, small_config.with_overrides(change), Path("a.pth"))
 

@@ -1,5 +1,5 @@
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from core.backbone.internvl import FrozenBackbone, load_backbone
-from core.config import ImagePooling, TextPooling, TrainConfig
+from core.config import TrainConfig
 from core.data.images import open_image
 from core.errors import UserError
-from core.features.extraction import Shard, encode_here, encode_shard, extract_features
+from core.features.extraction import Extraction, Shard, _digest_of, encode_here, encode_shard, extract_features
 from core.features.inputs import FeatureInputs, read_inputs
 from core.features.store import FeatureStore
+from core.readings import Reading
+from tests.conftest import EVERY_READING, readings
+
+CLS, MEAN = readings("tower.cls+tower.mean").images
+(LAST,) = readings().texts
 
 
 @pytest.fixture
@@ -43,20 +48,20 @@ class Interrupt:
 def extract(
     inputs: FeatureInputs, backbone: FrozenBackbone, root: Path, **options: Callable[..., None]
 ) -> FeatureStore:
-    return extract_features(inputs, encode_here(backbone), root, shard=8, **options)  # type: ignore[arg-type]
+    return extract_features(Extraction(inputs, EVERY_READING, shard=8), encode_here(backbone), root, **options)
 
 
 def test_every_row_is_the_backbones_own_vector(inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path) -> None:
     store = extract(inputs, backbone, tmp_path)
-    features = store.features(image_pooling="mean", text_pooling="last", with_test=True)
+    features = store.features(readings("tower.mean", "lm.last"), with_test=True)
     for split, name in ((features.train, "train"), (features.validation, "validation"), (features.test, "test")):
         assert split is not None
         records = inputs.images[name]  # type: ignore[index]
         assert len(split.images) == len(records)
-        image = backbone.encode_images([open_image(records[2].path)[0]])["mean"][0]
+        image = backbone.encode_images([open_image(records[2].path)[0]], [MEAN])[MEAN][0]
         torch.testing.assert_close(split.images[2], image, atol=1e-4, rtol=1e-3)
         row = int((split.caption_image == 2).nonzero()[0])
-        caption = backbone.encode_texts([records[2].captions[0]])["last"][0]
+        caption = backbone.encode_texts([records[2].captions[0]], [LAST])[LAST][0]
         torch.testing.assert_close(split.texts[split.caption_text[row]], caption, atol=1e-4, rtol=1e-3)
         assert sum(len(record.captions) for record in records) == len(split.caption_text)
         assert sum(len(record.regions) for record in records) == len(split.boxes)
@@ -66,9 +71,10 @@ def test_equal_texts_are_encoded_once(inputs: FeatureInputs, backbone: FrozenBac
     seen: list[str] = []
     encode = backbone.encode_texts
 
-    def spy(texts: list[str]) -> object:
-        seen.extend(texts)
-        return encode(texts)
+    def spy(texts: list[str], asked: Sequence[Reading]) -> object:
+        if len(asked) > 1:  # one at a time, operations are counted
+            seen.extend(texts)
+        return encode(texts, asked)
 
     backbone.encode_texts = spy  # type: ignore[method-assign,assignment]
     extract(inputs, backbone, tmp_path)
@@ -100,9 +106,44 @@ def test_an_interrupted_extraction_goes_on_after_its_last_whole_shard(
 
     continued = extract(inputs, backbone, tmp_path / "a", on_progress=check)
     fresh = extract(inputs, backbone, tmp_path / "b")
-    for name in ("train/images_mean.npy", "train/texts_last.npy", "test/texts_mean.npy"):
+    for name in (
+        "readings/images.tower.mean/train.npy",
+        "readings/texts.lm.last/train.npy",
+        "readings/texts.lm.mean/test.npy",
+    ):
         np.testing.assert_allclose(np.load(continued.folder / name), np.load(fresh.folder / name), atol=1e-5)
     assert not list((tmp_path / "a").glob(".*.partial"))
+
+
+def test_a_reading_added_later_is_computed_alone_and_bit_equal_to_asking_at_once(
+    inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
+) -> None:
+    at_once = extract(inputs, backbone, tmp_path / "once")
+    seen: list[tuple[Reading, ...]] = []
+
+    def spy(shards: Sequence[Shard]) -> Iterable[tuple[Shard, bytes]]:
+        seen.extend(shard.readings for shard in shards)
+        return encode_here(backbone)(shards)
+
+    for count in range(1, len(EVERY_READING) + 1):
+        grown = extract_features(Extraction(inputs, EVERY_READING[:count], shard=8), spy, tmp_path / "grown")
+    assert dict.fromkeys(seen) == dict.fromkeys((reading,) for reading in EVERY_READING)
+    for reading in EVERY_READING:
+        tables = sorted((at_once.folder / "readings" / reading.key).glob("*.*"))
+        assert len(tables) == 5
+        for path in tables:
+            assert (grown.folder / path.relative_to(at_once.folder)).read_bytes() == path.read_bytes(), path
+
+
+def test_an_interrupted_growth_leaves_the_store_as_it_was_and_goes_on(
+    inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
+) -> None:
+    encode = encode_here(backbone)
+    first = extract_features(Extraction(inputs, EVERY_READING[:1], shard=8), encode, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        extract(inputs, backbone, tmp_path, on_progress=Interrupt(after=5))
+    assert [reading for reading in EVERY_READING if not first.missing([reading])] == [EVERY_READING[0]]
+    assert extract(inputs, backbone, tmp_path).missing(EVERY_READING) == []
 
 
 def test_a_second_extraction_of_the_same_fingerprint_encodes_nothing(
@@ -117,23 +158,23 @@ def test_health_tells_the_first_token_apart_and_it_is_refused(
     inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
 ) -> None:
     store = extract(inputs, backbone, tmp_path)
-    health = store.manifest["health"]["texts"]
-    assert health["first"]["distinct"] < 0.2
-    assert health["last"]["distinct"] > 0.9
-    with pytest.raises(UserError, match=r"features\.text_pooling: .*first token sees nothing.*allow_degenerate"):
-        store.features(image_pooling="mean", text_pooling="first")
-    assert store.features(image_pooling="mean", text_pooling="first", allow_degenerate=True)
+    health = {reading.name: store.describe(reading)["health"] for reading in EVERY_READING}
+    assert health["lm.first"]["distinct"] < 0.2
+    assert health["lm.last"]["distinct"] > 0.9
+    with pytest.raises(UserError, match=r"features\.text: .*first token sees nothing.*allow_degenerate"):
+        store.features(readings("tower.mean", "lm.first"))
+    assert store.features(readings("tower.mean", "lm.first"), allow_degenerate=True)
 
 
 def test_the_test_split_is_not_opened_unless_asked(
     inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
 ) -> None:
     store = extract(inputs, backbone, tmp_path)
-    for path in (store.folder / "test").iterdir():
+    for path in (*(store.folder / "test").iterdir(), *store.folder.glob("readings/*/test.npy")):
         path.unlink()  # any attempt to read it would now fail
-    assert store.features(image_pooling="cls", text_pooling="mean").test is None
+    assert store.features(readings("tower.cls", "lm.mean")).test is None
     with pytest.raises(UserError, match="cannot be read as features"):
-        store.features(image_pooling="cls", text_pooling="mean", with_test=True)
+        store.features(readings("tower.cls", "lm.mean"), with_test=True)
 
 
 def test_nothing_else_in_the_folder_of_stores_is_touched(
@@ -150,18 +191,18 @@ def test_nothing_else_in_the_folder_of_stores_is_touched(
     assert made == {inputs.parts.fingerprint, f".{inputs.parts.fingerprint}.lock"}
 
 
-@pytest.mark.parametrize("name", ["{}", ".{}.partial"])
+@pytest.mark.parametrize("name", ["{}", ".{}-{}.partial"])
 def test_somebody_elses_folder_or_file_with_a_name_of_ours_is_refused(
     inputs: FeatureInputs, tmp_path: Path, name: str
 ) -> None:
-    named = name.format(inputs.parts.fingerprint)
+    named = name.format(inputs.parts.fingerprint, _digest_of(EVERY_READING))
     (tmp_path / "a" / named).mkdir(parents=True)
     (tmp_path / "a" / named / "thesis.tex").write_text("mine")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / named).write_text("mine")
     for root, theirs in (("a", f"{named}/thesis.tex"), ("b", named)):
         with pytest.raises(UserError, match=inputs.parts.fingerprint):
-            extract_features(inputs, lambda shards: [], tmp_path / root)
+            extract_features(Extraction(inputs, EVERY_READING), lambda shards: [], tmp_path / root)
         assert (tmp_path / root / theirs).read_text() == "mine"
         assert len([path for path in (tmp_path / root).rglob("*") if path.suffix != ".lock"]) == 1 + (root == "a")
 
@@ -191,7 +232,7 @@ def resaved(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 FOREIGN: dict[str, Callable[[Path], object]] = {
     "another width": resaved(lambda tensors: {name: tensor[:, :7] for name, tensor in tensors.items()}),
     "another type": resaved(lambda tensors: {name: tensor.half() for name, tensor in tensors.items()}),
-    "half the poolings": resaved(lambda tensors: {"cls": tensors["cls"]}),
+    "one reading": resaved(lambda tensors: {CLS.key: tensors[CLS.key]}),
     "bfloat16": resaved(lambda tensors: {name: tensor.bfloat16() for name, tensor in tensors.items()}),
     "NaN": resaved(lambda tensors: {name: tensor * torch.nan for name, tensor in tensors.items()}),
     "other values": resaved(lambda tensors: {name: tensor + 1 for name, tensor in tensors.items()}),
@@ -209,10 +250,10 @@ def test_a_shard_that_this_extraction_did_not_write_is_encoded_again(
     whole = held(expected)
     damage(expected)
     continued = extract(inputs, backbone, tmp_path)
-    rows = np.load(continued.folder / "train" / "images_cls.npy")[:8]
+    rows = np.load(continued.folder / "readings" / CLS.key / "train.npy")[:8]
     records = [record for records in inputs.images.values() for record in records]
     assert [record.path for record in inputs.images["train"][:8]] == [record.path for record in records[:8]]
-    np.testing.assert_allclose(rows, whole["cls"].numpy(), atol=1e-5)
+    np.testing.assert_allclose(rows, whole[CLS.key].numpy(), atol=1e-5)
 
 
 class Broken:
@@ -224,15 +265,18 @@ class Broken:
         self.parameter_count = backbone.parameter_count
         self.preprocess = backbone.preprocess
 
-    def encode_pixels(self, pixels: torch.Tensor) -> dict[ImagePooling, torch.Tensor]:
-        return self._spoilt(self._backbone.encode_pixels(pixels))
+        self.require = backbone.require
 
-    def encode_texts(self, texts: Sequence[str]) -> dict[TextPooling, torch.Tensor]:
-        return self._spoilt(self._backbone.encode_texts(texts))
+    def encode_pixels(self, pixels: torch.Tensor, asked: Sequence[Reading]) -> dict[Reading, torch.Tensor]:
+        return self._spoilt(self._backbone.encode_pixels(pixels, asked))
 
-    def _spoilt(self, pooled: dict[Any, torch.Tensor]) -> dict[Any, torch.Tensor]:
-        pooled["mean"][self._row, 3] = torch.inf
-        return pooled
+    def encode_texts(self, texts: Sequence[str], asked: Sequence[Reading]) -> dict[Reading, torch.Tensor]:
+        return self._spoilt(self._backbone.encode_texts(texts, asked))
+
+    def _spoilt(self, encoded: dict[Reading, torch.Tensor]) -> dict[Reading, torch.Tensor]:
+        for features in encoded.values():
+            features[self._row, 3] = torch.inf
+        return encoded
 
 
 def test_features_that_are_not_finite_are_refused_with_their_input(
@@ -241,6 +285,6 @@ def test_features_that_are_not_finite_are_refused_with_their_input(
     broken: Any = Broken(backbone, row=2)
     records = inputs.images["train"]
     with pytest.raises(UserError, match="gives NaN or infinity for the image .*" + records[2].path.name):
-        encode_shard(broken, Shard("images", 0, tuple(record.path for record in records[:5])))
+        encode_shard(broken, Shard("images", 8, tuple(record.path for record in records[:5]), (MEAN,)))
     with pytest.raises(UserError, match="gives NaN or infinity for the text 'a round pool'; check its weights"):
-        encode_shard(broken, Shard("texts", 0, ("a tower", "a road", "a round pool")))
+        encode_shard(broken, Shard("texts", 8, ("a tower", "a road", "a round pool"), (LAST,)))

@@ -10,7 +10,7 @@ from core.features.inputs import read_inputs
 
 
 def test_it_stays_the_same_for_what_features_do_not_depend_on(demo_config: TrainConfig) -> None:
-    changed = demo_config.with_overrides({"model.adapter_width": 8, "seed": 5, "features.text_pooling": "mean"})
+    changed = demo_config.with_overrides({"model.adapter_width": 8, "seed": 5, "features.text": "lm.mean"})
     assert read_inputs(changed).parts == read_inputs(demo_config).parts
 
 

@@ -14,14 +14,18 @@ from core.training.train import train
 
 @pytest.fixture(params=["standardize", "none"])
 def config(request: pytest.FixtureRequest, demo_config: TrainConfig) -> TrainConfig:
-    return demo_config.with_overrides({"features.normalization": request.param, "features.image_pooling": "cls"})
+    return demo_config.with_overrides(
+        {
+            "features.normalization": request.param,
+            "features.image": "tower.cls+lm.image_mean",
+            "model.image_pooling": "attention",
+        }
+    )
 
 
 @pytest.fixture
 def live(config: TrainConfig) -> Features:
-    return live_features(
-        read_inputs(config), load_backbone(config.features, config.device), config.features, with_test=True
-    )
+    return live_features(read_inputs(config), load_backbone(config.features, config.device), config, with_test=True)
 
 
 def test_live_rows_are_the_cached_rows(config: TrainConfig, live: Features) -> None:
@@ -31,9 +35,10 @@ def test_live_rows_are_the_cached_rows(config: TrainConfig, live: Features) -> N
         ours, stored = getattr(live, split), getattr(cached, split)
         rows = torch.tensor([3, 0, 3, 5])
         torch.testing.assert_close(ours.images[rows], stored.images[rows], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(ours.grid[rows], stored.grid[rows], atol=1e-3, rtol=1e-2)
         torch.testing.assert_close(ours.texts[2:9], stored.texts[2:9], atol=1e-4, rtol=1e-3)
         for field in dataclasses.fields(ours):
-            if field.name not in ("images", "texts"):
+            if field.name not in ("images", "texts", "grid"):
                 assert torch.equal(getattr(ours, field.name), getattr(stored, field.name))
 
 
@@ -52,4 +57,4 @@ def test_the_configuration_decides(config: TrainConfig) -> None:
 
 
 def test_no_rows_are_no_work(live: Features) -> None:
-    assert live.train.images[torch.empty(0, dtype=torch.int64)].shape == (0, 128)
+    assert live.train.images[torch.empty(0, dtype=torch.int64)].shape == (0, 128 + 112)

@@ -15,25 +15,28 @@ from safetensors.torch import load_file, save_file
 
 from core.config import TrainConfig
 from core.errors import UserError
+from core.features.extraction import Extraction
+from core.features.inputs import read_inputs
 from core.features.opening import prepare_features
-from core.features.store import Features, FeatureStore, HostTable
+from core.features.store import Features, FeatureStore, HostTable, gather
 from core.training.train import train
+from tests.conftest import EVERY_READING, readings
 
 
 @pytest.fixture
 def store(demo_config: TrainConfig) -> FeatureStore:
-    return prepare_features(demo_config)
+    return prepare_features(demo_config, Extraction(read_inputs(demo_config), EVERY_READING))
 
 
 def test_the_test_split_is_opened_on_request_alone(store: FeatureStore) -> None:
-    assert store.features(image_pooling="cls", text_pooling="last").test is None
-    opened = store.features(image_pooling="cls", text_pooling="last", with_test=True).test
+    assert store.features(readings("tower.cls", "lm.last")).test is None
+    opened = store.features(readings("tower.cls", "lm.last"), with_test=True).test
     assert opened is not None
     assert len(opened.images) == store.manifest["counts"]["test"]["images"]
 
 
 def test_no_building_is_in_two_splits(store: FeatureStore) -> None:
-    features = store.features(image_pooling="cls", text_pooling="last", with_test=True)
+    features = store.features(readings("tower.cls", "lm.last"), with_test=True)
     assert features.test is not None
     groups = [set(split.groups.tolist()) for split in (features.train, features.validation, features.test)]
     assert not groups[0] & groups[1]
@@ -41,14 +44,14 @@ def test_no_building_is_in_two_splits(store: FeatureStore) -> None:
 
 
 def test_first_token_pooling_is_refused_with_its_reason_and_let_through_when_asked(store: FeatureStore) -> None:
-    with pytest.raises(UserError, match=r"features\.text_pooling: .*the first token sees nothing of the text"):
-        store.features(image_pooling="cls", text_pooling="first")
-    texts = store.features(image_pooling="cls", text_pooling="first", allow_degenerate=True).train.texts
+    with pytest.raises(UserError, match=r"features\.text: .*the first token sees nothing of the text"):
+        store.features(readings("tower.cls", "lm.first"))
+    texts = store.features(readings("tower.cls", "lm.first"), allow_degenerate=True).train.texts
     assert len(texts.round(decimals=3).unique(dim=0)) < len(texts) / 10  # one vector a first word
 
 
 def test_statistics_are_those_of_the_training_split(store: FeatureStore) -> None:
-    features = store.features(image_pooling="mean", text_pooling="mean")
+    features = store.features(readings("tower.mean", "lm.mean"))
     torch.testing.assert_close(features.statistics.image_mean, features.train.images.mean(0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(
         features.statistics.text_std, features.train.texts.std(0, correction=0), atol=1e-5, rtol=1e-4
@@ -64,12 +67,19 @@ def test_another_fingerprint_is_refused(store: FeatureStore) -> None:
         FeatureStore.open(root, "0123")
 
 
-@pytest.mark.parametrize("name", ["train/images_mean.npy", "train/index.safetensors", "statistics.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "readings/images.tower.mean/train.npy",
+        "readings/texts.lm.last/statistics.safetensors",
+        "train/index.safetensors",
+    ],
+)
 def test_a_torn_file_is_named(store: FeatureStore, name: str) -> None:
     path: Path = store.folder / name
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(UserError, match=f"{name.split('/')[-1]}: cannot be read as features"):
-        store.features(image_pooling="mean", text_pooling="last")
+        store.features(readings("tower.mean", "lm.last"))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +95,8 @@ def extracted(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureSt
         "features.image_size": 112,
         "device": "cpu",
     }
-    return prepare_features(TrainConfig().with_overrides(overrides))
+    config = TrainConfig().with_overrides(overrides)
+    return prepare_features(config, Extraction(read_inputs(config), EVERY_READING))
 
 
 @pytest.fixture
@@ -94,18 +105,20 @@ def copied(extracted: FeatureStore, tmp_path: Path) -> Path:
 
 
 def read(folder: Path) -> Features:
-    return FeatureStore.open(folder.parent, folder.name).features(image_pooling="mean", text_pooling="last")
+    return FeatureStore.open(folder.parent, folder.name).features(readings("tower.mean", "lm.last"))
 
 
 def tensors(features: Features) -> list[torch.Tensor]:
     splits = [features.train, features.validation]
     parts = [*(getattr(split, field.name) for split in splits for field in fields(split))]
-    return [*parts, *(getattr(features.statistics, field.name) for field in fields(features.statistics))]
+    statistics = [getattr(features.statistics, field.name) for field in fields(features.statistics)]
+    return [tensor for tensor in (*parts, *statistics) if tensor is not None]
 
 
 def require_refusal(folder: Path, name: str) -> None:
+    store = folder.parents[1] if folder.parent.name == "readings" else folder
     with pytest.raises(UserError) as caught:
-        read(folder)
+        read(store)
     assert str(caught.value).startswith(f"{folder / name}: ")
     assert str(caught.value).endswith(f"remove {folder} and extract again")
     assert "\n" not in str(caught.value)
@@ -177,20 +190,20 @@ TABLES: dict[str, Callable[[Path], bytes]] = {
     "objects": lambda path: saved(table(path).astype(object)),
     "a row of NaN": lambda path: saved(np.where(np.arange(len(table(path)))[:, None] == 3, np.nan, table(path))),
     "rows of another store": lambda path: saved(table(path)[::-1]),
-    "of another pooling": lambda path: next(
-        other for other in path.parent.glob(f"{path.stem.split('_')[0]}_*.npy") if other != path
+    "of another reading": lambda path: next(
+        other for other in path.parents[1].glob(f"{path.parent.name[:6]}*/{path.name}") if other != path
     ).read_bytes(),
     "an archive": lambda path: b"PK\x03\x04" + bytes(100),
     "nothing": lambda path: b"",
 }
 
 
-@pytest.mark.parametrize("name", ["train/images_mean.npy", "validation/texts_last.npy"])
+@pytest.mark.parametrize("name", ["images.tower.mean/train.npy", "texts.lm.last/validation.npy"])
 @pytest.mark.parametrize("make", TABLES.values(), ids=TABLES.keys())
 def test_a_table_that_was_not_extracted_here_is_refused(copied: Path, name: str, make: Callable[[Path], bytes]) -> None:
-    path = copied / name
+    path = copied / "readings" / name
     path.write_bytes(make(path))
-    require_refusal(copied, name)
+    require_refusal(path.parent, path.name)
 
 
 def with_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
@@ -211,7 +224,7 @@ INDICES: dict[str, Callable[[Path], object]] = {
     "another shape": with_tensors(lambda index: index.update(boxes=index["boxes"][:, :3])),
     "fewer": with_tensors(lambda index: index.update(relations=index["relations"][1:])),
     "of another split": lambda path: shutil.copy(path.parent.parent / "validation" / path.name, path),
-    "statistics": lambda path: shutil.copy(path.parent.parent / "statistics.safetensors", path),
+    "statistics": lambda path: shutil.copy(next(path.parents[1].glob("readings/*/statistics.safetensors")), path),
     "missing": lambda path: path.unlink(),
     "empty": lambda path: path.write_bytes(b""),
     "header too long": lambda path: path.write_bytes(b"\xff" * 100),
@@ -225,8 +238,30 @@ def test_an_index_that_was_not_extracted_here_is_refused(copied: Path, damage: C
 
 
 def test_statistics_of_another_store_are_refused(copied: Path) -> None:
-    with_tensors(lambda statistics: statistics["images.mean.std"].mul_(2))(copied / "statistics.safetensors")
-    require_refusal(copied, "statistics.safetensors")
+    folder = copied / "readings" / "images.tower.mean"
+    with_tensors(lambda statistics: statistics["std"].mul_(2))(folder / "statistics.safetensors")
+    require_refusal(folder, "statistics.safetensors")
+
+
+def test_several_readings_are_read_side_by_side(store: FeatureStore) -> None:
+    joined = store.features(readings("tower.cls+lm.prompt", "lm.last+lm.mean", grid=4))
+    alone = [store.features(readings(image)) for image in ("tower.cls", "lm.prompt")]
+    rows = torch.tensor([4, 0, 4])
+    expected = torch.cat([gather(each.train.images, rows) for each in alone], dim=1)
+    assert torch.equal(gather(joined.train.images, rows), expected)
+    assert torch.equal(joined.train.images[2:5], torch.cat([each.train.images[2:5] for each in alone], dim=1))
+    assert (joined.vision_dim, joined.text_dim, joined.grid_dim) == (128 + 112, 2 * 112, 128)
+    assert torch.equal(joined.statistics.image_mean[:128], alone[0].statistics.image_mean)
+    grid = joined.train.grid
+    assert grid is not None
+    assert (tuple(grid.shape), grid[0:1].dtype) == ((len(joined.train.images), 16, 128), torch.float16)
+    cells = torch.as_tensor(grid[0 : len(grid)]).double().flatten(0, 1)
+    torch.testing.assert_close(joined.statistics.grid_mean, cells.mean(0).float(), atol=1e-4, rtol=1e-3)
+
+
+def test_a_reading_that_the_store_lacks_is_named(store: FeatureStore) -> None:
+    with pytest.raises(UserError, match=r"does not hold tower.cls@2; run crossmodal features extract"):
+        store.features(readings("tower.cls@2"))
 
 
 @pytest.mark.parametrize("room", [0, 10_000])  # for no table, for the validation split's alone

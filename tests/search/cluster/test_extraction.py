@@ -10,11 +10,12 @@ from ray.cluster_utils import Cluster
 from core.backbone.internvl import load_backbone
 from core.config import TrainConfig, dump_yaml
 from core.errors import UserError
-from core.features.extraction import EncodeShards, Shard, encode_here, extract_features
+from core.features.extraction import EncodeShards, Extraction, Shard, encode_here, extract_features
 from core.features.inputs import read_inputs
 from core.features.store import FeatureStore
 from search.cluster.extraction import encode_on_cluster
 from tests.commands import hold, start, wait_until_held
+from tests.conftest import EVERY_READING
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +27,7 @@ def gpu_config(demo_config: TrainConfig) -> TrainConfig:
 
 
 def extract(config: TrainConfig, encode: EncodeShards, root: Path, shard: int) -> FeatureStore:
-    return extract_features(read_inputs(config), encode, root, shard=shard)
+    return extract_features(Extraction(read_inputs(config), EVERY_READING, shard), encode, root)
 
 
 def tables(store: FeatureStore) -> dict[str, np.ndarray]:

@@ -1,0 +1,46 @@
+"""Images and texts in the checkpoint's own chat template, followed by a prompt, as token ids."""
+
+from typing import Any
+
+from core.errors import UserError
+
+ANSWER = {"add_generation_prompt": True, "tokenize": False}
+
+
+def image_prompt_tokens(tokenizer: Any, prompt: str, image_tokens: int) -> list[int]:
+    """Token ids of an image and a prompt; the image is `image_tokens` times the tokenizer's image token.
+
+    Equal to what transformers' InternVLProcessor makes of one image of one tile.
+
+    Raises:
+        UserError: the checkpoint has no chat template, or no tokens that stand for an image.
+    """
+    content = [{"type": "image"}, {"type": "text", "text": prompt}]
+    try:
+        start, token, end = (
+            getattr(tokenizer, f"{name}_image_token") for name in ("start", "context", "end")
+        )  # as InternVLProcessor names them
+    except AttributeError:
+        raise UserError("the tokenizer has no tokens that stand for an image, which lm readings need") from None
+    rendered = _render(tokenizer, content)
+    if rendered.count(token) != 1:
+        raise UserError("the chat template or the prompt does not hold the image exactly once")
+    return list(tokenizer(rendered.replace(token, f"{start}{token * image_tokens}{end}"))["input_ids"])
+
+
+def text_prompt_tokens(tokenizer: Any, text: str, prompt: str, max_tokens: int) -> list[int]:
+    """Token ids of a text of at most `max_tokens` tokens and a prompt below it.
+
+    Raises:
+        UserError: the checkpoint has no chat template.
+    """
+    offsets = tokenizer(text, truncation=True, max_length=max_tokens, return_offsets_mapping=True)["offset_mapping"]
+    cut = text[: offsets[-1][1]] if offsets else text
+    return list(tokenizer(_render(tokenizer, f"{cut}\n{prompt}"))["input_ids"])
+
+
+def _render(tokenizer: Any, content: Any) -> str:
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError("the checkpoint has no chat template, which readings by prompt need")
+    rendered: str = tokenizer.apply_chat_template([{"role": "user", "content": content}], **ANSWER)
+    return rendered
