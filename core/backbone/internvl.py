@@ -194,16 +194,18 @@ class FrozenBackbone:
         encoded = {reading: images.float().mean(dim=1) for reading in readings if reading.place == "projector"}
         for prompt in dict.fromkeys(reading.prompt for reading in readings if reading.place == "lm"):
             asked = [reading for reading in readings if reading.place == "lm" and reading.prompt == prompt]
-            ids = torch.tensor(self._prompt_tokens(asked[0]), device=self.device)
-            is_image = ids == self._model.config.image_token_id  # [L]
+            tokens = self._prompt_tokens(asked[0])
+            first = tokens.index(self._model.config.image_token_id)
+            image = slice(first, first + images.shape[1])
+            ids = torch.tensor(tokens, device=self.device)
             embedded = self._model.get_input_embeddings()(ids).repeat(len(images), 1, 1)  # [B, L, text_dim]
-            embedded[:, is_image] = images.to(embedded.dtype)
+            embedded[:, image] = images.to(embedded.dtype)
             by_layer = any(reading.layer is not None for reading in asked)
             output = self._model.language_model(inputs_embeds=embedded, use_cache=False, output_hidden_states=by_layer)
             for reading in asked:
                 hidden = _hidden_state(output, reading.layer)
                 last = reading.pooling == "prompt"
-                encoded[reading] = hidden[:, -1].float() if last else hidden[:, is_image].float().mean(dim=1)
+                encoded[reading] = hidden[:, -1].float() if last else hidden[:, image].float().mean(dim=1)
         return encoded
 
     def _encode_sorted(self, tokens: Sequence[list[int]], readings: Sequence[Reading]) -> dict[Reading, Tensor]:

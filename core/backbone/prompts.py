@@ -13,7 +13,7 @@ def image_prompt_tokens(tokenizer: Any, prompt: str, image_tokens: int) -> list[
     Equal to what transformers' InternVLProcessor makes of one image of one tile.
 
     Raises:
-        UserError: the checkpoint has no chat template, or no tokens that stand for an image.
+        UserError: the checkpoint has no usable chat template, or no tokens that stand for an image.
     """
     content = [{"type": "image"}, {"type": "text", "text": prompt}]
     try:
@@ -22,7 +22,7 @@ def image_prompt_tokens(tokenizer: Any, prompt: str, image_tokens: int) -> list[
         )  # as InternVLProcessor names them
     except AttributeError:
         raise UserError("the tokenizer has no tokens that stand for an image, which lm readings need") from None
-    rendered = _render(tokenizer, content)
+    rendered = _render(tokenizer, content, prompt)
     if rendered.count(token) != 1:
         raise UserError("the chat template or the prompt does not hold the image exactly once")
     return list(tokenizer(rendered.replace(token, f"{start}{token * image_tokens}{end}"))["input_ids"])
@@ -32,15 +32,21 @@ def text_prompt_tokens(tokenizer: Any, text: str, prompt: str, max_tokens: int) 
     """Token ids of a text of at most `max_tokens` tokens and a prompt below it.
 
     Raises:
-        UserError: the checkpoint has no chat template.
+        UserError: the checkpoint has no usable chat template.
     """
     offsets = tokenizer(text, truncation=True, max_length=max_tokens, return_offsets_mapping=True)["offset_mapping"]
     cut = text[: offsets[-1][1]] if offsets else text
-    return list(tokenizer(_render(tokenizer, f"{cut}\n{prompt}"))["input_ids"])
+    return list(tokenizer(_render(tokenizer, f"{cut}\n{prompt}", prompt))["input_ids"])
 
 
-def _render(tokenizer: Any, content: Any) -> str:
+def _render(tokenizer: Any, content: Any, prompt: str) -> str:
     if not getattr(tokenizer, "chat_template", None):
         raise UserError("the checkpoint has no chat template, which readings by prompt need")
-    rendered: str = tokenizer.apply_chat_template([{"role": "user", "content": content}], **ANSWER)
+    try:
+        rendered: str = tokenizer.apply_chat_template([{"role": "user", "content": content}], **ANSWER)
+    except Exception as error:  # whatever the template of a checkpoint raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"the chat template cannot be rendered ({reason})") from None
+    if prompt.strip() not in rendered:
+        raise UserError("the chat template leaves the prompt out")
     return rendered

@@ -210,6 +210,20 @@ def test_a_prompt_needs_a_chat_template(checkpoint: Path, tmp_path: Path) -> Non
             bare.require(wanted.all)
 
 
+@pytest.mark.parametrize(
+    "template", ["", "3", "{", "{% if %}", "{{ raise_exception('no images') }}", "{{ messages[9].x.y }}"]
+)
+def test_a_chat_template_that_cannot_be_used_is_one_line(checkpoint: Path, tmp_path: Path, template: str) -> None:
+    for path in checkpoint.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "chat_template.jinja").write_text(template)
+    backbone = load_backbone(settings(tmp_path), "cpu")
+    for wanted in (readings("lm.prompt"), readings(text="lm.prompt")):
+        with pytest.raises(UserError, match="chat template") as caught:
+            backbone.require(wanted.all)
+        assert "\n" not in str(caught.value)
+
+
 def test_a_long_text_is_cut_before_its_prompt(checkpoint: Path) -> None:
     short = load_backbone(settings(checkpoint, max_tokens=4), "cpu")
     (prompted,) = readings(text="lm.prompt").texts
@@ -282,7 +296,7 @@ def test_a_checkpoint_without_weights_is_refused(tmp_path: Path, checkpoint: Pat
         load_backbone(settings(tmp_path), "cpu")
 
 
-def test_internvl3_1b_has_the_published_sizes_and_feature_shapes() -> None:
+def test_internvl3_1b_has_the_published_sizes_and_feature_shapes(backbone: FrozenBackbone) -> None:
     """From the published configuration, on the meta device: no weights, real shapes."""
     vision = InternVLVisionConfig(
         hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, image_size=[448, 448],
@@ -292,8 +306,10 @@ def test_internvl3_1b_has_the_published_sizes_and_feature_shapes() -> None:
         vocab_size=151_674, hidden_size=896, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2,
         intermediate_size=4864, max_position_embeddings=32_768,
     )  # fmt: skip
+    image_token = backbone._tokenizer.context_image_token_id
     with torch.device("meta"):
-        model = InternVLModel(InternVLConfig(vision_config=vision, text_config=text)).eval()
+        config = InternVLConfig(vision_config=vision, text_config=text, image_token_id=image_token)
+        model = InternVLModel(config).eval()
 
         def count(part: torch.nn.Module) -> int:
             return sum(parameter.numel() for parameter in part.parameters())
@@ -308,3 +324,15 @@ def test_internvl3_1b_has_the_published_sizes_and_feature_shapes() -> None:
         ids = torch.zeros(2, 7, dtype=torch.long)
         hidden = model.language_model(input_ids=ids).last_hidden_state
         assert hidden.shape == (2, 7, 896)
+    full = FrozenBackbone(model, backbone._tokenizer, backbone._image_processor, settings(Path(), image_size=448))
+    everything = readings(
+        "tower.cls+tower.mean@-6+projector.mean+lm.image_mean+lm.prompt", "lm.last+lm.mean@12+lm.prompt", grid=8
+    )
+    full.require(everything.all)
+    assert (full.patches, full.image_tokens) == (1024, 256)
+    shapes = [features.shape[1:] for features in full.encode_images(images(1), everything.images).values()]
+    assert shapes == [(1024,), (1024,), (896,), (896,), (896,)]
+    shapes = [features.shape[1:] for features in full.encode_texts(["a red building"], everything.texts).values()]
+    assert shapes == [(896,)] * 3
+    assert everything.grid is not None
+    assert full.encode_images(images(1), [everything.grid])[everything.grid].shape == (1, 64, 1024)
