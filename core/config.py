@@ -357,7 +357,7 @@ _MESSAGES = {
     "dict_type": "must be a mapping of settings",
     "list_type": "must be a list",
     "path_type": "must be the name of a file or folder, in quotes if it looks like a number",
-    "string_type": "must be text, in quotes if it looks like a number",
+    "string_type": "must be a string, in quotes if it looks like a number",
 }
 """Type of a pydantic error → message used instead of pydantic's own."""
 

@@ -11,7 +11,7 @@ from core.config import Integer, Number, Scalar, Section, parse, shown
 
 def _require_value(value: object) -> object:
     if not isinstance(value, Scalar) or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError("must be a word, a finite number, true or false")
+        raise ValueError("must be a string, a finite number, true or false")
     return value
 
 

@@ -184,7 +184,7 @@ def _four_numbers(raw: Any, where: str) -> list[float]:
     except OverflowError:  # an integer of over 308 digits
         numbers = []
     if len(numbers) < 4 or not all(map(math.isfinite, numbers)):
-        raise UserError("holds something else than finite numbers", where=where, how="write [cx, cy, w, h]")
+        raise UserError("contains values that are not finite numbers", where=where, how="write [cx, cy, w, h]")
     return numbers
 
 

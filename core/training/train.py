@@ -53,6 +53,7 @@ class TrainResult:
 
     @property
     def receipt(self) -> Receipt:
+        """What the run actually used."""
         return self.last.receipt
 
 

@@ -79,7 +79,7 @@ def test_a_rate_that_yaml_reads_as_a_string_is_a_number(tmp_path: Path) -> None:
         ("data: {image_root: [a]}", "data.image_root: must be the name of a file or folder"),
         ("data: {image_root: ''}", "data.image_root: must be the name of a file or folder (./ is"),
         ("data: {image_root: ~nosuchuser/x}", "must be a path whose ~ refers to a user of this machine"),
-        ("features: {backbone: 12e5}", "features.backbone: must be text, in quotes if it looks like a number"),
+        ("features: {backbone: 12e5}", "features.backbone: must be a string, in quotes if it looks like a number"),
         ("features: {backbone: https://user:secret@host}", "or a hub id like owner/name, not the URL given"),
         ("name: a\ntrain: b.yaml\nspace: {}", "is a campaign, not a training configuration"),
         ("seed: 18446744073709551616", "seed: Input should be less than 4294967296"),

@@ -77,7 +77,7 @@ def test_what_is_resolved_stands_alone_and_reads_back_equal(tmp_path: Path) -> N
         ({"storage": "~nosuchuser/x"}, "storage: must be a path whose ~ refers to a user of this machine"),
         ({"name": ".."}, "name: must consist of at most 100 letters"),
         ({"name": "a" * 101}, "name: must consist of at most 100 letters"),
-        ({"name": 2024}, "name: must be text, in quotes if it looks like a number, not 2024"),
+        ({"name": 2024}, "name: must be a string, in quotes if it looks like a number, not 2024"),
         ({"train": "."}, "is a folder, not a YAML file"),
         ({"train": "campaign.yaml"}, "campaign.yaml: is a campaign, not a training configuration"),
         ({"train": "train.yaml/x"}, "cannot be read (Not a directory)"),

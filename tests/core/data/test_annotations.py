@@ -103,8 +103,11 @@ def test_text_of_any_script_is_kept(root: Path) -> None:
         ({"image": "../secret.jpeg"}, "lies outside of"),
         ({"image": "/etc/passwd"}, "lies outside of"),
         ({"bboxes": [[0.5, 0.5, 0.2], None, None]}, "(0839/image-1.jpeg): bboxes[0]: has 3 numbers instead of 4"),
-        ({"bboxes": [[0.5, 0.5, "a", 0.2], None, None]}, "bboxes[0]: holds something else than finite numbers"),
-        ({"bboxes": [[0.5, 0.5, float("nan"), 0.2], None, None]}, "something else than finite numbers"),
+        ({"bboxes": [[0.5, 0.5, "a", 0.2], None, None]}, "bboxes[0]: contains values that are not finite numbers"),
+        (
+            {"bboxes": [[0.5, 0.5, float("nan"), 0.2], None, None]},
+            "bboxes[0]: contains values that are not finite numbers",
+        ),
         ({"bboxes": [None]}, "has 3 sentences, 1 bboxes"),
         ({"bboxes": "none"}, "must be lists"),
         ({"relations": [None, "beside", None]}, "relations[1]: 'beside' is not one of left, right"),

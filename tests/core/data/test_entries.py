@@ -99,7 +99,7 @@ NO_NUMBERS = [True, False, None, "0.5", [0.5], {}, float("nan"), float("inf"), 1
 def test_what_is_no_finite_number_is_no_coordinate(root: Path, value: Any, place: int) -> None:
     box: list[Any] = [0.5, 0.5, 0.2, 0.2]
     box[place] = value
-    assert "bboxes[0]: holds something else than finite numbers" in refusal(root, bboxes=[box])
+    assert "bboxes[0]: contains values that are not finite numbers" in refusal(root, bboxes=[box])
 
 
 def test_an_integer_image_id_is_its_digits(root: Path) -> None:
