@@ -337,8 +337,8 @@ def unknown_key(path: str, kind: type[BaseModel], sections: Iterable[str] = ()) 
     if near := similar_names(path[:80], settings, sections):
         return f"{problem}; did you mean {' or '.join(near)}?"
     section = path.rpartition(".")[0]
-    beside = [key for key in settings if section and key.startswith(f"{section}.")]
-    return f"{problem}; valid names are {', '.join(beside or dict.fromkeys(key.split('.')[0] for key in settings))}"
+    siblings = [key for key in settings if section and key.startswith(f"{section}.")]
+    return f"{problem}; valid names are {', '.join(siblings or dict.fromkeys(key.split('.')[0] for key in settings))}"
 
 
 def _set_dotted(content: dict[str, Any], path: str, value: Scalar) -> None:

@@ -44,7 +44,7 @@ def _reader(kind: type[Any]) -> TypeAdapter[Any]:
 
 @dataclass(frozen=True, slots=True)
 class EpochMetrics(Record):
-    """Training and validation figures of one epoch. Losses are unweighted means over the steps of the epoch."""
+    """Training and validation metrics of one epoch. Losses are unweighted means over the steps of the epoch."""
 
     epoch: int
     """From 0, counted across both stages, as in checkpoint_<epoch>.pth."""
@@ -200,11 +200,11 @@ class Scorecard(Record):
 
     def flat(self) -> dict[str, float]:
         """All metrics by unique names, e.g. `building/t2i_r1` and `building+rerank/t2i_r1`."""
-        figures = dict(self.regions)
+        metrics = dict(self.regions)
         for evaluation in self.evaluations:
             prefix = evaluation.protocol + ("+rerank" if evaluation.rerank else "")
-            figures |= {f"{prefix}/{name}": value for name, value in evaluation.metrics.items()}
-        return figures
+            metrics |= {f"{prefix}/{name}": value for name, value in evaluation.metrics.items()}
+        return metrics
 
     def find(self, protocol: str, *, reranked: bool) -> Evaluation:
         """The evaluation under a protocol, with or without re-ranking.

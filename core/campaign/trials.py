@@ -24,7 +24,7 @@ BASELINE = 0
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """One trial as stored in the study, the only source of its figures."""
+    """One trial as stored in the study, the only source of its metrics."""
 
     number: int
     state: State

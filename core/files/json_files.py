@@ -82,7 +82,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one JSON object as a line, after removing a torn last line; NaN and infinity are refused with ValueError."""
+    """Append one JSON object as a line, after removing a torn last line; NaN and infinity raise ValueError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(value, allow_nan=False, ensure_ascii=False) + "\n"
     drop_torn_line(path)
