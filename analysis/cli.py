@@ -85,9 +85,9 @@ def compare(
 ) -> None:
     """Measure both on the same split and tell, metric by metric, whether they can be told apart."""
     from analysis import comparison, figures
-    from analysis.report import require_free_table, write_table
+    from analysis.report import Report, require_free_report, write_report
 
-    require_free_table(output_dir, "comparison")
+    require_free_report(output_dir, "comparison")
     single, two = _measure([single_stage_checkpoint, two_stage_checkpoint])
     found = comparison.compare(single.samples, two.samples)
     table = comparison.comparison_table(found, single.scorecard, two.scorecard)
@@ -96,8 +96,8 @@ def compare(
         "Differences are two-stage minus single-stage, query by query; 95 % intervals by bootstrap over buildings.",
         "Training epochs and seconds count the run that a checkpoint began with: stage 1, for a stage 2.",
     ]
-    title = "Single-stage against two-stage"
-    write_table(output_dir, "comparison", table, title=title, notes=notes, figures=[figures.differences(table)])
+    report = Report("Single-stage against two-stage", table, notes, [figures.differences(table)])
+    write_report(output_dir, "comparison", report)
     _print_frame(table, notes)
     say(f"comparison.md, .csv, .json and .html in {output_dir}")
 
@@ -112,7 +112,7 @@ def benchmark(
 ) -> None:
     """Measure several checkpoints: one table, one plot."""
     from analysis import comparison, figures
-    from analysis.report import require_free_table, write_table
+    from analysis.report import Report, require_free_report, write_report
     from core.errors import UserError
 
     if len(checkpoints) != len(labels):
@@ -121,12 +121,11 @@ def benchmark(
         )
     if len(set(labels)) < len(labels):
         raise UserError(f"a label is given twice in {', '.join(labels)}", how="give each checkpoint its own")
-    require_free_table(output_dir, "benchmark")
+    require_free_report(output_dir, "benchmark")
     measured = _measure(checkpoints)
     table = comparison.benchmark_table(dict(zip(labels, (each.scorecard for each in measured), strict=True)))
     notes = [_gallery(measured[0].scorecard)]
-    plots = [figures.recall_bars(table)]
-    write_table(output_dir, "benchmark", table, title="Benchmark", notes=notes, figures=plots)
+    write_report(output_dir, "benchmark", Report("Benchmark", table, notes, [figures.recall_bars(table)]))
     _print_frame(table.set_index("label").T.rename_axis("metric").reset_index(), notes)
     say(f"benchmark.md, .csv, .json and .html in {output_dir}")
 
@@ -146,15 +145,15 @@ def efficiency(
     """Epochs and seconds to convergence, and to each other's best."""
     from analysis import efficiency as convergence
     from analysis import figures
-    from analysis.report import require_free_table, write_table
+    from analysis.report import Report, require_free_report, write_report
 
-    require_free_table(output_dir, "efficiency")
+    require_free_report(output_dir, "efficiency")
     single, two = convergence.read_single_stage(single_stage_log), convergence.read_two_stage(two_stage_log)
     table = convergence.efficiency_table(single, two)
     curves = convergence.curves_frame([single, two])
     notes = ["Converged: first epoch within 1 % of the run's best validation recall_mean. –: never reached."]
     plots = [figures.learning_curves(curves), figures.learning_curves(curves, against="seconds")]
-    write_table(output_dir, "efficiency", table, title="Training efficiency", notes=notes, figures=plots)
+    write_report(output_dir, "efficiency", Report("Training efficiency", table, notes, plots))
     _print_frame(table, notes)
     say(f"efficiency.md, .csv, .json and .html in {output_dir}")
 
@@ -198,7 +197,7 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
     """One page about a campaign: leaderboard, history, and the objective over every searched setting."""
     from analysis import figures
     from analysis.leaderboard import SHOWN, caption, rank
-    from analysis.report import write_report
+    from analysis.report import Report, write_page
     from analysis.trials import load_trials, lost_files
     from core.files.folders import CampaignFolder
     from core.files.ownership import claim_folder
@@ -209,7 +208,7 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
     plots = [figures.optimisation_history(trials), *(figures.searched_setting(trials, name) for name in searched)]
     claim_folder(folder, ["report.html"])
     path = folder / "report.html"
-    write_report(path, table[list(SHOWN)], title=f"Campaign {folder.name}", notes=[caption(table)], figures=plots)
+    write_page(path, Report(f"Campaign {folder.name}", table[list(SHOWN)], [caption(table)], plots))
     say(f"{path}")
     _name_lost_files(str(path.relative_to(folder)) for path in lost_files(CampaignFolder(folder), trials))
 

@@ -1,6 +1,7 @@
-"""A table on paper: CSV, JSON, Markdown, and a page of HTML that needs no network."""
+"""A report: a table and its figures as CSV, JSON, Markdown, and a page of HTML that needs no network."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -15,23 +16,31 @@ from core.files.ownership import claim_folder, require_ours
 TABLE_SUFFIXES = (".csv", ".json", ".md", ".html")
 
 
-def write_table(
-    folder: Path, name: str, table: pd.DataFrame, *, title: str, notes: Sequence[str], figures: Sequence[go.Figure]
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A table with what explains it."""
+
+    title: str
+    table: pd.DataFrame
+    notes: Sequence[str] = ()
+    figures: Sequence[go.Figure] = ()
+
+
+def write_report(folder: Path, name: str, report: Report) -> None:
     """Write `name`.csv, .json (full precision), .md and .html (as people read them) into a folder.
 
     Raises:
-        UserError: one of these files is there and somebody else's.
+        UserError: one of these files exists and is not one that crossmodal wrote.
     """
     claim_folder(folder, _names(name))
-    write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
-    write_atomically(folder / f"{name}.json", table.to_json(orient="records", indent=2) + "\n")
-    write_atomically(folder / f"{name}.md", to_markdown(table, title=title, notes=notes))
-    write_report(folder / f"{name}.html", table, title=title, notes=notes, figures=figures)
+    write_atomically(folder / f"{name}.csv", report.table.to_csv(index=False))
+    write_atomically(folder / f"{name}.json", report.table.to_json(orient="records", indent=2) + "\n")
+    write_atomically(folder / f"{name}.md", to_markdown(report))
+    write_page(folder / f"{name}.html", report)
 
 
-def require_free_table(folder: Path, name: str) -> None:
-    """Raises UserError where `write_table` would; to be asked before long work."""
+def require_free_report(folder: Path, name: str) -> None:
+    """Raise UserError where `write_report` would, before long work begins."""
     require_ours(folder, _names(name))
 
 
@@ -39,26 +48,25 @@ def _names(table: str) -> list[str]:
     return [f"{table}{suffix}" for suffix in TABLE_SUFFIXES]
 
 
-def to_markdown(table: pd.DataFrame, *, title: str, notes: Sequence[str]) -> str:
+def to_markdown(report: Report) -> str:
     """A heading, the notes, and the table."""
-    rows = [list(table.columns), ["---"] * len(table.columns), *printed(table)]
+    columns = list(report.table.columns)
+    rows = [columns, ["---"] * len(columns), *printed(report.table)]
     body = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    told = "".join(f"{note}\n\n" for note in notes)
-    return f"# {title}\n\n{told}{body}\n"
+    notes = "".join(f"{note}\n\n" for note in report.notes)
+    return f"# {report.title}\n\n{notes}{body}\n"
 
 
-def write_report(
-    path: Path, table: pd.DataFrame, *, title: str, notes: Sequence[str], figures: Sequence[go.Figure]
-) -> None:
-    """One page with everything in it, plotly's script included; texts are escaped."""
+def write_page(path: Path, report: Report) -> None:
+    """Write one page that needs no network: plotly's script is in it, texts are escaped."""
     environment = Environment(loader=PackageLoader("analysis"), autoescape=True)
     page = environment.get_template("report.html").render(
-        title=title,
-        notes=notes,
-        columns=list(table.columns),
-        rows=printed(table),
-        figures=[Markup(figure.to_html(full_html=False, include_plotlyjs=False)) for figure in figures],
-        plotly_script=Markup(f"<script>{get_plotlyjs()}</script>") if figures else "",
+        title=report.title,
+        notes=report.notes,
+        columns=list(report.table.columns),
+        rows=printed(report.table),
+        figures=[Markup(figure.to_html(full_html=False, include_plotlyjs=False)) for figure in report.figures],
+        plotly_script=Markup(f"<script>{get_plotlyjs()}</script>") if report.figures else "",
     )
     write_atomically(path, page)
 

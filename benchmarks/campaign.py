@@ -81,7 +81,7 @@ def open_features(config: TrainConfig, fingerprint: str) -> Features:
 
 
 def run_ours(campaign: Campaign, parameters: list[Parameters], fingerprint: str) -> Row:
-    from search.campaign import CampaignFeatures, advance, extraction_variant
+    from search.campaign import CampaignFeatures, Listeners, advance, extraction_variant
     from search.study.ledger import Ledger
     from search.study.restore import trial_config
 
@@ -98,7 +98,7 @@ def run_ours(campaign: Campaign, parameters: list[Parameters], fingerprint: str)
         began: list[float] = []
         threading.Thread(target=_watch_first_epoch, args=(folder.trial(0).metrics, began), daemon=True).start()
         ended = []
-        end = advance(campaign, folder, features, on_standing=lambda standing: ended.append(time.time()))
+        end = advance(campaign, folder, features, listeners=Listeners(lambda standing: ended.append(time.time())))
         assert end.standing.complete == len(parameters), end
         trials = [read_json_lines(folder.trial(number).metrics) for number in range(len(parameters))]
     return _row(began[0], ended[-1], trials)

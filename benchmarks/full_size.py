@@ -30,6 +30,8 @@ def full_size_backbone(device: str, dtype: torch.dtype, *, layers: int = 24, mic
     )
     with torch.device(device):
         model = InternVLModel(InternVLConfig(vision_config=vision, text_config=text)).to(dtype)
-    tiny = load_backbone(demo_campaign().base.features, "cpu")
+    config = demo_campaign().base.features
+    tiny = load_backbone(config, "cpu")
     tokenizer, processor = tiny._tokenizer, tiny._image_processor
-    return FrozenBackbone(model, tokenizer, processor, image_size=448, max_tokens=128, micro_batch=micro_batch)
+    full = config.model_copy(update={"image_size": 448, "max_tokens": 128, "micro_batch": micro_batch})
+    return FrozenBackbone(model, tokenizer, processor, full)

@@ -29,7 +29,7 @@ from core.model import model
 from core.model.model import CrossModalModel, build_model
 from core.training import step as steps
 from core.training.batches import Batch, epoch_batches
-from core.training.stages import Run, begin_stage, plan_stages
+from core.training.stages import Run, begin_stage, stages_of
 
 EPOCH_PAIRS = 16_384
 """Of the epoch that counting is measured in; validation has a quarter of them."""
@@ -93,7 +93,7 @@ def compare(pieces: tuple[Piece, ...], act: Callable[[], object], rounds: int) -
 def begin(features: Features, batch_size: int) -> Run:
     config = configuration(batch_size, 256, 1)
     fresh = build_model(config.model, features, normalization="none", seed=0).train()
-    run = begin_stage(config, features, fresh, plan_stages(config)[0], None)
+    run = begin_stage(config, features, fresh, stages_of(config)[0], None)
     run.step.begin_epoch(0)
     return run
 

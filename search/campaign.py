@@ -22,7 +22,7 @@ from search.cluster.preflight import preflight, preflight_here
 from search.session.book import SessionBook
 from search.session.storage import Storage
 from search.session.trial_log import TrialLog
-from search.session.tuner import run_session
+from search.session.tuner import Session, run_session
 from search.study.ledger import Ledger
 from search.study.restore import restore_files
 
@@ -51,8 +51,14 @@ class SessionEnd:
     """The signal that stopped the session, if one did."""
 
 
-OnStanding = Callable[[Standing], None]
-OnNote = Callable[[str], None]
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who is told of a campaign's progress."""
+
+    on_standing: Callable[[Standing], None] = lambda standing: None
+    """Called at the start and whenever a trial begins or ends."""
+    on_note: Callable[[str], None] = lambda note: None
+    """Called with one line about each lost file, and whether it was written again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +110,10 @@ def advance(
     folder: CampaignFolder,
     features: CampaignFeatures,
     cluster: Cluster = Cluster(),
-    *,
-    on_standing: OnStanding = lambda standing: None,
-    on_note: OnNote = lambda note: None,
+    listeners: Listeners = Listeners(),
 ) -> SessionEnd:
-    """Start, continue or extend: bring the campaign to its limits.
+    """Bring a campaign to its limits: start it, continue it, or extend it.
 
-    Args:
-        on_standing: told where the campaign stands, at the start and whenever a trial begins or ends.
-        on_note: told of files that were lost, and which of them were written again.
     Raises:
         UserError: another driver is at work, something else than the limits was changed, the data or the backbone are
             no longer those it started with, or nothing fits the cluster.
@@ -122,20 +123,24 @@ def advance(
         keep_features(features, folder)
         with Ledger(campaign, folder, identity, features.fingerprints) as ledger:
             for note in restore_files(campaign, folder, ledger.trials()):
-                on_note(note)
+                listeners.on_note(note)
             ledger.reconcile()
-            on_standing(ledger.standing())
+            listeners.on_standing(ledger.standing())
             stopped_by = None
             if ledger.has_work:
                 storage = Storage.of_campaign(campaign.storage or str(folder.sessions), campaign.name, identity)
                 with closing(_tracker(campaign, folder, identity)) as tracker:
                     log = TrialLog(ledger, folder, tracker)
                     book = SessionBook(
-                        ledger, log, storage, features.fingerprint, on_change=lambda: on_standing(ledger.standing())
+                        ledger,
+                        log,
+                        storage,
+                        features.fingerprint,
+                        on_change=lambda: listeners.on_standing(ledger.standing()),
                     )
                     with _ready(campaign, cluster, features, storage) as slots:
-                        session, reuse = ledger.sessions[-1], cluster.reuse_actors
-                        stopped_by = run_session(book, campaign, storage, name=session, slots=slots, reuse_actors=reuse)
+                        session = Session(ledger.sessions[-1], campaign.resources, slots, cluster.reuse_actors)
+                        stopped_by = run_session(book, storage, session)
                 if stopped_by is None:
                     storage.clear(ledger.sessions)
             return SessionEnd(ledger.standing(), ledger.stop_reason, stopped_by)

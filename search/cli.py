@@ -98,33 +98,27 @@ def search(
     from core.campaign.campaign import load_campaign
     from core.files.folders import CampaignFolder
     from core.files.ownership import require_ours
-    from search.campaign import Cluster, advance
+    from search.campaign import Cluster, Listeners, advance
     from search.progress import CampaignProgress
 
-    plan = load_campaign(campaign).with_limits(trials=trials, hours=hours)
+    settings = load_campaign(campaign).with_limits(trials=trials, hours=hours)
     require_cluster_first(address)
-    folder = CampaignFolder((output_dir or Path("output") / plan.name).resolve())
+    folder = CampaignFolder((output_dir or Path("output") / settings.name).resolve())
     require_ours(folder.root, folder.NAMES)
     cluster = Cluster(address, nodes, reuse_actors=not no_reuse)
-    features = _prepare_all_features(plan, folder, cluster, verify=verify)
+    features = _prepare_all_features(settings, folder, cluster, verify=verify)
     say(
-        f"campaign {plan.name}: up to {plan.limits.trials} trials of {plan.base.recipe.epochs} epochs, "
-        f"{len(plan.space.dimensions)} searched settings, objective {plan.objective}, in {folder.root}"
+        f"campaign {settings.name}: up to {settings.limits.trials} trials of {settings.base.recipe.epochs} epochs, "
+        f"{len(settings.space.dimensions)} searched settings, objective {settings.objective}, in {folder.root}"
     )
-    with CampaignProgress(console, plan.objective, plan.limits.trials) as progress:
-        end = advance(
-            plan,
-            folder,
-            features,
-            cluster,
-            on_standing=progress.update,
-            on_note=lambda note: say(note, style="yellow"),
-        )
+    with CampaignProgress(console, settings.objective, settings.limits.trials) as progress:
+        listeners = Listeners(progress.update, lambda note: say(note, style="yellow"))
+        end = advance(settings, folder, features, cluster, listeners)
     if end.stopped_by:
         kept = end.standing.complete + end.standing.pruned
         say(f"stopped; {kept} trials are kept. Continue with the same command.")
         raise typer.Exit(128 + end.stopped_by)
-    _print_outcome(end, plan.objective, folder)
+    _print_outcome(end, settings.objective, folder)
 
 
 def _prepare_all_features(
@@ -181,10 +175,10 @@ def plan(
     from core.files.folders import CampaignFolder
     from search.plan import estimate
 
-    planned = load_campaign(campaign)
-    folder = CampaignFolder((output_dir or Path("output") / planned.name).resolve())
-    say(f"measuring for campaign {planned.name}; nothing is started")
-    _print_estimate(estimate(planned, folder, slots=slots), planned)
+    settings = load_campaign(campaign)
+    folder = CampaignFolder((output_dir or Path("output") / settings.name).resolve())
+    say(f"measuring for campaign {settings.name}; nothing is started")
+    _print_estimate(estimate(settings, folder, slots=slots), settings)
 
 
 def _print_estimate(found: "Estimate", campaign: "Campaign") -> None:

@@ -102,10 +102,10 @@ def estimate(campaign: Campaign, folder: CampaignFolder, *, slots: int | None = 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     extraction, tables = [], []
     for config in extraction_variants(campaign, campaign.base):
-        plan = read_inputs(config)
-        splits = index_splits(plan.images)
-        planned, dimensions = _estimate_extraction(config, plan.parts.fingerprint, splits)
-        extraction.append(planned)
+        inputs = read_inputs(config)
+        splits = index_splits(inputs.images)
+        store, dimensions = _estimate_extraction(config, inputs.parts.fingerprint, splits)
+        extraction.append(store)
         tables.append(Tables(tuple(SplitShape(**split_counts(splits[split])) for split in TIMED_SPLITS), dimensions))
     done, training = _from_history(campaign, folder)
     if training is None:

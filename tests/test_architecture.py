@@ -145,3 +145,20 @@ def test_importing_a_module_stays_light(module: str, never: list[str]) -> None:
     code = f"import sys, {module}; print([name for name in {never} if name in sys.modules])"
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert outcome.stdout.strip() == "[]"
+
+
+MOST_LINES, MOST_PARAMETERS = 45, 5
+
+
+@pytest.mark.parametrize("path", NAMED, ids=str)
+def test_functions_are_short_and_take_few_arguments(path: Path) -> None:
+    """The command line's functions take as many parameters as a command has options."""
+    tree = ast.parse((ROOT / path).read_text())
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        body = function.body[1:] if ast.get_docstring(function) else function.body
+        assert not body or body[-1].end_lineno - body[0].lineno < MOST_LINES, function.name  # type: ignore[operator]
+        names = [
+            argument.arg for argument in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+        ]
+        if "cli" not in path.stem:
+            assert len([name for name in names if name not in ("self", "cls")]) <= MOST_PARAMETERS, function.name

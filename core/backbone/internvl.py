@@ -38,19 +38,15 @@ class FrozenBackbone:
         model: InternVLModel,
         tokenizer: Any,
         image_processor: GotOcr2ImageProcessorPil,
-        *,
-        image_size: int,
-        max_tokens: int,
-        micro_batch: int,
+        config: FeaturesConfig,
     ) -> None:
         self._model = model.eval().requires_grad_(False)
         self._tokenizer = tokenizer
         self._image_processor = image_processor
-        self._image_size = image_size
-        self._max_tokens = max_tokens
+        self._image_size, self._max_tokens = config.image_size, config.max_tokens
         per_channel = torch.tensor([image_processor.image_mean, image_processor.image_std], device=self.device)
         self._mean, self._std = per_channel[:, :, None, None] / image_processor.rescale_factor
-        self.micro_batch = micro_batch
+        self.micro_batch = config.micro_batch
         """Halved permanently when memory runs out."""
 
     @property
@@ -158,14 +154,7 @@ def load_backbone(config: FeaturesConfig, device: Device) -> FrozenBackbone:
     folder = checkpoint_folder(config.backbone)
     model, tokenizer, image_processor = _load_parts(folder, getattr(torch, config.dtype))
     tokenizer.padding_side = "right"
-    return FrozenBackbone(
-        model.to(choose_device(device)),
-        tokenizer,
-        image_processor,
-        image_size=config.image_size,
-        max_tokens=config.max_tokens,
-        micro_batch=config.micro_batch,
-    )
+    return FrozenBackbone(model.to(choose_device(device)), tokenizer, image_processor, config)
 
 
 def _load_parts(folder: Path, dtype: torch.dtype) -> tuple[InternVLModel, Any, GotOcr2ImageProcessorPil]:

@@ -28,6 +28,7 @@ from core.data.images import open_image
 from core.data.splits import Split
 from core.errors import UserError
 from core.features.fingerprint import FingerprintParts
+from core.features.inputs import FeatureInputs
 from core.features.manifest import write_manifest
 from core.features.store import FeatureStore
 from core.files.atomic import write_atomically
@@ -80,11 +81,10 @@ class SplitIndex:
 
 
 def extract_features(
-    images: Mapping[Split, Sequence[AnnotatedImage]],
+    inputs: FeatureInputs,
     encode: EncodeShards,
     root: Path,
     *,
-    parts: FingerprintParts,
     shard: int = SHARD,
     on_progress: OnProgress = lambda kind, done, total: None,
 ) -> FeatureStore:
@@ -100,6 +100,7 @@ def extract_features(
         UserError: an image cannot be read, the backbone returns NaN or infinity, or a foreign file or folder has the
             store's name.
     """
+    parts = inputs.parts
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / f".{parts.fingerprint}.lock"):
         folder = root / parts.fingerprint
@@ -107,7 +108,7 @@ def extract_features(
             return FeatureStore.open(root, parts.fingerprint)
         work = root / f".{parts.fingerprint}.partial"
         claim_folder(work, ["*"])
-        splits = index_splits(images)
+        splits = index_splits(inputs.images)
         paths, texts = distinct_inputs(splits)
         shards = [*_cut("images", paths, shard, parts), *_cut("texts", texts, shard, parts)]
         _write_missing(shards, encode, work, on_progress)

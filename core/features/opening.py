@@ -63,14 +63,8 @@ def prepare_features(
         return FeatureStore.open(root, inputs.parts.fingerprint)
     _note_annotations(inputs, display)
     display.note(f"extracting features {inputs.parts.fingerprint} with {config.features.backbone}")
-    return extract_features(
-        inputs.images,
-        _of_unchanged_files(config, inputs, encode or _load_and_encode(config)),
-        root,
-        parts=inputs.parts,
-        shard=shard,
-        on_progress=display.progress,
-    )
+    encode = _of_unchanged_files(config, inputs, encode or _load_and_encode(config))
+    return extract_features(inputs, encode, root, shard=shard, on_progress=display.progress)
 
 
 def open_features(

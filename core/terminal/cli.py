@@ -132,11 +132,6 @@ def train(
     """Train a model (a restarted run continues after its last complete epoch), or evaluate a checkpoint."""
     from core.config import load_config
     from core.errors import UserError
-    from core.features.inputs import read_inputs
-    from core.features.opening import open_features
-    from core.files.folders import RunFolder
-    from core.model.checkpoints import load_checkpoint
-    from core.training.runs import hold_run, require_free_run, run
 
     changes = {"optimizer.batch_size": bs, "recipe.epochs": epochs, "seed": seed}
     settings = load_config(config).with_overrides({key: value for key, value in changes.items() if value is not None})
@@ -147,16 +142,26 @@ def train(
         return
     if save_embeddings:
         raise UserError("--save_embeddings goes with --evaluate", how="train first, then evaluate the checkpoint")
+    _train(settings, checkpoint, output_dir, use_wandb=use_wandb)
+
+
+def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, use_wandb: bool) -> None:
+    from core.features.inputs import read_inputs
+    from core.features.opening import open_features
+    from core.files.folders import RunFolder
+    from core.model.checkpoints import load_checkpoint
+    from core.training.runs import hold_run, require_free_run, run
+
     others = _wandb_names(use_wandb)
     require_free_run(output_dir, *others)
-    inputs = read_inputs(settings)
+    inputs = read_inputs(config)
     start_from = load_checkpoint(checkpoint, fingerprint=inputs.parts.fingerprint) if checkpoint else None
     with FeatureDisplay() as display:
-        features = open_features(settings, inputs=inputs, display=display)
+        features = open_features(config, inputs=inputs, display=display)
     with hold_run(output_dir, *others) as identity, _tracker(output_dir, identity, use_wandb=use_wandb) as tracker:
-        tracker.start("train", settings.model_dump(mode="json"))
+        tracker.start("train", config.model_dump(mode="json"))
         result = run(
-            settings,
+            config,
             features,
             RunFolder(output_dir),
             start_from=start_from,

@@ -76,7 +76,7 @@ def epoch_seed(seed: int, stage: int, epoch_of_stage: int) -> int:
     return (seed * 2 + stage - 1) * 100_003 + epoch_of_stage
 
 
-def plan_stages(config: TrainConfig) -> list[Stage]:
+def stages_of(config: TrainConfig) -> list[Stage]:
     """The stages of a recipe, in order; stages without epochs are omitted."""
     recipe, rate = config.recipe, config.optimizer.learning_rate
     joint_rate = rate * recipe.stage2_lr_scale if recipe.stage1_epochs else rate

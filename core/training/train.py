@@ -27,7 +27,7 @@ from core.records import JOINT, EpochMetrics, Receipt, best_epoch
 from core.training.batches import epoch_batches
 from core.training.optimizer import set_learning_rate
 from core.training.receipts import earlier_runs, make_receipt
-from core.training.stages import Run, begin_stage, plan_stages
+from core.training.stages import Run, begin_stage, stages_of
 from core.training.step import own_stream
 
 Report = Callable[[EpochMetrics, Checkpoint], None]
@@ -81,7 +81,7 @@ def train(
         model = _initial_model(config, features, resume_from or start_from).to(device)
         on_device = replace(features, train=features.train.to(device), validation=features.validation.to(device))
         last = resume_from
-        for stage in plan_stages(config):
+        for stage in stages_of(config):
             run = begin_stage(config, on_device, model, stage, last)
             for epoch in stage.epochs_after(last):
                 metrics = _run_epoch(run, epoch)

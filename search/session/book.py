@@ -14,7 +14,7 @@ from search.session.running import RunningTrial, judge, objective_of
 from search.session.storage import Storage
 from search.session.task import TrialTask
 from search.session.trial_log import TrialLog
-from search.study.ledger import Ledger, PlannedTrial
+from search.study.ledger import AskedTrial, Ledger
 
 FingerprintOf = Callable[[TrainConfig], str]
 OnChange = Callable[[], None]
@@ -46,20 +46,20 @@ class SessionBook:
         return self._unless_broken(lambda: self._next_trial(ray_id), None)
 
     def _next_trial(self, ray_id: str) -> TrialTask | None:
-        planned = None if self._stopping_since is not None else self._ledger.ask()
-        return None if planned is None else self._begin(ray_id, planned)
+        asked = None if self._stopping_since is not None else self._ledger.ask()
+        return None if asked is None else self._begin(ray_id, asked)
 
-    def _begin(self, ray_id: str, planned: PlannedTrial) -> TrialTask:
+    def _begin(self, ray_id: str, asked: AskedTrial) -> TrialTask:
         now = time.monotonic()
-        trial = self._running[ray_id] = RunningTrial(planned, now, now)
-        fingerprint = self._fingerprint_of(planned.config)
-        self._log.begin(planned)
+        trial = self._running[ray_id] = RunningTrial(asked, now, now)
+        fingerprint = self._fingerprint_of(asked.config)
+        self._log.begin(asked)
         resume_from = self._take_up(trial, fingerprint)
         self._on_change()
         resources = self._campaign.resources
         return TrialTask(
-            number=planned.number,
-            config=planned.config,
+            number=asked.number,
+            config=asked.config,
             fingerprint=fingerprint,
             storage=self._storage.root,
             resume_from=resume_from,
@@ -89,9 +89,9 @@ class SessionBook:
         if any(earlier.epoch == metrics.epoch for earlier in trial.history):
             return False  # told again after a recovery
         self._note(trial, metrics)
-        if metrics.epoch == trial.planned.config.recipe.epochs - 1:
+        if metrics.epoch == trial.asked.config.recipe.epochs - 1:
             return False
-        trial.stopped_early = self._ledger.should_stop(trial.planned.number)
+        trial.stopped_early = self._ledger.should_stop(trial.asked.number)
         trial.interrupted = self._stopping_since is not None and not trial.stopped_early
         return trial.stopped_early or trial.interrupted
 
@@ -107,7 +107,7 @@ class SessionBook:
         trial = self._running.pop(ray_id, None)
         if trial is None:
             return
-        number, now = trial.planned.number, time.monotonic()
+        number, now = trial.asked.number, time.monotonic()
         if trial.interrupted:
             self._log.interrupt(number, seconds=now - trial.started)
         else:
@@ -161,9 +161,9 @@ class SessionBook:
         The last of them may have died before its first checkpoint, so all are looked at.
         """
         found: list[tuple[int, str, Checkpoint]] = []
-        for path in [path for number in trial.planned.lineage for path in self._storage.checkpoints_of(number)]:
+        for path in [path for number in trial.asked.lineage for path in self._storage.checkpoints_of(number)]:
             checkpoint = self._storage.read_checkpoint(path)
-            if checkpoint is not None and _continues(checkpoint, trial.planned.config, fingerprint):
+            if checkpoint is not None and _continues(checkpoint, trial.asked.config, fingerprint):
                 found.append((checkpoint.epoch, path, checkpoint))
         if not found:
             return None
@@ -174,7 +174,7 @@ class SessionBook:
 
     def _note(self, trial: RunningTrial, metrics: EpochMetrics) -> None:
         trial.history.append(metrics)
-        self._log.epoch(trial.planned.number, metrics, objective_of(trial, metrics))
+        self._log.epoch(trial.asked.number, metrics, objective_of(trial, metrics))
 
 
 def _continues(checkpoint: Checkpoint, config: TrainConfig, fingerprint: str) -> bool:

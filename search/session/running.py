@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from core.config import config_hash
 from core.model.checkpoints import Checkpoint
 from core.records import ALIGN, EpochMetrics, Receipt, best_epoch
-from search.study.ledger import PlannedTrial, TrialOutcome
+from search.study.ledger import AskedTrial, TrialOutcome
 
 
 @dataclass(slots=True)
 class RunningTrial:
     """What is known of it; times are those of the monotonic clock."""
 
-    planned: PlannedTrial
+    asked: AskedTrial
     started: float
     heard: float
     """When it last reported."""
@@ -45,11 +45,11 @@ def judge(trial: RunningTrial, checkpoint: Checkpoint | None, *, crash: str | No
 
 def objective_of(trial: RunningTrial, metrics: EpochMetrics) -> float:
     """What the trial is scored by, at one of its epochs."""
-    return float(getattr(metrics, trial.planned.config.objective))
+    return float(getattr(metrics, trial.asked.config.objective))
 
 
 def _incomplete(trial: RunningTrial, best: EpochMetrics | None, checkpoint: Checkpoint | None) -> str | None:
-    epochs = trial.planned.config.recipe.epochs
+    epochs = trial.asked.config.recipe.epochs
     if not trial.history:
         return "ended without a report"
     if trial.stopped_early:
@@ -65,7 +65,7 @@ def _scored_epoch(trial: RunningTrial) -> EpochMetrics | None:
     """None for a trial that was stopped before its joint stage: epochs of alignment alone score nothing there."""
     if not trial.history:
         return None
-    best, recipe = best_epoch(trial.history, trial.planned.config.objective), trial.planned.config.recipe
+    best, recipe = best_epoch(trial.history, trial.asked.config.objective), trial.asked.config.recipe
     return None if best.stage == ALIGN and recipe.stage1_epochs < recipe.epochs else best
 
 
@@ -73,7 +73,7 @@ def _receipt_mismatch(trial: RunningTrial) -> str | None:
     """A worker must have trained what was asked: hyperparameters that never arrive are a classic."""
     if trial.receipt is None:
         return None
-    asked = trial.planned.config
+    asked = trial.asked.config
     if trial.receipt.config_hash != config_hash(asked):
         return "the receipt's configuration is not the one that was asked"
     rates = {group["learning_rate"] for group in trial.receipt.optimizer_groups}

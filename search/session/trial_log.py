@@ -7,7 +7,7 @@ from core.files.json_files import append_json_line, write_json
 from core.model.checkpoints import Checkpoint, save_checkpoint
 from core.records import EpochMetrics, Receipt
 from core.tracking import Tracker
-from search.study.ledger import Ledger, PlannedTrial, TrialOutcome
+from search.study.ledger import AskedTrial, Ledger, TrialOutcome
 
 
 class TrialLog:
@@ -18,9 +18,9 @@ class TrialLog:
         self._folder = folder
         self._tracker = tracker
 
-    def begin(self, planned: PlannedTrial) -> None:
-        write_atomically(self._folder.trial(planned.number).config, dump_yaml(planned.config))
-        self._tracker.start(_run_name(planned.number), planned.config.model_dump(mode="json"))
+    def begin(self, asked: AskedTrial) -> None:
+        write_atomically(self._folder.trial(asked.number).config, dump_yaml(asked.config))
+        self._tracker.start(_run_name(asked.number), asked.config.model_dump(mode="json"))
 
     def epoch(self, number: int, metrics: EpochMetrics, value: float) -> None:
         """One epoch, and the objective at it."""

@@ -7,6 +7,7 @@ campaign folder, written by this process alone (`search.session.book`).
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,7 +18,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from core.campaign.campaign import Campaign
+from core.campaign.campaign import Resources
 from core.model.checkpoints import Checkpoint
 from search.session.book import SessionBook
 from search.session.storage import CHECKPOINT_NAME, Storage, read_checkpoint
@@ -101,31 +102,39 @@ def _crash_reason(trial: Trial) -> str:
     return lines[-1] if lines else "the worker died"
 
 
-def run_session(
-    book: SessionBook, campaign: Campaign, storage: Storage, *, name: str, slots: int, reuse_actors: bool
-) -> signal.Signals | None:
+@dataclass(frozen=True, slots=True)
+class Session:
+    """How Ray runs the trials of one session."""
+
+    name: str
+    """Of its folder in the storage."""
+    resources: Resources
+    """Of one trial."""
+    slots: int
+    """Maximum number of concurrent trials."""
+    reuse_actors: bool
+    """One worker process runs many trials."""
+
+
+def run_session(book: SessionBook, storage: Storage, session: Session) -> signal.Signals | None:
     """Run trials until the ledger has no more to give, or until SIGINT or SIGTERM.
 
-    Args:
-        name: of this session's folder in the storage.
-        slots: trials at once.
     Returns:
         The signal that stopped the session; None if none did.
     """
-    resources = {"cpu": campaign.resources.cpu, "gpu": campaign.resources.gpu}
     watch = SessionWatch(book)
     tuner = tune.Tuner(
-        tune.with_resources(run_trial, resources),
+        tune.with_resources(run_trial, session.resources.model_dump()),
         tune_config=tune.TuneConfig(
             search_alg=LedgerSearcher(book),
             scheduler=LedgerScheduler(book),
             num_samples=-1,
-            max_concurrent_trials=slots,
-            reuse_actors=reuse_actors,
+            max_concurrent_trials=session.slots,
+            reuse_actors=session.reuse_actors,
             trial_dirname_creator=_trial_folder_name,
         ),
         run_config=tune.RunConfig(
-            name=name,
+            name=session.name,
             storage_path=storage.root,
             verbose=0,
             callbacks=[watch],

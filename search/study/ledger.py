@@ -31,7 +31,7 @@ SESSIONS, HOURS = "sessions", "hours"
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedTrial:
+class AskedTrial:
     """A trial to run."""
 
     number: int
@@ -157,7 +157,7 @@ class Ledger:
         """Have a trial with these parameters asked for next, after those that are in the queue already."""
         self._study.enqueue_trial(dict(parameters))
 
-    def ask(self) -> PlannedTrial | None:
+    def ask(self) -> AskedTrial | None:
         """The next trial; None once a limit is reached."""
         if not self.has_work:
             return None
@@ -165,7 +165,7 @@ class Ledger:
         config = self.campaign.base.with_overrides(self.campaign.space.suggest(trial, self.campaign.base))
         self._open_trials[trial.number] = trial
         note(trial, Notes(session=self.session, config_hash=config_hash(config)))
-        return PlannedTrial(trial.number, config, earlier_attempts(self.trials(), trial.number))
+        return AskedTrial(trial.number, config, earlier_attempts(self.trials(), trial.number))
 
     def record(self, number: int, epoch: int, value: float) -> None:
         """Note the objective of an epoch (from 0)."""

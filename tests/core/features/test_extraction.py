@@ -43,7 +43,7 @@ class Interrupt:
 def extract(
     inputs: FeatureInputs, backbone: FrozenBackbone, root: Path, **options: Callable[..., None]
 ) -> FeatureStore:
-    return extract_features(inputs.images, encode_here(backbone), root, parts=inputs.parts, shard=8, **options)  # type: ignore[arg-type]
+    return extract_features(inputs, encode_here(backbone), root, shard=8, **options)  # type: ignore[arg-type]
 
 
 def test_every_row_is_the_backbones_own_vector(inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_somebody_elses_folder_or_file_with_a_name_of_ours_is_refused(
     (tmp_path / "b" / named).write_text("mine")
     for root, theirs in (("a", f"{named}/thesis.tex"), ("b", named)):
         with pytest.raises(UserError, match=inputs.parts.fingerprint):
-            extract_features(inputs.images, lambda shards: [], tmp_path / root, parts=inputs.parts)
+            extract_features(inputs, lambda shards: [], tmp_path / root)
         assert (tmp_path / root / theirs).read_text() == "mine"
         assert len([path for path in (tmp_path / root).rglob("*") if path.suffix != ".lock"]) == 1 + (root == "a")
 

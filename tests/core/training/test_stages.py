@@ -6,12 +6,12 @@ import torch
 from core.config import TrainConfig
 from core.features.store import Features
 from core.model.model import build_model
-from core.training.stages import begin_stage, plan_stages
+from core.training.stages import begin_stage, stages_of
 from core.training.train import train
 
 
 def test_a_zero_stage1_is_single_stage_and_ignores_the_stage2_scale(small_config: TrainConfig) -> None:
-    (stage,) = plan_stages(small_config.with_overrides({"recipe.stage2_lr_scale": 0.1}))
+    (stage,) = stages_of(small_config.with_overrides({"recipe.stage2_lr_scale": 0.1}))
     assert (stage.number, stage.epochs, stage.learning_rate) == (2, 4, 0.01)
 
 
@@ -19,7 +19,7 @@ def test_a_stage_has_the_epochs_that_a_run_has_not_done_yet(
     planted_features: Features, small_config: TrainConfig
 ) -> None:
     config = small_config.with_overrides({"recipe.stage1_epochs": 2})
-    first, second = plan_stages(config)
+    first, second = stages_of(config)
     last = train(config, planted_features).last
     reached = dataclasses.replace(last, epoch=2)
     assert [list(stage.epochs_after(None)) for stage in (first, second)] == [[0, 1], [2, 3]]
@@ -32,7 +32,7 @@ def test_only_the_joint_stage_learns_from_regions(
 ) -> None:
     config = small_config.with_overrides({"recipe.stage1_epochs": 2, "recipe.stage2_lr_scale": 0.5})
     model = build_model(config.model, planted_features, normalization="none", seed=0)
-    stage = plan_stages(config)[number - 1]
+    stage = stages_of(config)[number - 1]
     run = begin_stage(config, planted_features, model, stage, None)
     assert run.with_regions is with_regions
     assert not run.optimizer.state
@@ -47,7 +47,7 @@ def test_every_epoch_of_every_stage_has_a_seed_of_its_own(
     for seed in (0, 1, 2**32 - 1):
         config = small_config.with_overrides({"recipe.stage1_epochs": 2, "seed": seed})
         model = build_model(config.model, planted_features, normalization="none", seed=0)
-        for stage in plan_stages(config):
+        for stage in stages_of(config):
             run = begin_stage(config, planted_features, model, stage, None)
             seeds += [run.seed_of(epoch) for epoch in stage.epochs_after(None)]
     assert len(set(seeds)) == len(seeds)

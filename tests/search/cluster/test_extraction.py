@@ -26,8 +26,7 @@ def gpu_config(demo_config: TrainConfig) -> TrainConfig:
 
 
 def extract(config: TrainConfig, encode: EncodeShards, root: Path, shard: int) -> FeatureStore:
-    plan = read_inputs(config)
-    return extract_features(plan.images, encode, root, parts=plan.parts, shard=shard)
+    return extract_features(read_inputs(config), encode, root, shard=shard)
 
 
 def tables(store: FeatureStore) -> dict[str, np.ndarray]:

@@ -55,14 +55,14 @@ def result(small_config: TrainConfig, planted_features: Features) -> TrainResult
 def test_a_trials_life_is_told_to_all_three(ledger: Ledger, folder: CampaignFolder, result: TrainResult) -> None:
     tracker = Tracker()
     log = TrialLog(ledger, folder, tracker)
-    planned = ledger.ask()
-    assert planned is not None
-    log.begin(planned)
+    asked = ledger.ask()
+    assert asked is not None
+    log.begin(asked)
     for metrics in result.history:
         log.epoch(0, metrics, metrics.recall_mean)
     log.end(0, TrialOutcome("complete", 0.5, result.history[0], None, 1.0), result.receipt, result.last)
     files = folder.trial(0)
-    assert load_config(files.config) == planned.config
+    assert load_config(files.config) == asked.config
     assert read_json_lines(files.metrics) == [metrics.to_json() for metrics in result.history]
     assert files.receipt.exists()
     assert files.best_checkpoint.exists()

@@ -10,7 +10,7 @@ import pytest
 from core.campaign.campaign import Campaign
 from core.config import TrainConfig, config_hash, dump_yaml
 from core.files.folders import CampaignFolder
-from search.study.ledger import Ledger, PlannedTrial, TrialOutcome
+from search.study.ledger import AskedTrial, Ledger, TrialOutcome
 
 CampaignOf = Callable[..., Campaign]
 
@@ -190,7 +190,7 @@ def test_a_bad_trial_is_given_up_but_never_the_baseline(campaign_of: CampaignOf,
         assert counts(ledger) == (0, 1, 0, 1)
 
 
-def interrupt(ledger: Ledger) -> PlannedTrial:
+def interrupt(ledger: Ledger) -> AskedTrial:
     planned = ledger.ask()
     assert planned is not None
     ledger.interrupt(planned.number, seconds=1.0)
