@@ -66,12 +66,12 @@ class Shard:
 
     @property
     def file_name(self) -> str:
-        """Tells the rows, so that shards of another size are not mistaken for these."""
+        """File name with the range of rows, so that shards of another size are not mistaken for these."""
         return f"shard_{self.kind}_{self.start:08d}_{self.start + len(self.items):08d}.safetensors"
 
 
 EncodeShards = Callable[[Sequence[Shard]], Iterable[tuple[Shard, bytes]]]
-"""Gives the content of each shard's file, in any order."""
+"""Yields each shard with the content of its file, in any order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,8 @@ def extract_features(
         encode: `encode_here` with a backbone, or its counterpart on a cluster.
         root: folder of all stores.
     Raises:
-        UserError: an image cannot be read, the backbone gives something that is not finite, or a foreign file or
-            folder has the store's name.
+        UserError: an image cannot be read, the backbone returns NaN or infinity, or a foreign file or folder has the
+            store's name.
     """
     parts = wanted.inputs.parts
     root.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ class LiveTable:
             return torch.zeros(0, *self.shape[1:], device=rows.device)
         distinct, place = torch.unique(rows.cpu(), return_inverse=True)
         encoded = self._encode([self._items[row] for row in distinct.tolist()])
-        return encoded[place.to(encoded.device)]
+        return encoded[position.to(encoded.device)]
 
     def to(self, device: torch.device, /) -> "LiveTable":
         """The backbone's device decides; there is nothing to move."""

@@ -1,4 +1,4 @@
-"""The four losses, unweighted. Pure functions of tensors that never wait for the device."""
+"""The four losses, unweighted. Pure functions of tensors, without synchronisation with the device."""
 
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
@@ -12,16 +12,16 @@ from core.data.geometry import paired_giou
 from core.model.views import ImageView, TextView
 
 OUT_OF_REACH = -1e9
-"""The logit of what must not be drawn."""
+"""Logit of an item that must not be drawn."""
 BELOW_ONE = 1 - 1e-6
-"""Keeps a drawn point below the end of a cumulative sum whatever the rounding."""
+"""Keeps a random point below the end of a cumulative sum despite rounding."""
 
 
 Value = TypeVar("Value", Tensor, float)
 
 
 class Losses(NamedTuple, Generic[Value]):
-    """The four losses, unweighted: of a step as tensors, of an epoch as numbers."""
+    """The four unweighted losses: tensors for a step, numbers for an epoch."""
 
     itc: Value
     itm: Value
@@ -30,7 +30,7 @@ class Losses(NamedTuple, Generic[Value]):
 
 
 def weighted_sum(losses: Losses[Value], weights: LossConfig) -> Value:
-    """What training minimises."""
+    """The training objective: the sum of the losses, each times its weight; a scalar."""
     return (
         weights.itc * losses.itc
         + weights.itm * losses.itm
@@ -40,18 +40,28 @@ def weighted_sum(losses: Losses[Value], weights: LossConfig) -> Value:
 
 
 def contrastive_logits(image: Tensor, text: Tensor, temperature: Tensor) -> Tensor:
-    """Similarity of every image to every text over the temperature: [B, D], [B, D] of unit norm → [B, B]."""
+    """Cosine similarity of each image to each text, divided by the temperature.
+
+    Args:
+        image, text: [B, D], unit norm.
+        temperature: scalar.
+    Returns:
+        [B, B], images by texts.
+    Source: CLIP (2103.00020) §2.3.
+    """
     return (image / temperature) @ text.T
 
 
 def itc_loss(logits: Tensor, groups: Tensor) -> Tensor:
     """Image-text contrastive loss, the mean of both directions.
 
-    Every row of the same group is a positive, all with equal weight; with distinct groups it is InfoNCE.
+    All items of the same group are positives of equal weight; if all groups are distinct, this is InfoNCE.
 
     Args:
         logits: [B, B], images by texts; image i belongs to text i.
-        groups: [B] int64.
+        groups: [B] int64, of images and texts alike.
+    Returns:
+        Scalar, the mean over the batch.
     Source: CLIP (2103.00020) §2.3; soft targets over positives as in SupCon (2004.11362) §3.2, L_out.
     """
     same = (groups[:, None] == groups).to(logits.dtype)
@@ -60,14 +70,15 @@ def itc_loss(logits: Tensor, groups: Tensor) -> Tensor:
 
 
 def hard_negatives(logits: Tensor, groups: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """For each image a text, and for each text an image, of another group, drawn ∝ softmax; -1 where there is none.
+    """Draw a text of another group for each image, and an image of another group for each text, ∝ softmax.
 
     Args:
         logits: [B, B], images by texts.
-        groups: [B] int64 of images and texts alike.
+        groups: [B] int64, of images and texts alike.
+        generator: on the device of `groups`.
     Returns:
-        [B] int64 in -1..B-1, twice: texts, images.
-    Source: ALBEF (2107.07651) §3.2; drawn by inverting the cumulative sum, with one random number a row.
+        Rows of texts and rows of images, [B] int64 each; -1 if there is no other group.
+    Source: ALBEF (2107.07651) §3.2; drawn by inverse transform sampling, with one random number per row.
     """
     points = torch.rand(2, len(groups), 1, generator=generator, device=groups.device).mul_(BELOW_ONE)
     same = groups[:, None] == groups
@@ -78,11 +89,18 @@ def hard_negatives(logits: Tensor, groups: Tensor, generator: torch.Generator) -
 
 
 def draw_columns(logits: Tensor, points: Tensor) -> Tensor:
-    """A column of each row [B], where the cumulative sum of its softmax passes its point of 0..1."""
+    """The column of each row at which the cumulative sum of its softmax exceeds a point.
+
+    Args:
+        logits: [B, C].
+        points: [B, 1], 0 <= point < 1.
+    Returns:
+        [B] int64 in 0..C-1.
+    """
     cumulative = logits.softmax(dim=1).cumsum(dim=1)
-    points = points * cumulative[:, -1:]  # which is about 1
-    drawn = torch.searchsorted(cumulative, points, right=True)  # where it grows, so never one out of reach
-    return drawn.squeeze(1).clamp_(max=logits.shape[1] - 1)  # past the end only in a run that diverges, without numbers
+    points = points * cumulative[:, -1:]  # about 1
+    drawn = torch.searchsorted(cumulative, points, right=True)  # where the sum grows, so never OUT_OF_REACH
+    return drawn.squeeze(1).clamp_(max=logits.shape[1] - 1)  # NaN in a diverging run leads past the end
 
 
 def itm_loss(
@@ -92,14 +110,14 @@ def itm_loss(
     hard_texts: Tensor,
     hard_images: Tensor,
 ) -> Tensor:
-    """Image-text matching loss: each pair against a hard negative text and a hard negative image.
+    """Image-text matching loss over each pair, and over its image and its text with a hard negative partner each.
 
     Args:
         odds: N images, N texts → [N], logarithm of the odds of a match.
         images, texts: B each; image i belongs to text i.
         hard_texts, hard_images: [B] as drawn by `hard_negatives`; a -1 drops out.
     Returns:
-        Two-class cross-entropy over the 3 B pairs.
+        Scalar: the mean two-class cross-entropy over the (at most 3 B) pairs.
     Source: ALBEF (2107.07651) §3.2.
     """
     own = torch.arange(len(images.embedded), device=images.embedded.device)
@@ -115,10 +133,13 @@ def itm_loss(
 
 
 def box_loss(predicted: Tensor, target: Tensor, *, giou: float) -> Tensor:
-    """L1 over all coordinates, plus `giou` × mean (1 − GIoU); 0 without boxes.
+    """Mean L1 over all coordinates, plus `giou` × mean (1 − GIoU); 0 without boxes.
 
     Args:
         predicted, target: [R, 4] x1 y1 x2 y2 in 0..1.
+        giou: weight of the GIoU term.
+    Returns:
+        Scalar.
     Source: DETR (2005.12872) §3.1.
     """
     if len(target) == 0:
@@ -128,11 +149,13 @@ def box_loss(predicted: Tensor, target: Tensor, *, giou: float) -> Tensor:
 
 
 def relation_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy over the six relations; targets of -1 drop out, and without any other it is 0.
+    """Mean cross-entropy over the six relations; targets of -1 are ignored, and without any other the loss is 0.
 
     Args:
         logits: [R, 6].
         target: [R] int64 in -1..5.
+    Returns:
+        Scalar.
     """
     total = functional.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
     return total / (target >= 0).sum().clamp(min=1)

@@ -1,7 +1,7 @@
 """The trainable part: two adapters, two projectors, three heads and a temperature on top of pooled features.
 
-Knows nothing of the backbone but the widths of its features. Applying an adapter to every token and then taking
-one token, as the methodology draws it, equals pooling first, as done here (tests/core/model/test_model.py).
+Depends on the backbone only by the widths of its features. Applying an adapter to every token and then taking one
+token, as in the methodology, equals pooling first, as done here (tests/core/model/test_model.py).
 """
 
 import math
@@ -21,7 +21,7 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 1.0
 
 
 class CrossModalModel(nn.Module):
-    """Embeds pooled image and text features in one space, and reads matches, boxes and relations off pairs.
+    """Embeds pooled image and text features in a joint space, and predicts matches, boxes and relations of pairs.
 
     With (1024, 896) features, width 256, embedding 256 and `concat` it has 629,773 parameters.
     """
@@ -34,6 +34,11 @@ class CrossModalModel(nn.Module):
         *,
         normalization: Normalization = "none",
     ) -> None:
+        """Initialise with PyTorch's default weights.
+
+        Args:
+            vision_dim, text_dim: widths of pooled image and text features.
+        """
         super().__init__()
         width, embed_dim = config.adapter_width, config.embed_dim
         self.fusion = config.fusion
@@ -51,16 +56,16 @@ class CrossModalModel(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
-        """Scalar that divides similarities; learned, kept within 0.001..1."""
+        """Learned scalar by which similarities are divided, clipped to 0.001..1."""
         return self.log_temperature.exp().clamp(MIN_TEMPERATURE, MAX_TEMPERATURE)
 
     def embed_images(self, features: Tensor) -> Tensor:
-        """[B, vision_dim] → [B, embed_dim], unit norm."""
+        """Embed pooled image features: [B, vision_dim] → [B, embed_dim], unit norm."""
         embedded: Tensor = self.vision_projector(self.vision_adapter(self.vision_norm(features)))
         return functional.normalize(embedded, dim=-1)
 
     def embed_texts(self, features: Tensor) -> Tensor:
-        """[B, text_dim] → [B, embed_dim], unit norm."""
+        """Embed pooled text features: [B, text_dim] → [B, embed_dim], unit norm."""
         embedded: Tensor = self.text_projector(self.text_adapter(self.text_norm(features)))
         return functional.normalize(embedded, dim=-1)
 
@@ -72,7 +77,7 @@ class CrossModalModel(nn.Module):
     def match_odds(self, images: ImageView, texts: TextView) -> Tensor:
         """Logarithm of the odds that pairs match: B images, B texts → [B].
 
-        It is the difference of the two logits of `match`, which is all that a softmax over them depends on.
+        The difference of the two logits of `match`, the only thing that a softmax over them depends on.
         """
         weight, bias = self.match_head.weight.diff(dim=0)[0], self.match_head.bias.diff()
         return self._fuse(images, texts) @ weight + bias
@@ -102,7 +107,7 @@ def _adapter(width_in: int, width_out: int, dropout: float) -> nn.Sequential:
 
 
 def build_model(config: ModelConfig, features: Features, *, normalization: Normalization, seed: int) -> CrossModalModel:
-    """A fresh model for these features; equal seeds give equal weights."""
+    """A new model on the CPU for these features, with their statistics; equal seeds give equal weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CrossModalModel(features.vision_dim, features.text_dim, config, normalization=normalization)
@@ -116,14 +121,21 @@ def _use_statistics(model: CrossModalModel, statistics: Statistics) -> None:
 
 
 def require_finite(output: Tensor, name: str) -> Tensor:
-    """An output of a model as it is; DivergedError if weights of such a size left NaN or infinity in it."""
+    """Return an output of a model unchanged.
+
+    Args:
+        output: any shape.
+        name: plural noun for the message.
+    Raises:
+        DivergedError: the output contains NaN or infinity, since the weights are too large.
+    """
     if not output.isfinite().all():
         raise DivergedError(f"{name} of the model are not finite", how="train with a lower optimizer.learning_rate")
     return output
 
 
 def parameter_counts(model: CrossModalModel) -> dict[str, int]:
-    """Trainable parameters of each part, in the model's order."""
+    """Part of the model (e.g. `match_head`) → number of its trainable parameters, in the model's order."""
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         part = name.split(".")[0]

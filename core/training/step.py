@@ -1,4 +1,4 @@
-"""One optimisation step, and on a GPU its replay as a CUDA graph."""
+"""One optimisation step, replayed as a CUDA graph on a GPU."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,17 +22,17 @@ from core.model.views import ImageView, TextView
 from core.training.batches import Batch
 
 WARM_UP = 3
-"""Steps of each size that run as written before one is recorded: libraries set themselves up in the first ones."""
+"""Steps per batch size that run eagerly before one is recorded, since libraries initialise in the first ones."""
 
 Record = Callable[[Callable[[], None], torch.Generator], Callable[[], None]]
-"""Records what a function does, which may draw from the generator; returns what does the same once more."""
+"""Records a function that may draw from the generator; returns a function that repeats it."""
 
 
 class TrainStep:
     """Forward, backward and AdamW on one batch.
 
-    All that changes from step to step lies in tensors and generators, nothing in Python, and nothing waits for the
-    device: so a step can be recorded once and replayed.
+    Everything that changes between steps is in tensors and generators, not in Python, and nothing synchronises with the
+    device, so a step can be recorded once and replayed.
     """
 
     def __init__(self, model: CrossModalModel, optimizer: torch.optim.Optimizer, weights: LossConfig) -> None:
@@ -42,13 +42,15 @@ class TrainStep:
         self._weights = weights
         self._negatives = torch.Generator(device)
         self.totals = torch.zeros(len(Losses._fields), device=device)
-        """Sums of the unweighted losses over the steps of this epoch, in the order of `Losses`."""
+        """[4], sums of the unweighted losses over the steps of this epoch, in the order of `Losses`."""
 
     def begin_epoch(self, seed: int) -> None:
+        """Seed the draws of hard negatives, and reset the sums of the losses."""
         self._negatives.manual_seed(seed)
         self.totals.zero_()
 
     def __call__(self, batch: Batch) -> None:
+        """Update the parameters, and add the losses to `totals`."""
         losses = compute_losses(self._model, batch, self._weights, self._negatives)
         weighted_sum(losses, self._weights).backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
@@ -56,12 +58,16 @@ class TrainStep:
         self.totals += torch.stack(losses).detach()
 
     def mean_losses(self, steps: int) -> Losses[float]:
-        """Of this epoch; waits for the device."""
+        """Mean unweighted losses of this epoch; synchronises with the device.
+
+        Args:
+            steps: number of steps since `begin_epoch`.
+        """
         return Losses(*(self.totals / steps).tolist())
 
 
 class ReplayedStep(TrainStep):
-    """The same, recorded once for each size of batch: hundreds of small operations become one launch."""
+    """A `TrainStep` recorded once per batch size, so that hundreds of small operations become one launch."""
 
     def __init__(
         self, model: CrossModalModel, optimizer: torch.optim.Optimizer, weights: LossConfig, record: Record
@@ -84,21 +90,21 @@ class ReplayedStep(TrainStep):
         replay()
 
     def _record_on(self, batch: Batch) -> tuple[Batch, Callable[[], None]]:
-        """A replay reads whatever lies in the memory of this batch by then."""
+        """Record a step on the memory of a batch, from which each replay then reads."""
         for group in self._optimizer.param_groups:
-            group["capturable"] = True  # not sooner: AdamW warns where a capturable step runs as written
+            group["capturable"] = True  # not earlier: AdamW warns if a capturable step runs eagerly
         return batch, self._record(lambda: TrainStep.__call__(self, batch), self._negatives)
 
 
 def build_step(model: CrossModalModel, optimizer: torch.optim.AdamW, config: TrainConfig) -> TrainStep:
-    """On a GPU one that is recorded and replayed, unless the configuration forbids it."""
+    """A step of a stage: replayed as a CUDA graph on a GPU if `optimizer.cuda_graph`, else eager."""
     if next(model.parameters()).is_cuda and config.optimizer.cuda_graph:
         return ReplayedStep(model, optimizer, config.loss, record_cuda_graph)
     return TrainStep(model, optimizer, config.loss)
 
 
 def record_cuda_graph(act: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
-    """Record on the current stream, which must not be the default one."""
+    """Record a function as a CUDA graph, on the current stream, which must not be the default one."""
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(generator)
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
@@ -108,7 +114,7 @@ def record_cuda_graph(act: Callable[[], None], generator: torch.Generator) -> Ca
 
 @contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
-    """On a GPU everything within runs on a stream of its own, as recording demands."""
+    """Run the context on a separate stream of a GPU, as recording requires; does nothing on a CPU."""
     if device.type != "cuda":
         yield
         return
@@ -123,7 +129,11 @@ def own_stream(device: torch.device) -> Iterator[None]:
 def compute_losses(
     model: CrossModalModel, batch: Batch, weights: LossConfig, generator: torch.Generator
 ) -> Losses[Tensor]:
-    """The unweighted losses of a step. One whose weight is 0, or that has nothing to learn from, is 0."""
+    """The unweighted losses of a step, each a scalar; 0 for a loss with weight 0 or without data.
+
+    Args:
+        generator: on the model's device; draws the hard negatives.
+    """
     sizes = [batch.pairs, batch.regions]
     images, region_images = torch.split(model.embed_images(batch.images), sizes)
     captions, sentences = torch.split(model.embed_texts(batch.texts), sizes)
