@@ -33,12 +33,13 @@ from benchmarks.demo import ROOT, demo_campaign, demo_store
 from benchmarks.plain import train_plainly
 from benchmarks.results import Row, median, options, say, write
 from core.campaign.campaign import Campaign, Limits, Pruner, Tracking
-from core.config import Scalar, TrainConfig
+from core.config import TrainConfig
 from core.features.fingerprint import FingerprintParts
 from core.features.store import Features, FeatureStore
 from core.files.folders import CampaignFolder
 from core.files.json_files import read_json_lines
 from core.files.ownership import claim_folder
+from core.sections import Scalar
 from core.training.train import train
 
 Parameters = dict[str, Scalar]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from core.campaign.campaign import Campaign, changed_keys, read_campaign
 from core.campaign.dimensions import Choice
 from core.campaign.trials import Standing
-from core.config import TrainConfig, dump_yaml
+from core.config import TrainConfig
 from core.data.annotations import NO_RELATION, AnnotatedImage
 from core.errors import UserError
 from core.features.fingerprint import FingerprintParts
@@ -17,6 +17,7 @@ from core.files.folders import CampaignFolder
 from core.files.json_files import read_json, write_json
 from core.files.ownership import hold_folder
 from core.readings import Reading, distinct
+from core.sections import dump_yaml
 from core.tracking import Tracker, build_tracker
 from search.cluster.connection import connect, count_slots
 from search.cluster.preflight import preflight, preflight_here
@@ -96,7 +97,7 @@ def extraction_variants(campaign: Campaign, base: TrainConfig) -> list[TrainConf
 
 def campaign_readings(campaign: Campaign) -> tuple[Reading, ...]:
     """All readings that the baseline and the campaign's trials may use."""
-    found: list[Reading] = []
+    found = [*campaign.base.readings.all]
     for keys in (IMAGE_READING_KEYS, TEXT_READING_KEYS, GRID_KEYS):
         found += itertools.chain(*(config.readings.all for config in _combinations(campaign, campaign.base, keys)))
     return distinct(found)

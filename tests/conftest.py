@@ -11,10 +11,11 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 
-from core.config import TrainConfig, dump_yaml, parse
+from core.config import TrainConfig
 from core.features.store import Features, FeatureSplit, Statistics
 from core.files.folders import CampaignFolder
 from core.readings import Readings, grid_reading, parse_readings
+from core.sections import dump_yaml, parse
 from tests.commands import CommandLine, free_port, run
 
 if TYPE_CHECKING:

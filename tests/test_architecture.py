@@ -80,6 +80,7 @@ def test_analysis_reads_of_core_only_what_is_free_of_torch() -> None:
         "core.campaign.study",
         "core.campaign.trials",
         "core.config",
+        "core.sections",
         "core.files.atomic",
         "core.files.folders",
         "core.files.json_files",

@@ -7,22 +7,12 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from core.campaign.space import Space
-from core.config import (
-    Integer,
-    Number,
-    Objective,
-    Section,
-    Seed,
-    TrainConfig,
-    hash_of,
-    load_config,
-    load_section,
-    parse,
-)
+from core.config import Objective, Seed, TrainConfig, load_config
 from core.errors import UserError
 from core.files.folders import CampaignFolder
 from core.files.yaml_files import load_yaml
 from core.places import PLACES, absolute_path, require_place
+from core.sections import Integer, Number, Section, hash_of, load_section, parse
 
 
 class Limits(Section):

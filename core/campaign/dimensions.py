@@ -6,7 +6,7 @@ from typing import Annotated, Any, Protocol, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from core.config import Integer, Number, Scalar, Section, parse, shown
+from core.sections import Integer, Number, Scalar, Section, parse, shown
 
 
 def _require_value(value: object) -> object:

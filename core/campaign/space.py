@@ -11,8 +11,9 @@ from typing import Any, Self
 from pydantic import RootModel, model_validator
 
 from core.campaign.dimensions import KINDS, Choice, Condition, Dimension, IntRange, Suggests, is_number
-from core.config import Scalar, TrainConfig, accepts, dotted_keys, parse, shown, unknown_key
+from core.config import TrainConfig, accepts
 from core.errors import UserError
+from core.sections import Scalar, dotted_keys, parse, shown, unknown_key
 
 SWITCH = ".on"
 NOT_SEARCHED = {

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from core.config import Scalar
 from core.records import EpochMetrics
+from core.sections import Scalar
 
 State = Literal["complete", "pruned", "failed", "running", "waiting"]
 ENDED: tuple[State, ...] = ("complete", "pruned", "failed")

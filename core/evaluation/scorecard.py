@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.config import Section, TrainConfig
+from core.config import TrainConfig
 from core.data.annotations import AnnotatedImage
 from core.device import choose_device, device_name, peak_memory_mb
 from core.errors import UserError
@@ -22,6 +22,7 @@ from core.files.atomic import write_atomically
 from core.model.checkpoints import Checkpoint, restore_model
 from core.model.model import CrossModalModel, parameter_counts
 from core.records import Efficiency, Evaluation, Samples, Scorecard
+from core.sections import Section
 
 MAIN_PROTOCOL: Protocol = "building"
 """Protocol of the samples used in paired comparisons."""

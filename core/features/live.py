@@ -35,7 +35,7 @@ class LiveTable:
             rows = torch.arange(*rows.indices(len(self)))
         if len(rows) == 0:
             return torch.zeros(0, *self.shape[1:], device=rows.device)
-        distinct, place = torch.unique(rows.cpu(), return_inverse=True)
+        distinct, position = torch.unique(rows.cpu(), return_inverse=True)
         encoded = self._encode([self._items[row] for row in distinct.tolist()])
         return encoded[position.to(encoded.device)]
 

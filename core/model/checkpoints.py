@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.config import TrainConfig, parse
+from core.config import TrainConfig
 from core.errors import UserError
 from core.features.store import Features
 from core.files.atomic import write_atomically
 from core.model.model import CrossModalModel, build_model
 from core.records import EpochMetrics, Receipt, best_epoch
+from core.sections import parse
 
 ZIP_MAGIC = b"PK\x03\x04"
 FINGERPRINT_LENGTH = 64

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.config import TrainConfig, dump_yaml, load_config
+from core.config import TrainConfig, load_config
 from core.errors import UserError
 from core.features.store import Features
 from core.files.atomic import write_atomically
@@ -22,6 +22,7 @@ from core.files.json_files import append_json_line, write_json
 from core.files.ownership import IDENTITY, hold_folder, require_ours
 from core.model.checkpoints import Checkpoint, load_checkpoint, require_same_features, save_checkpoint
 from core.records import EpochMetrics, best_epoch
+from core.sections import dump_yaml
 from core.training.train import TrainResult, train
 
 logger = logging.getLogger(__name__)

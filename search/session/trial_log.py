@@ -1,11 +1,11 @@
 """Where the life of a trial is written down: its folder, the tracker and, last and decisive, the ledger."""
 
-from core.config import dump_yaml
 from core.files.atomic import write_atomically
 from core.files.folders import CampaignFolder
 from core.files.json_files import append_json_line, write_json
 from core.model.checkpoints import Checkpoint, save_checkpoint
 from core.records import EpochMetrics, Receipt
+from core.sections import dump_yaml
 from core.tracking import Tracker
 from search.study.ledger import AskedTrial, Ledger, TrialOutcome
 

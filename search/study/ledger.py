@@ -18,10 +18,11 @@ from optuna.trial import Trial, TrialState
 from core.campaign.campaign import Campaign
 from core.campaign.study import Notes, note, read_records
 from core.campaign.trials import Standing, TrialRecord, earlier_attempts, standing_of
-from core.config import Scalar, TrainConfig, config_hash
+from core.config import TrainConfig, config_hash
 from core.errors import UserError
 from core.files.folders import CampaignFolder
 from core.records import EpochMetrics
+from core.sections import Scalar
 from search.study.binding import open_study
 from search.study.limits import Spent, failures_in_a_row, has_room, spent_by
 from search.study.strategy import build_sampler

@@ -12,12 +12,13 @@ from optuna.trial import FixedTrial
 from analysis.trials import lost_of_trial
 from core.campaign.campaign import Campaign
 from core.campaign.trials import SCORED, TrialRecord
-from core.config import Scalar, TrainConfig, dump_yaml
+from core.config import TrainConfig
 from core.errors import UserError
 from core.files.atomic import write_atomically
 from core.files.folders import CampaignFolder, TrialFolder
 from core.files.json_files import write_json
 from core.model.checkpoints import Checkpoint, load_checkpoint
+from core.sections import Scalar, dump_yaml
 
 
 def trial_config(campaign: Campaign, parameters: Mapping[str, Scalar]) -> TrainConfig:

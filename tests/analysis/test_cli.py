@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core.config import TrainConfig, dump_yaml, load_config
+from core.config import TrainConfig, load_config
 from core.files.folders import CampaignFolder
+from core.sections import dump_yaml
 from tests.commands import CommandLine
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from core.config import Scalar, TrainConfig, dotted_keys, load_config, parse
+from core.config import TrainConfig, load_config
+from core.sections import Scalar, dotted_keys, parse
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 METHODOLOGY: dict[str, Scalar] = {
@@ -14,7 +15,11 @@ METHODOLOGY: dict[str, Scalar] = {
     "loss.positives": "image", "optimizer.weight_decay": 0.01, "optimizer.warmup_ratio": 0.1,
     "optimizer.cuda_graph": True, "data.split_seed": 0, "features.dtype": "float32", "features.micro_batch": 32,
     "features.image": "tower.cls", "features.text": "lm.last", "features.allow_degenerate": False,
-    "features.source": "cached", "evaluation.k_test": 256, "objective": "recall_mean", "device": "auto", "seed": 0,
+    "features.source": "cached", "evaluation.k_test": 256, "evaluation.rerank_weight": 1.0,
+    "model.image_pooling": "none", "loss.contrastive": "infonce", "features.grid": 8,
+    "features.image_prompt": "Summary above image in one word:",
+    "features.text_prompt": "Summary above sentence in one word:",
+    "objective": "recall_mean", "device": "auto", "seed": 0,
 }  # fmt: skip
 REAL: dict[str, Scalar] = {
     "optimizer.learning_rate": 1.0e-4, "optimizer.batch_size": 4, "data.validation_fraction": 0.1,

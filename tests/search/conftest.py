@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from core.campaign.campaign import Campaign
-from core.config import TrainConfig, parse
+from core.config import TrainConfig
+from core.sections import parse
 
 SPACE: dict[str, Any] = {
     "optimizer.learning_rate": {"log": [1e-4, 1e-1]},

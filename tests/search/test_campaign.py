@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from core.files.folders import CampaignFolder
 from search.campaign import (
     CampaignFeatures,
     advance,
+    campaign_readings,
     claim,
     extraction_variant,
     extraction_variants,
@@ -55,10 +57,32 @@ def test_every_searched_extraction_gets_features_of_its_own(campaign_of: Build, 
     }
     variants = extraction_variants(campaign_of(space=space), base)
     assert len({extraction_variant(config) for config in variants}) == 4
-    features = CampaignFeatures({extraction_variant(config): made_of(config) for config in variants})
+    features = CampaignFeatures({extraction_variant(config): made_of(config) for config in variants}, base.readings.all)
     wanted = base.with_overrides({"features.max_tokens": 50, "features.dtype": "bfloat16", "model.dropout": 0.4})
     assert features.fingerprint(wanted) == made_of(wanted).fingerprint
     assert len(features.fingerprints) == 4
+
+
+def test_every_reading_that_a_trial_may_use_is_known_before_the_first(campaign_of: Build, base: TrainConfig) -> None:
+    space = {
+        "features.image": {"choice": ["tower.cls", "tower.cls+lm.prompt"]},
+        "features.image_prompt": {"choice": ["What is it?", "Where is it?"]},
+        "features.text": {"choice": ["lm.mean", "lm.mean@1"]},
+        "model.fusion": {"choice": ["interaction", "attention"]},
+        "features.grid": {"choice": [4, 8]},
+    }
+    found = campaign_readings(campaign_of(space=space))
+    assert len(found) == len(set(found))
+    by_name = Counter(reading.name for reading in found)
+    assert by_name["lm.prompt"] == 2  # one for each prompt
+    assert {name: by_name[name] for name in ("tower.cls", "lm.mean", "lm.mean@1", "tower.grid4", "tower.grid8")} == (
+        dict.fromkeys(("tower.cls", "lm.mean", "lm.mean@1", "tower.grid4", "tower.grid8"), 1)
+    )
+
+
+def test_a_space_without_grids_needs_none(campaign_of: Build, base: TrainConfig) -> None:
+    space = {"features.grid": {"choice": [4, 8]}, "model.fusion": {"choice": ["concat", "interaction"]}}
+    assert all(reading.side is None for reading in campaign_readings(campaign_of(space=space)))
 
 
 def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(campaign_of: Build, folder_of: Path) -> None:
@@ -66,7 +90,7 @@ def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(campaign_of: Bui
     (folder_of / "trials").mkdir(parents=True)
     (folder_of / "trials" / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match="holds trials, which crossmodal did not write"):
-        advance(campaign_of(), folder, CampaignFeatures({}))
+        advance(campaign_of(), folder, CampaignFeatures({}, ()))
     assert [str(path.relative_to(folder_of)) for path in sorted(folder_of.rglob("*"))] == [
         "trials",
         "trials/thesis.tex",
@@ -74,7 +98,7 @@ def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(campaign_of: Bui
 
 
 def features_of(base: TrainConfig, **changes: Any) -> CampaignFeatures:
-    return CampaignFeatures({extraction_variant(base): made_of(base, **changes)})
+    return CampaignFeatures({extraction_variant(base): made_of(base, **changes)}, base.readings.all)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from optuna.storages.journal import JournalFileBackend
 
 from core.campaign.campaign import load_campaign
 from core.campaign.trials import Standing
-from core.config import dump_yaml
 from core.errors import UserError
 from core.files.folders import CampaignFolder
 from core.files.json_files import read_json
+from core.sections import dump_yaml
 from search.campaign import SessionEnd
 from search.cli import _print_outcome
 from tests.commands import COMMAND, CommandLine, environment

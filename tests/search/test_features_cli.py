@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from core.config import TrainConfig, dump_yaml
+from core.config import TrainConfig
+from core.sections import dump_yaml
 from tests.commands import run
 
 

@@ -8,12 +8,12 @@ from analysis.leaderboard import rank
 from analysis.status import read_status
 from analysis.trials import load_trials
 from core.campaign.campaign import load_campaign
-from core.config import dump_yaml
 from core.errors import UserError
 from core.features.opening import open_features
 from core.files.folders import CampaignFolder
 from core.files.json_files import read_json
 from core.files.ownership import claim_folder
+from core.sections import dump_yaml
 from core.training.runs import hold_run
 from search.retrain import find_winner, in_two_stages, retrain
 from tests.commands import CommandLine

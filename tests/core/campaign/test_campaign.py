@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.campaign.campaign import Campaign, changed_keys, load_campaign, read_campaign, settings_hash
-from core.config import TrainConfig, dotted_keys, dump_yaml
+from core.config import TrainConfig
 from core.errors import UserError
 from core.files.folders import CampaignFolder
 from core.files.yaml_files import dump_plain
+from core.sections import dotted_keys, dump_yaml
 
 
 def write(folder: Path, **changes: Any) -> Path:

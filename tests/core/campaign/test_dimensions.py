@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.campaign.dimensions import KINDS, Condition, Dimension, is_number
-from core.config import parse
 from core.errors import UserError
+from core.sections import parse
 
 
 def dimension_of(content: dict[str, Any]) -> Dimension:

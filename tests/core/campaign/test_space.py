@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
 from core.campaign.space import Space, setting
-from core.config import TrainConfig, config_hash, parse
+from core.config import TrainConfig, config_hash
 from core.errors import UserError
+from core.sections import parse
 from tests.search.conftest import SPACE
 
 BASE = TrainConfig().with_overrides({"recipe.epochs": 3})

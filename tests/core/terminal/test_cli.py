@@ -10,10 +10,11 @@ import pytest
 import torch
 import yaml
 
-from core.config import TrainConfig, dump_yaml
+from core.config import TrainConfig
 from core.files import digests
 from core.files.json_files import read_json, read_json_lines
 from core.model.checkpoints import load_checkpoint
+from core.sections import dump_yaml
 from core.training.runs import hold_run, hold_two_stage
 from tests.commands import CommandLine, finish, hold, start, wait_until_held
 from tests.wandb_files import read_run

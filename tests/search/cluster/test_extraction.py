@@ -8,11 +8,12 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from core.backbone.internvl import load_backbone
-from core.config import TrainConfig, dump_yaml
+from core.config import TrainConfig
 from core.errors import UserError
 from core.features.extraction import EncodeShards, Extraction, Shard, encode_here, extract_features
 from core.features.inputs import read_inputs
 from core.features.store import FeatureStore
+from core.sections import dump_yaml
 from search.cluster.extraction import encode_on_cluster
 from tests.commands import hold, start, wait_until_held
 from tests.conftest import EVERY_READING

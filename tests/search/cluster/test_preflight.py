@@ -36,7 +36,7 @@ def test_a_complaint_names_the_node(changes: dict[str, object], read_back: bool,
 
 
 def test_a_node_tells_what_it_lacks_and_writes_where_the_driver_reads(tmp_path: Path) -> None:
-    found = inspect_node(str(tmp_path / "store"), ["f"], str(tmp_path), False, "token")
+    found = inspect_node(str(tmp_path / "store"), {"f": ()}, str(tmp_path), False, "token")
     assert found.missing_stores == ["f"]
     assert found.storage_problem is None
     assert _written_by(Storage(str(tmp_path)), "token")
@@ -44,7 +44,7 @@ def test_a_node_tells_what_it_lacks_and_writes_where_the_driver_reads(tmp_path: 
 
 
 def test_a_node_that_cannot_write_says_so(tmp_path: Path) -> None:
-    found = inspect_node(str(tmp_path), [], str(tmp_path / "gone" / "deeper"), False, "token")
+    found = inspect_node(str(tmp_path), {}, str(tmp_path / "gone" / "deeper"), False, "token")
     assert found.storage_problem
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from core.campaign.campaign import Campaign
-from core.config import TrainConfig, config_hash, dump_yaml
+from core.config import TrainConfig, config_hash
 from core.files.folders import CampaignFolder
+from core.sections import dump_yaml
 from search.study.ledger import AskedTrial, Ledger, TrialOutcome
 
 CampaignOf = Callable[..., Campaign]
