@@ -82,7 +82,7 @@ def features_of(base: TrainConfig, **changes: Any) -> CampaignFeatures:
     [
         ({"data": "other"}, "the annotations or images changed since the campaign started"),
         ({"backbone": "other"}, "the backbone's files changed since"),
-        ({"version": 99, "data": "other"}, "the annotations or images and the version of extraction changed"),
+        ({"version": 99, "data": "other"}, "the annotations or images and the extraction version changed"),
     ],
 )
 def test_features_stay_those_that_the_campaign_started_with(
@@ -113,8 +113,8 @@ def record(*relations: int) -> AnnotatedImage:
 @pytest.mark.parametrize(
     ("records", "refused"),
     [
-        ([record()], "loss.box and loss.spatial would change nothing, since the training data hold no boxes"),
-        ([record(NO_RELATION)], "loss.spatial would change nothing, since the training data hold no relations"),
+        ([record()], "loss.box and loss.spatial would have no effect, since the training data contain no boxes"),
+        ([record(NO_RELATION)], "loss.spatial would have no effect, since the training data contain no relations"),
         ([record(), record(NO_RELATION, 2)], None),
     ],
 )

@@ -358,7 +358,7 @@ def test_an_interrupted_extraction_says_that_the_same_command_continues(
         process.send_signal(signal.SIGCONT)
         stopped = finish(process)
     assert len(shards) == 3
-    assert (stopped.code, stopped.err) == (130, "interrupted; the same command continues\n")
+    assert (stopped.code, stopped.err) == (130, "interrupted; run the same command to continue\n")
     assert sorted((tmp_path / "store").glob(".*.partial/shard_*")) == shards
     assert crossmodal(*command).code == 0
     assert not list((tmp_path / "store").glob(".*.partial"))
@@ -388,7 +388,7 @@ def test_any_interrupted_command_says_what_is_next(
     (tmp_path / "train.json").write_text("[]")
     monkeypatch.setattr(work, interrupted)
     outcome = crossmodal(*command)
-    assert (outcome.code, outcome.err) == (130, "interrupted; the same command continues\n")
+    assert (outcome.code, outcome.err) == (130, "interrupted; run the same command to continue\n")
 
 
 def test_somebody_elses_folder_in_the_place_of_the_tiny_backbone_is_kept(

@@ -51,7 +51,7 @@ def test_an_address_where_nobody_answers_is_one_line() -> None:
     ],
 )
 def test_what_is_no_address_is_one_line_at_once(address: str) -> None:
-    with pytest.raises(UserError, match="no address of a Ray cluster; give auto, host:port or ray://") as refused:
+    with pytest.raises(UserError, match="not the address of a Ray cluster; give auto, host:port or ray://") as refused:
         require_cluster(address)
     assert len(str(refused.value)) < 200
 
@@ -76,6 +76,6 @@ def test_what_listens_there_but_is_not_ray_is_one_line(answer: bytes, scheme: st
 
         thread = threading.Thread(target=serve)
         thread.start()
-        with pytest.raises(UserError, match="what listens there is not Ray"):
+        with pytest.raises(UserError, match="the server there is not Ray"):
             require_cluster(f"{scheme}127.0.0.1:{server.getsockname()[1]}")
         thread.join()

@@ -91,8 +91,8 @@ def test_an_epoch_that_is_told_twice_counts_once(session: Session) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"seed": 7}, "the receipt's configuration is not the one that was asked"),
-        ({"optimizer.weight_decay": 0.2}, "the receipt's configuration is not the one that was asked"),
+        ({"seed": 7}, "the receipt is of another configuration than requested"),
+        ({"optimizer.weight_decay": 0.2}, "the receipt is of another configuration than requested"),
     ],
 )
 def test_a_worker_that_trained_something_else_fails_the_trial(
@@ -109,7 +109,7 @@ def test_a_rate_that_never_reached_the_optimizer_fails_the_trial(session: Sessio
         group["learning_rate"] = 0.5
     session.tell(result)
     session.book.finish("a", None, crash=None)
-    assert reasons(session) == ["the optimizer held learning rates [0.5], not 0.01"]
+    assert reasons(session) == ["the optimizer had learning rates [0.5], not 0.01"]
 
 
 @pytest.mark.parametrize("crash", [None, "the worker died"])
@@ -153,7 +153,7 @@ def test_at_the_limits_there_is_no_next_trial(session: Session) -> None:
 def test_a_checkpoint_that_did_not_arrive_fails_the_trial_instead_of_losing_it_in_silence(session: Session) -> None:
     session.tell(session.train())
     session.book.finish("a", None, crash=None)
-    assert reasons(session) == ["its checkpoint did not arrive whole"]
+    assert reasons(session) == ["its last checkpoint is missing or torn"]
 
 
 def test_a_stopping_book_hands_out_nothing_and_puts_running_trials_back(session: Session) -> None:

@@ -44,7 +44,7 @@ def test_before_its_joint_stage_nothing_scores_a_trial(trial: RunningTrial) -> N
     [
         ("no memory", "the worker died", "no memory"),
         (None, "the worker died", "the worker died"),
-        (None, None, "its checkpoint did not arrive whole"),
+        (None, None, "its last checkpoint is missing or torn"),
     ],
 )
 def test_what_the_worker_says_itself_comes_before_what_ray_says_of_it(

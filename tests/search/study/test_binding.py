@@ -44,7 +44,7 @@ def test_the_study_of_another_campaign_is_refused(campaign_of: CampaignOf, folde
     for changed in ({"fingerprints": ["g"]}, {}):
         campaign = campaign_of() if changed else campaign_of(sampler={"seed": 9})
         with (
-            pytest.raises(UserError, match="started with other settings or features"),
+            pytest.raises(UserError, match="started with settings or features other than"),
             open_ledger(campaign, folder, **changed),
         ):
             pass

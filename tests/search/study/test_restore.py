@@ -41,7 +41,7 @@ def test_a_lost_file_is_named_and_written_again_as_it_was(
     lose(path)
     assert lost_of_trial(campaign.trial(2), pruned=False, epochs=3) == [path]
     (note,) = restore(campaign)
-    assert note.startswith(f"trials/0002/{path.name} was missing or torn: written again from")
+    assert note.startswith(f"trials/0002/{path.name} was missing or torn: restored from")
     assert path.read_text() == before
     assert restore(campaign) == []
 
