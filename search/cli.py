@@ -196,9 +196,8 @@ def _print_estimate(found: "Estimate", campaign: "Campaign") -> None:
     per_gpu = "unknown, no GPU here" if found.trials_per_gpu is None else str(found.trials_per_gpu)
     say(f"trials that fit in the memory of a GPU: {per_gpu}")
     wall = timedelta(seconds=round(found.wall_hours * 3600))
-    say(
-        f"{found.trials_left} trials, {found.slots} concurrent: about {wall} of training, {found.gpu_hours:.2g} GPU-hours"
-    )
+    counts = f"{found.trials_left} trials, {found.slots} concurrent"
+    say(f"{counts}: about {wall} of training, {found.gpu_hours:.2g} GPU-hours")
     limit = campaign.limits.gpu_hours
     if limit is not None and found.gpu_hours > limit:
         say(f"limits.gpu_hours of {limit:g} will end the campaign earlier", style="yellow")

@@ -39,7 +39,7 @@ def test_the_driver_is_named_and_a_dead_one_is_called_gone(campaign: CampaignFol
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
     (campaign.root / HOLDER).write_text(json.dumps(holder | {"pid": dead.pid}))
-    assert "which is gone" in read_status(campaign).driver
+    assert "which is not running" in read_status(campaign).driver
 
 
 def test_the_command_tells_it_all(crossmodal: CommandLine, campaign: CampaignFolder) -> None:

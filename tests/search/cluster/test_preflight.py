@@ -38,9 +38,7 @@ def test_a_sound_node_is_passed_over() -> None:
         ({"gpu_problem": "torch sees no GPU"}, True, "node n1: torch sees no GPU"),
     ],
 )
-def test_a_problem_is_reported_with_the_name_of_the_node(
-    changes: dict[str, object], read_back: bool, message: str
-) -> None:
+def test_a_problem_names_the_node(changes: dict[str, object], read_back: bool, message: str) -> None:
     with pytest.raises(UserError, match=message):
         _raise_problems(report(**changes), was_read_back=read_back)
 
