@@ -9,8 +9,8 @@ bare loop       one process, one Optuna study, cached features, nothing else
 
 The last two run twice: with plain PyTorch training (`benchmarks.plain`), and with our own train function, which shows
 the gain of the campaign alone. Each way runs in its own process. Start-up (imports, Ray, its first workers) ends when
-the first trial begins to train, and is reported separately. With the backbone in the loop, trials take so long that only
-`--live-trials` of them run, and their mean stands for the others.
+the first trial begins to train, and is reported separately. With the backbone in the loop, trials take so long
+that only `--live-trials` of them run, and their mean stands for the others.
 """
 
 import argparse

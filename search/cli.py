@@ -43,7 +43,7 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Find, prove and retrain the best adapters on a frozen InternVL for image-text retrieval.",
+    help="Find, validate and retrain the best adapters on a frozen InternVL for image-text retrieval.",
     epilog="Example: crossmodal search configs/campaigns/demo.yaml --output-dir output/demo",
 )
 app.add_typer(core.terminal.cli.app)
