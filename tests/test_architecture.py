@@ -63,7 +63,7 @@ def test_a_module_imports_only_what_its_place_allows(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in NAMED if path.parts[0] == "core"], ids=str)
-def test_rooms_of_core_have_one_direction(path: Path) -> None:
+def test_sub_packages_of_core_have_one_direction(path: Path) -> None:
     imported = {tuple(name.split(".")[1:]) for name in imports(path) if name.startswith("core.")}
     used = {parts[0] for parts in imported}
     if len(path.parts) == 2:  # a module in core itself

@@ -44,7 +44,7 @@ def test_every_package_that_tests_and_benchmarks_import_is_declared() -> None:
 
 
 @pytest.mark.parametrize("package", ["core", "search", "analysis"])
-def test_a_package_tells_type_checkers_that_it_has_types(package: str) -> None:
+def test_a_package_declares_its_types(package: str) -> None:
     assert (ROOT / package / "py.typed").exists()
 
 

@@ -32,7 +32,7 @@ def test_a_model_is_not_distinguishable_from_itself(hits: list[bool]) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(0, 5)), min_size=2, max_size=30))
-def test_swapping_the_models_turns_the_interval_round(rows: list[tuple[float, float, int]]) -> None:
+def test_swapping_the_models_reverses_the_interval(rows: list[tuple[float, float, int]]) -> None:
     a, b, groups = (np.array(column) for column in zip(*rows, strict=True))
     one, other = paired_interval(a, b, groups), paired_interval(b, a, groups)
     assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low), abs=1e-12)

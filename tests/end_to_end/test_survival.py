@@ -21,7 +21,7 @@ from tests.end_to_end.conftest import EPOCHS, Begin, epochs_of, epochs_reported,
 pytestmark = pytest.mark.slow
 
 
-def test_a_driver_killed_again_and_again_loses_nothing(endless_campaign: Path, tmp_path: Path, begin: Begin) -> None:
+def test_a_driver_killed_repeatedly_loses_nothing(endless_campaign: Path, tmp_path: Path, begin: Begin) -> None:
     folder = CampaignFolder(tmp_path / "c")
     command = ("search", endless_campaign, "--output-dir", folder.root)
     generator, kills = random.Random(0), 0
@@ -57,7 +57,7 @@ def test_a_driver_killed_again_and_again_loses_nothing(endless_campaign: Path, t
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_in_good_order_and_the_same_command_continues(
+def test_a_signal_stops_gracefully_and_the_same_command_continues(
     endless_campaign: Path, tmp_path: Path, begin: Begin, number: signal.Signals, code: int
 ) -> None:
     folder = CampaignFolder(tmp_path / "c")
@@ -132,7 +132,7 @@ time.monotonic = lambda: clock() + 7200 * jump.exists()
 """For a driver to which two hours pass at once when that file appears."""
 
 
-def test_a_worker_that_hangs_is_killed_and_the_campaign_goes_on(demo: Path, tmp_path: Path, begin: Begin) -> None:
+def test_a_worker_that_hangs_is_killed_and_the_campaign_continues(demo: Path, tmp_path: Path, begin: Begin) -> None:
     one_at_a_time = f"resources: {{cpu: {os.cpu_count()}}}\n"
     content = CAMPAIGN.replace("trials: 5", "trials: 2") + "trial_timeout_s: 3600\nmax_failed_trials: 9\n"
     campaign = write_campaign(tmp_path, demo, content + one_at_a_time, epochs=20)
@@ -154,7 +154,7 @@ def test_a_worker_that_hangs_is_killed_and_the_campaign_goes_on(demo: Path, tmp_
     assert trials["reason"].tolist()[0] == "no report for 3600 s"
 
 
-def test_a_torn_journal_is_mended(endless_campaign: Path, tmp_path: Path) -> None:
+def test_a_torn_journal_is_repaired(endless_campaign: Path, tmp_path: Path) -> None:
     folder = CampaignFolder(tmp_path / "c")
     command = ("search", endless_campaign, "--output-dir", folder.root)
     assert run(*command, "--trials", 2, cwd=tmp_path).code == 0

@@ -61,7 +61,7 @@ def test_every_searched_extraction_gets_features_of_its_own(campaign_of: Build, 
     assert len(features.fingerprints) == 4
 
 
-def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(campaign_of: Build, folder_of: Path) -> None:
+def test_a_foreign_folder_is_refused_and_left_unchanged(campaign_of: Build, folder_of: Path) -> None:
     folder = CampaignFolder(folder_of)
     (folder_of / "trials").mkdir(parents=True)
     (folder_of / "trials" / "thesis.tex").write_text("mine")
@@ -96,7 +96,7 @@ def test_features_stay_those_that_the_campaign_started_with(
 
 
 @pytest.mark.parametrize("content", ["", "[]", "3", '{"a": 1}', "{}", '{"448 px, 128 tokens, float32": {}}'])
-def test_a_damaged_note_of_the_features_is_one_line(base: TrainConfig, tmp_path: Path, content: str) -> None:
+def test_a_damaged_features_file_is_one_line(base: TrainConfig, tmp_path: Path, content: str) -> None:
     folder = CampaignFolder(tmp_path)
     folder.features.write_text(content)
     with pytest.raises(UserError) as refused:
@@ -118,7 +118,7 @@ def record(*relations: int) -> AnnotatedImage:
         ([record(), record(NO_RELATION, 2)], None),
     ],
 )
-def test_weights_without_anything_to_learn_are_not_searched(
+def test_loss_weights_without_targets_are_not_searched(
     campaign_of: Build, records: list[AnnotatedImage], refused: str | None
 ) -> None:
     weights = {name: {"uniform": [0.0, 1.0]} for name in ("loss.box", "loss.spatial", "loss.itc")}

@@ -53,7 +53,7 @@ def test_a_fresh_campaign_is_measured_and_nothing_is_written(demo: Path, tmp_pat
     assert not (tmp_path / "c").exists()
 
 
-def test_a_campaign_that_ran_is_judged_by_its_own_epochs(
+def test_a_campaign_that_ran_is_estimated_from_its_own_epochs(
     finished_campaign: CampaignFolder, crossmodal: CommandLine
 ) -> None:
     outcome = crossmodal("plan", finished_campaign.campaign, "--output-dir", finished_campaign.root, "--slots", "3")
@@ -63,7 +63,7 @@ def test_a_campaign_that_ran_is_judged_by_its_own_epochs(
     assert "already extracted" in outcome.out
 
 
-def test_features_of_several_shapes_are_timed_each_and_the_slowest_is_told(
+def test_features_of_every_shape_are_timed_and_the_slowest_is_reported(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever order they come in; here the second set of features is far wider."""

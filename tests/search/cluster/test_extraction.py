@@ -83,7 +83,7 @@ def test_a_killed_extraction_asks_only_for_what_is_missing(
     assert len({name for name in {*kept, *watched.asked} if "images" in name}) == images
 
 
-def test_what_is_wrong_with_a_picture_is_told_as_at_home(
+def test_a_bad_image_is_reported_as_in_local_extraction(
     cluster: Cluster, gpu_config: TrainConfig, tmp_path: Path
 ) -> None:
     image = tmp_path / "torn.jpg"

@@ -100,9 +100,7 @@ def test_ray_may_stop_a_trial_with_system_exit(monkeypatch: pytest.MonkeyPatch, 
         run_trial(payload(demo_config, features.fingerprint))
 
 
-def test_an_interrupted_trial_is_taken_up_where_it_was(
-    reports: Reports, demo_config: TrainConfig, tmp_path: Path
-) -> None:
+def test_an_interrupted_trial_is_resumed(reports: Reports, demo_config: TrainConfig, tmp_path: Path) -> None:
     features = open_features(demo_config)
     run_trial(payload(demo_config, features.fingerprint, checkpoint_every_s=0.0))
     whole = [json.loads(row["metrics"]) for row in reports.rows]

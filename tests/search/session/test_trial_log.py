@@ -52,7 +52,9 @@ def result(small_config: TrainConfig, planted_features: Features) -> TrainResult
     return train(small_config, planted_features)
 
 
-def test_a_trials_life_is_told_to_all_three(ledger: Ledger, folder: CampaignFolder, result: TrainResult) -> None:
+def test_a_trial_is_logged_in_its_folder_the_tracker_and_the_ledger(
+    ledger: Ledger, folder: CampaignFolder, result: TrainResult
+) -> None:
     tracker = Tracker()
     log = TrialLog(ledger, folder, tracker)
     asked = ledger.ask()

@@ -61,7 +61,7 @@ def test_a_study_that_another_program_made_is_refused(campaign_of: CampaignOf, f
     assert [trial.params for trial in study.trials] == [{}]
 
 
-def test_a_study_begun_anew_does_not_write_over_the_trials_of_the_old_one(
+def test_a_new_study_does_not_overwrite_the_trials_of_a_lost_one(
     campaign_of: CampaignOf, folder: CampaignFolder
 ) -> None:
     folder.trial(3).root.mkdir(parents=True)

@@ -33,7 +33,7 @@ def tear(path: Path) -> None:
 
 @pytest.mark.parametrize("lose", [Path.unlink, tear])
 @pytest.mark.parametrize("name", ["config", "metrics", "receipt"])
-def test_a_lost_file_is_named_and_written_again_as_it_was(
+def test_a_lost_file_is_reported_and_restored_unchanged(
     campaign: CampaignFolder, name: str, lose: Callable[[Path], None]
 ) -> None:
     path = getattr(campaign.trial(2), name)
@@ -46,7 +46,7 @@ def test_a_lost_file_is_named_and_written_again_as_it_was(
     assert restore(campaign) == []
 
 
-def test_a_lost_checkpoint_is_named_with_the_way_to_repeat_the_trial(campaign: CampaignFolder) -> None:
+def test_a_lost_checkpoint_is_reported_with_the_command_that_repeats_the_trial(campaign: CampaignFolder) -> None:
     campaign.trial(1).best_checkpoint.unlink()
     campaign.trial(1).metrics.unlink()
     notes = restore(campaign)
