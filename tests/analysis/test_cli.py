@@ -154,7 +154,7 @@ def test_a_report_is_one_page(crossmodal: CommandLine, campaign: CampaignFolder)
 def test_a_foreign_file_in_a_campaign_folder_is_not_overwritten(
     crossmodal: CommandLine, campaign: CampaignFolder, command: str, name: str
 ) -> None:
-    (campaign.root / "identity.json").unlink()  # a folder that somebody put together
+    (campaign.root / "identity.json").unlink()  # a folder assembled by hand
     (campaign.root / name).write_text("mine")
     outcome = crossmodal(command, campaign.root)
     assert outcome.code == 2

@@ -47,7 +47,7 @@ def test_a_clear_gain_is_better_and_lower_l1_is_better() -> None:
 
 
 def test_one_building_alone_cannot_decide() -> None:
-    """All the gain lies in one of four buildings: rows would say better, buildings do not."""
+    """All the gain is in one of four buildings: resampled rows would say better, buildings do not."""
     groups = [0] * 50 + [1] * 50 + [2] * 50 + [3] * 50
     gain = [1.0] * 50 + [0.0] * 150
     (found,) = compare({"t2i_r1": samples([0.0] * 200, groups)}, {"t2i_r1": samples(gain, groups)})

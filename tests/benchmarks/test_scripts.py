@@ -1,4 +1,4 @@
-"""The benchmark scripts run and write what they promise; how fast anything is, is never tested."""
+"""The benchmark scripts run and write their figures; speed is never tested."""
 
 import json
 import subprocess

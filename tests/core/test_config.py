@@ -201,7 +201,7 @@ def test_a_value_is_accepted_whatever_the_other_settings_are() -> None:
     assert accepts("recipe.stage1_epochs", 99)
     assert not accepts("recipe.stage1_epochs", -1)
     assert accepts("loss.positives", "image")
-    assert not accepts("loss.positives", "picture")
+    assert not accepts("loss.positives", "region")
 
 
 def test_the_greatest_seed_trains_its_last_epoch_with_a_seed_that_torch_takes() -> None:

@@ -1,4 +1,4 @@
-"""Real offline runs are written and read back from their files; servers that do not do as W&B's are on loopback."""
+"""Real offline runs are written and read back from their files; faulty W&B servers are simulated on loopback."""
 
 import os
 import re
@@ -30,7 +30,7 @@ KEY = "k" * 40
 
 @pytest.fixture(autouse=True)
 def _as_in_a_fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """W&B remembers variables and credentials for as long as a process lives."""
+    """W&B caches variables and credentials for the lifetime of a process."""
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

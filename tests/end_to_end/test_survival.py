@@ -1,4 +1,4 @@
-"""Campaigns that are really killed: whatever is lost, it is never a finished trial, and none runs twice."""
+"""Campaigns that are really killed: no finished trial is ever lost, and none runs twice."""
 
 import json
 import os
@@ -69,7 +69,7 @@ def test_a_signal_stops_gracefully_and_the_same_command_continues(
     assert stopped.code == code, stopped.err
     assert "Continue with the same command" in stopped.out
     states = set(load_trials(folder)["state"])
-    assert "running" not in states  # all is told
+    assert "running" not in states  # everything is stored
     kept = finished(folder)
     limit = len(kept) + 2
     assert run(*command, "--trials", limit, cwd=tmp_path).code == 0
@@ -129,7 +129,7 @@ from pathlib import Path
 clock, jump = time.monotonic, Path("two hours later")
 time.monotonic = lambda: clock() + 7200 * jump.exists()
 """
-"""For a driver to which two hours pass at once when that file appears."""
+"""For a driver whose clock jumps by two hours when that file appears."""
 
 
 def test_a_worker_that_hangs_is_killed_and_the_campaign_continues(demo: Path, tmp_path: Path, begin: Begin) -> None:

@@ -1,4 +1,4 @@
-"""Files that are torn, and a disk that is full: never a wrong figure, never a lost trial; told, or done again."""
+"""Torn files and a full disk: never a wrong figure or a lost trial; they are reported, or the work is redone."""
 
 import os
 import shutil

@@ -13,7 +13,7 @@ from tests.conftest import planted_split
 
 
 class Oracle(CrossModalModel):
-    """Answers with what it was given instead of looking."""
+    """Returns fixed answers instead of using the image."""
 
     def __init__(self, boxes: Tensor, logits: Tensor) -> None:
         super().__init__(16, 20, ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))

@@ -29,7 +29,7 @@ def backbone(demo_config: TrainConfig) -> FrozenBackbone:
 
 
 class Interrupt:
-    """Stops an extraction after so many progress reports, as Ctrl-C would."""
+    """Interrupts an extraction after a number of progress reports, as Ctrl-C would."""
 
     def __init__(self, after: int) -> None:
         self.left = after

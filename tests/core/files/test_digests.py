@@ -31,7 +31,7 @@ def remembered(memory: Path) -> Path:
 
 
 def replace_unseen(path: Path, memory: Path) -> None:
-    """Other content, and a memory that takes its size and times for known: as with a clock that was set back."""
+    """New content, and a cache that contains its size and times: as if the clock had been set back."""
     path.write_bytes(b"x" * path.stat().st_size)
     stat = path.stat()
     content = read_sealed(remembered(memory))

@@ -67,7 +67,7 @@ def test_a_second_process_is_refused_by_name_while_the_first_holds_the_folder(tm
         other.start()
         assert f"process {os.getpid()} on" in answer.get()
         other.join()
-        assert read_holder(tmp_path) is not None  # the refused one left the note alone
+        assert read_holder(tmp_path) is not None  # the refused process left the file alone
     assert read_holder(tmp_path) is None
     other = context.Process(target=_hold, args=(tmp_path, answer))
     other.start()

@@ -99,7 +99,7 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no such annotations": (lambda c: c["data"].update(train_annotations="gone.json"), "gone.json: there is no such"),
     "no such backbone": (lambda c: c["features"].update(backbone="./gone"), "gone: there is no such backbone folder"),
     "first token": (lambda c: c["features"].update(text_pooling="first"), "sees nothing of the text"),
-    "tiny pictures": (lambda c: c["features"].update(image_size=8), "features.image_size"),
+    "tiny images": (lambda c: c["features"].update(image_size=8), "features.image_size"),
 }
 
 

@@ -27,7 +27,7 @@ def code_in(folder: Path) -> Path:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with one commit; asked once per test, since a process asks git once."""
+    """A checkout with one commit; used once per test, since a process queries git once."""
     folder = code_in(tmp_path / "checkout")
     git(folder, "init", "-q")
     git(folder, "add", ".")
@@ -128,7 +128,7 @@ def test_a_worktree_is_a_checkout_and_a_repository_is_not_written_to(checkout: P
 
 @pytest.mark.slow
 def test_receipts_need_no_distribution_of_ours(tmp_path: Path) -> None:
-    """`importlib.metadata` finds nothing here, as where only the dependencies are installed."""
+    """`importlib.metadata` finds nothing, as if only the dependencies were installed."""
     for package in ("core", "search", "analysis"):
         shutil.copytree(CHECKOUT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     code = (

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def gpu_config(demo_config: TrainConfig) -> TrainConfig:
-    """Asks for the GPUs that the nodes say they have."""
+    """Requests the GPUs that the nodes claim to have."""
     return demo_config.with_overrides({"device": "auto"})
 
 
@@ -34,7 +34,7 @@ def tables(store: FeatureStore) -> dict[str, np.ndarray]:
 
 
 class Watched:
-    """Encodes on the cluster, notes which shards were asked for, and may lose a node on the way."""
+    """Encodes on the cluster, keeps the requested shards, and may lose a node meanwhile."""
 
     def __init__(self, config: TrainConfig, cluster: Cluster) -> None:
         self._encode = encode_on_cluster(config, cluster.address)

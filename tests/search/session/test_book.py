@@ -1,4 +1,4 @@
-"""The driver's book of running trials, told what Ray would tell it; real Ray runs it in tests/end_to_end."""
+"""The driver's book of running trials with simulated Ray events; real Ray runs it in tests/end_to_end."""
 
 import json
 import math
@@ -26,7 +26,7 @@ from search.study.ledger import Ledger
 
 
 class Session:
-    """A book over a fresh campaign, and the trial that it handed out first."""
+    """A book over a fresh campaign, and the first trial that it started."""
 
     def __init__(self, folder: CampaignFolder, ledger: Ledger, features: Features) -> None:
         self.folder, self.ledger, self.features = folder, ledger, features
@@ -244,7 +244,7 @@ def test_a_trial_that_was_trained_to_its_end_before_its_driver_died_is_not_train
 
 
 def two_stages(history: list[EpochMetrics], *stages: int) -> list[EpochMetrics]:
-    """The earlier, the better: what a score by any epoch would choose."""
+    """Earlier epochs are better: a score over all epochs would choose them."""
     return [
         replace(metrics, stage=stage, recall_mean=0.9 - metrics.epoch / 10)
         for metrics, stage in zip(history, stages, strict=False)

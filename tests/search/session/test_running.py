@@ -1,4 +1,4 @@
-"""The verdict on a trial, from what it reported; whole trials are judged in test_book."""
+"""The outcome of a trial, from its reports; whole trials are in test_book."""
 
 import dataclasses
 from typing import Any

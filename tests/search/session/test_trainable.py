@@ -1,4 +1,4 @@
-"""The trainable, called without Ray: its reports are caught where it hands them over."""
+"""The trainable without Ray: its reports are intercepted."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ from search.session.trainable import run_trial
 
 
 class Reports:
-    """Stands where Ray would: keeps rows and checkpoints."""
+    """Stands in for Ray: keeps rows and checkpoints."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []

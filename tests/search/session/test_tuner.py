@@ -1,4 +1,4 @@
-"""Ray's side of a session, told by hand; real Ray runs it in tests/end_to_end."""
+"""Ray's side of a session with simulated events; real Ray runs it in tests/end_to_end."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from search.session.tuner import STOP_WITHIN_S, SessionWatch, _crash_reason, _st
 
 
 class Book:
-    """Stands for a SessionBook."""
+    """Stands in for a SessionBook."""
 
     def __init__(self, silent: tuple[str, ...] = (), stopping_for: float = 0.0) -> None:
         self._silent, self._stopping_for, self.stopped = list(silent), stopping_for, 0

@@ -1,4 +1,4 @@
-"""Whose study it is, and what is done to a journal before it is written to again."""
+"""The binding of a study to its campaign, and repair of a journal before it is written to again."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -220,7 +220,7 @@ def test_a_value_of_zero_is_a_value(campaign_of: CampaignOf, folder: CampaignFol
 
 
 def left_running(campaign: Campaign, folder: CampaignFolder) -> None:
-    """What a driver leaves that is killed while its first trial runs."""
+    """What a driver leaves if it is killed while its first trial runs."""
     with open_ledger(campaign, folder) as ledger:
         assert ledger.ask() is not None
 

@@ -4,7 +4,7 @@ from search.study.pruner import AshaPruner
 
 
 def stopped_at(values: list[list[float]], pruner: AshaPruner) -> list[int | None]:
-    """For each trial, run to its end one after the other, the epoch at which it is given up."""
+    """The epoch at which each trial is pruned; trials run one after the other."""
     study = optuna.create_study(direction="maximize", pruner=pruner)
     stops: list[int | None] = []
     for curve in values:

@@ -1,4 +1,4 @@
-"""Files of trials that are lost, and what becomes of them."""
+"""Lost files of trials, and their restoration."""
 
 import shutil
 from collections.abc import Callable
