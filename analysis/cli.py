@@ -89,8 +89,8 @@ def compare(
 
     require_free_report(output_dir, "comparison")
     single, two = _measure([single_stage_checkpoint, two_stage_checkpoint])
-    found = comparison.compare(single.samples, two.samples)
-    table = comparison.comparison_table(found, single.scorecard, two.scorecard)
+    differences = comparison.compare(single.samples, two.samples)
+    table = comparison.comparison_table(differences, single.scorecard, two.scorecard)
     notes = [
         _gallery(single.scorecard),
         "Differences are two-stage minus single-stage, query by query; 95 % intervals by bootstrap over buildings.",
@@ -164,20 +164,20 @@ def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
     from analysis.status import read_status
     from core.files.folders import CampaignFolder
 
-    found = read_status(CampaignFolder(folder))
-    campaign, standing = found.campaign, found.standing
+    current = read_status(CampaignFolder(folder))
+    campaign, standing = current.campaign, current.standing
     limits = ", ".join(f"{value:g} {name}" for name, value in campaign.limits.model_dump().items() if value is not None)
-    say(f"campaign {campaign.name}: limits {limits}; driver: {found.driver}")
+    say(f"campaign {campaign.name}: limits {limits}; driver: {current.driver}")
     say(", ".join(f"{count} {state}" for state, count in standing.states.items()))
     if standing.best is not None:
         number, value = standing.best
         gain = "" if standing.gain is None else f", {standing.gain:+.4f} over the baseline"
         say(f"best: trial {number}, {campaign.objective} {value:.4f}{gain}")
-    for trial in found.running:
+    for trial in current.running:
         say(f"running: trial {trial.number}, {trial.epochs} epochs reported")
-    for reason, count in found.failures.items():
+    for reason, count in current.failures.items():
         say(f"failed: {count} × {reason}", style="red")
-    _name_lost_files(found.lost)
+    _name_lost_files(current.lost)
 
 
 def _unscored(trials: "pd.DataFrame", ranked: int) -> str:

@@ -108,9 +108,9 @@ def main() -> None:
     ]
     say("training against the floor of its arithmetic", rows)
     alone, together = measure_side_by_side(1), measure_side_by_side(2)
-    beside = {"alone s": alone, "two at once s": together, "ratio": together / alone}
-    say("two trials side by side, one thread each", [beside])
-    write(settings.output, {"training": rows, "side by side": beside})
+    concurrent = {"alone s": alone, "two at once s": together, "ratio": together / alone}
+    say("two concurrent trials, one thread each", [concurrent])
+    write(settings.output, {"training": rows, "concurrent": concurrent})
 
 
 if __name__ == "__main__":

@@ -181,25 +181,25 @@ def plan(
     _print_estimate(estimate(settings, folder, slots=slots), settings)
 
 
-def _print_estimate(found: "Estimate", campaign: "Campaign") -> None:
-    for store in found.extraction:
+def _print_estimate(cost: "Estimate", campaign: "Campaign") -> None:
+    for store in cost.extraction:
         state = f"about {store.seconds:,.0f} s in one process here" if store.seconds else "already extracted"
         say(
             f"features {store.fingerprint}: {store.images:,} images, {store.texts:,} texts, "
             f"{store.gigabytes:,.3g} GB on disk, {state}"
         )
-    training = found.training
+    training = cost.training
     say(
         f"an epoch: {training.seconds_per_epoch:.2f} s ({training.basis}); "
         f"a trial: {training.epochs_per_trial:.1f} of {campaign.base.recipe.epochs} epochs with pruning"
     )
-    per_gpu = "unknown, no GPU here" if found.trials_per_gpu is None else str(found.trials_per_gpu)
+    per_gpu = "unknown, no GPU here" if cost.trials_per_gpu is None else str(cost.trials_per_gpu)
     say(f"trials that fit in the memory of a GPU: {per_gpu}")
-    wall = timedelta(seconds=round(found.wall_hours * 3600))
-    counts = f"{found.trials_left} trials, {found.slots} concurrent"
-    say(f"{counts}: about {wall} of training, {found.gpu_hours:.2g} GPU-hours")
+    wall = timedelta(seconds=round(cost.wall_hours * 3600))
+    counts = f"{cost.trials_left} trials, {cost.slots} concurrent"
+    say(f"{counts}: about {wall} of training, {cost.gpu_hours:.2g} GPU-hours")
     limit = campaign.limits.gpu_hours
-    if limit is not None and found.gpu_hours > limit:
+    if limit is not None and cost.gpu_hours > limit:
         say(f"limits.gpu_hours of {limit:g} will end the campaign earlier", style="yellow")
 
 
@@ -235,8 +235,8 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     final = train_winner(winner, features, output_dir, on_epoch=print_epoch)
     for table in scorecard_tables(final.card):
         show(table)
-    told = f"validation {winner.config.objective} {final.value:.4f}; trial {winner.number} had {winner.value:.4f}"
-    say(told, style="yellow" if final.value < winner.value else None)
+    summary = f"validation {winner.config.objective} {final.value:.4f}; trial {winner.number} had {winner.value:.4f}"
+    say(summary, style="yellow" if final.value < winner.value else None)
     say(f"the final model is {final.card.checkpoint}")
 
 
