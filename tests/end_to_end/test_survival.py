@@ -67,7 +67,7 @@ def test_a_signal_stops_gracefully_and_the_same_command_continues(
     process.send_signal(number)
     stopped = finish(process)
     assert stopped.code == code, stopped.err
-    assert "Continue with the same command" in stopped.out
+    assert "Run the same command to continue" in stopped.out
     states = set(load_trials(folder)["state"])
     assert "running" not in states  # everything is stored
     kept = finished(folder)
@@ -105,7 +105,7 @@ def test_a_second_driver_is_refused_by_name(endless_campaign: Path, tmp_path: Pa
     assert f"process {process.pid} on" in second.err
     assert status.code == 0
     assert f"driver: process {process.pid}" in status.out
-    assert "gone" in run("status", folder.root, cwd=tmp_path).out
+    assert "which is not running" in run("status", folder.root, cwd=tmp_path).out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that must not be there")
