@@ -79,7 +79,7 @@ def info(config: ConfigOption, verify: VerifyOption = False) -> None:
 
 
 def require_cluster_first(address: str | None) -> None:
-    """Before minutes of work that would end there."""
+    """Check the address before minutes of other work."""
     if address is not None:
         from search.cluster.connection import require_cluster
 
@@ -94,7 +94,7 @@ def extract_missing(
     inputs: "FeatureInputs",
     shard: int | None = None,
 ) -> "FeatureStore":
-    """The feature store of a configuration, extracted here or on a cluster where it is missing."""
+    """The feature store of a configuration; if it is missing, it is extracted here or on a cluster."""
     from core.features.extraction import SHARD
     from core.features.opening import prepare_features
     from search.cluster.extraction import encode_on_cluster

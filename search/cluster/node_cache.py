@@ -13,7 +13,7 @@ NODE_CACHE = Path("~/.cache/crossmodal-search/features")
 
 
 def find_store(root: Path, fingerprint: str) -> Path | None:
-    """The folder of stores that holds this one: the configured one, else this node's cache."""
+    """The folder that contains this store: the configured one, else this node's cache, else None."""
     for place in (root, NODE_CACHE.expanduser()):
         if FeatureStore.exists(place, fingerprint):
             return place
@@ -21,9 +21,9 @@ def find_store(root: Path, fingerprint: str) -> Path | None:
 
 
 def write_piece(name: str, position: int, piece: bytes) -> None:
-    """Runs on a node: put a piece of a file where it belongs in the cache, one writer at a time.
+    """Runs on a node: write a piece of a file to the cache, one writer at a time.
 
-    The manifest, which comes last and makes the copy a store, is one piece and appears whole.
+    The manifest, which comes last and completes the store, is one piece and is written atomically.
     """
     path = NODE_CACHE.expanduser() / name
     if path.name == MANIFEST:

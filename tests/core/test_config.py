@@ -110,7 +110,7 @@ def write_all(folder: Path, files: dict[str, str]) -> Path:
     return folder / next(iter(files))
 
 
-def test_a_file_says_only_what_differs_from_its_base(tmp_path: Path) -> None:
+def test_a_file_contains_only_what_differs_from_its_base(tmp_path: Path) -> None:
     files = {
         "a/run.yaml": "base: ../b/middle.yaml\nloss: {itm: 0.25}\ndata: {image_root: ./here}",
         "b/middle.yaml": "base: ../c/root.yaml\nloss: {itm: 0.5, box: 0.5}\nfeatures: {backbone: ./tiny}\nseed: 2",
@@ -180,7 +180,7 @@ def test_any_changed_setting_changes_the_hash() -> None:
 
 
 @pytest.mark.parametrize("folder", ["", "demo"])
-def test_the_hash_does_not_depend_on_where_the_checkout_lies(folder: str, tmp_path: Path) -> None:
+def test_the_hash_does_not_depend_on_the_location_of_the_checkout(folder: str, tmp_path: Path) -> None:
     copied = Path(shutil.copytree("configs", tmp_path / "configs"))
     for path in Path("configs", folder).glob("*.yaml"):
         here, there = load_config(path), load_config(copied / folder / path.name)
@@ -204,7 +204,7 @@ def test_a_value_is_accepted_whatever_the_other_settings_are() -> None:
     assert accepts("recipe.stage1_epochs", 99)
     assert not accepts("recipe.stage1_epochs", -1)
     assert accepts("loss.positives", "image")
-    assert not accepts("loss.positives", "picture")
+    assert not accepts("loss.positives", "region")
 
 
 def test_the_greatest_seed_trains_its_last_epoch_with_a_seed_that_torch_takes() -> None:

@@ -70,16 +70,14 @@ def test_micro_batches_are_halved_when_memory_runs_out(
     torch.testing.assert_close(encoded["mean"], backbone.encode_images(images(5))["mean"], atol=1e-5, rtol=1e-4)
 
 
-def test_pictures_are_normalised_as_the_checkpoints_own_processor_does(
-    checkpoint: Path, backbone: FrozenBackbone
-) -> None:
+def test_images_are_normalised_as_by_the_checkpoints_own_processor(checkpoint: Path, backbone: FrozenBackbone) -> None:
     processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil", local_files_only=True)
     size = {"height": 112, "width": 112}
     theirs = processor(images(3), size=size, crop_to_patches=False, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(backbone._normalise(backbone.preprocess(images(3))), theirs, atol=1e-6, rtol=1e-6)
 
 
-def test_under_causal_attention_the_first_token_tells_captions_with_one_opening_nothing_apart(
+def test_under_causal_attention_the_first_token_cannot_distinguish_captions_with_the_same_opening(
     backbone: FrozenBackbone,
 ) -> None:
     pooled = backbone.encode_texts(["The image shows a red building.", "The image shows a green pool and grass."])

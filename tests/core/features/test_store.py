@@ -44,7 +44,7 @@ def test_first_token_pooling_is_refused_with_its_reason_and_let_through_when_ask
     with pytest.raises(UserError, match=r"features\.text_pooling: .*the first token sees nothing of the text"):
         store.features(image_pooling="cls", text_pooling="first")
     texts = store.features(image_pooling="cls", text_pooling="first", allow_degenerate=True).train.texts
-    assert len(texts.round(decimals=3).unique(dim=0)) < len(texts) / 10  # one vector a first word
+    assert len(texts.round(decimals=3).unique(dim=0)) < len(texts) / 10  # one vector per first word
 
 
 def test_statistics_are_those_of_the_training_split(store: FeatureStore) -> None:
