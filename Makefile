@@ -15,18 +15,18 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-## The whole main job on data and a backbone it makes itself: search, retrain, rank.
+## The whole pipeline on generated data and a generated backbone: search, retrain, rank.
 search: install
 	$(BIN)/crossmodal data synth output/demo-data
 	$(BIN)/crossmodal search configs/campaigns/demo.yaml --output-dir $(DEMO)
 	$(BIN)/crossmodal retrain $(DEMO) --output-dir $(DEMO)/final
 	$(BIN)/crossmodal leaderboard $(DEMO)
 
-## Everything that CI runs. Three processes on two cores: tests that kill and restart campaigns mostly wait.
+## Everything that CI runs. Three processes on two cores, since tests that kill and restart campaigns mostly wait.
 test: check
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup
 
-## The quick tests under the lowest versions that pyproject.toml allows; torch, which is gigabytes, as it is pinned.
+## The quick tests with the lowest versions that pyproject.toml allows; torch, which is gigabytes, stays pinned.
 test-lowest: $(LOWEST)/.installed
 	PYTHONPATH=. $(LOWEST)/bin/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup -m "not slow"
 
@@ -42,7 +42,7 @@ $(LOWEST)/.installed: install
 docs: install
 	$(BIN)/pdoc --output-directory output/docs core search analysis
 
-## Check every commit before it is made.
+## Install the pre-commit hooks.
 hooks: install
 	$(BIN)/pre-commit install
 

@@ -1,4 +1,4 @@
-"""Commands that compare what was run. Each imports what it runs only when it is called."""
+"""Commands that report on and compare finished runs. Each imports what it needs when it is called."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -24,7 +24,7 @@ TERMINAL_COLUMNS = {
     "rank": "#", "number": "trial", "state": "state", "recall_mean": "mean", "gain_over_baseline": "gain",
     "t2i_r1": "t2i@1", "t2i_r10": "t2i@10", "i2t_r1": "i2t@1", "i2t_r10": "i2t@10", "seconds": "s",
 }  # fmt: skip
-"""What fits into 80 columns; the files hold the rest."""
+"""Columns that fit in 80 characters; the files hold the rest."""
 
 
 @app.command(epilog="Example: crossmodal leaderboard output/demo --format latex")
@@ -83,20 +83,20 @@ def compare(
     ],
     output_dir: OutputOption,
 ) -> None:
-    """Measure both on the same split and tell, metric by metric, whether they can be told apart."""
+    """Evaluate both on the same split and test, for each metric, whether their difference is distinguishable."""
     from analysis import comparison, figures
     from analysis.report import Report, require_free_report, write_report
 
     require_free_report(output_dir, "comparison")
     single, two = _measure([single_stage_checkpoint, two_stage_checkpoint])
-    found = comparison.compare(single.samples, two.samples)
-    table = comparison.comparison_table(found, single.scorecard, two.scorecard)
+    differences = comparison.compare(single.samples, two.samples)
+    table = comparison.comparison_table(differences, single.scorecard, two.scorecard)
     notes = [
         _gallery(single.scorecard),
         "Differences are two-stage minus single-stage, query by query; 95 % intervals by bootstrap over buildings.",
-        "Training epochs and seconds count the run that a checkpoint began with: stage 1, for a stage 2.",
+        "Training epochs and seconds include the run that a checkpoint started from: stage 1, for stage 2.",
     ]
-    report = Report("Single-stage against two-stage", table, notes, [figures.differences(table)])
+    report = Report("Single-stage vs. two-stage", table, notes, [figures.differences(table)])
     write_report(output_dir, "comparison", report)
     _print_frame(table, notes)
     say(f"comparison.md, .csv, .json and .html in {output_dir}")
@@ -110,7 +110,7 @@ def benchmark(
     labels: Annotated[list[str], typer.Option(help="One label per checkpoint, in the same order.")],
     output_dir: OutputOption,
 ) -> None:
-    """Measure several checkpoints: one table, one plot."""
+    """Evaluate several checkpoints on the same split, and write one table and one plot."""
     from analysis import comparison, figures
     from analysis.report import Report, require_free_report, write_report
     from core.errors import UserError
@@ -142,7 +142,7 @@ def efficiency(
     ],
     output_dir: OutputOption,
 ) -> None:
-    """Epochs and seconds to convergence, and to each other's best."""
+    """Compare epochs and seconds to convergence, and to the other run's best."""
     from analysis import efficiency as convergence
     from analysis import figures
     from analysis.report import Report, require_free_report, write_report
@@ -160,41 +160,41 @@ def efficiency(
 
 @app.command(epilog="Example: crossmodal status output/demo")
 def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]) -> None:
-    """Trials by state, failures by reason, the best so far, and who is at work; without Ray."""
+    """Show trials by state, failures by reason, the best trial and the running driver; needs no Ray."""
     from analysis.status import read_status
     from core.files.folders import CampaignFolder
 
-    found = read_status(CampaignFolder(folder))
-    campaign, standing = found.campaign, found.standing
+    current = read_status(CampaignFolder(folder))
+    campaign, standing = current.campaign, current.standing
     limits = ", ".join(f"{value:g} {name}" for name, value in campaign.limits.model_dump().items() if value is not None)
-    say(f"campaign {campaign.name}: limits {limits}; driver: {found.driver}")
+    say(f"campaign {campaign.name}: limits {limits}; driver: {current.driver}")
     say(", ".join(f"{count} {state}" for state, count in standing.states.items()))
     if standing.best is not None:
         number, value = standing.best
         gain = "" if standing.gain is None else f", {standing.gain:+.4f} over the baseline"
         say(f"best: trial {number}, {campaign.objective} {value:.4f}{gain}")
-    for trial in found.running:
+    for trial in current.running:
         say(f"running: trial {trial.number}, {trial.epochs} epochs reported")
-    for reason, count in found.failures.items():
+    for reason, count in current.failures.items():
         say(f"failed: {count} × {reason}", style="red")
-    _name_lost_files(found.lost)
+    _name_lost_files(current.lost)
 
 
 def _unscored(trials: "pd.DataFrame", ranked: int) -> str:
     from core.campaign.trials import SCORED
 
     left_out = int(trials["state"].isin(SCORED).sum()) - ranked
-    return f"; {left_out} others were pruned before their joint stage, so that nothing scores them" if left_out else ""
+    return f"; {left_out} others were pruned before their joint stage and have no score" if left_out else ""
 
 
 def _name_lost_files(paths: "Iterable[str]") -> None:
     for path in paths:
-        say(f"{path} is missing or torn; figures are those of the study", style="yellow")
+        say(f"{path} is missing or torn; figures come from the study", style="yellow")
 
 
 @app.command(epilog="Example: crossmodal report output/demo")
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]) -> None:
-    """One page about a campaign: leaderboard, history, and the objective over every searched setting."""
+    """Write one HTML page with the leaderboard, the history, and the objective over every searched setting."""
     from analysis import figures
     from analysis.leaderboard import SHOWN, caption, rank
     from analysis.report import Report, write_page
@@ -214,7 +214,7 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
 
 
 def _measure(paths: list[Path]) -> "list[Measured]":
-    """Measure checkpoints under their own configurations; they must come from the same features."""
+    """Measure checkpoints under their own configurations; all must have been trained on the same features."""
     from core.errors import UserError
     from core.evaluation.scorecard import measure
     from core.features.inputs import read_inputs

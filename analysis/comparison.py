@@ -1,7 +1,7 @@
-"""Models side by side on the same queries: differences with paired intervals, and tables of several models.
+"""Comparison of models on the same queries: differences with paired intervals, and tables of several models.
 
-Two models answer the same queries, so the difference is taken query by query and its interval comes from resampling
-buildings: far narrower than the two models' own intervals would suggest.
+Two models answer the same queries, so differences are taken per query, and their intervals come from resampling
+buildings: they are far narrower than the intervals of the two models would suggest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,13 +28,13 @@ class Difference:
     first: float
     second: float
     interval: Interval
-    """Of the difference, 95 %."""
+    """95 % interval of the difference."""
     verdict: Verdict
-    """Of the second model; better or worse only where the interval excludes 0."""
+    """On the second model; better or worse only if the interval excludes 0."""
 
 
 def compare(first: Mapping[str, Samples], second: Mapping[str, Samples]) -> list[Difference]:
-    """Compare two models by what they scored on each query or region.
+    """Compare two models by their samples, one per query or region.
 
     Args:
         first, second: metric → samples, in the same order of queries.
@@ -61,7 +61,7 @@ def paired_interval(
     """Mean of second − first with its 95 % percentile interval by bootstrap over groups (Efron 1979).
 
     Args:
-        first, second, groups: [N], one row a query.
+        first, second, groups: [N], one row per query.
     """
     _, index = np.unique(groups, return_inverse=True)
     sums, counts = np.bincount(index, weights=second - first), np.bincount(index)
@@ -80,20 +80,19 @@ def _verdict(metric: str, interval: Interval) -> Verdict:
 def comparison_table(differences: Sequence[Difference], first: Scorecard, second: Scorecard) -> pd.DataFrame:
     """The methodology's table: metric, single_stage, two_stage, difference, low, high, verdict.
 
-    Rows of cost (epochs, seconds, memory, parameters) have a difference and neither interval nor verdict: they were
-    measured once.
+    Rows of cost (epochs, seconds, memory, parameters) have no interval or verdict, since they were measured once.
     """
     rows: list[dict[str, object]] = [
         {
-            "metric": found.metric,
-            "single_stage": found.first,
-            "two_stage": found.second,
-            "difference": found.interval.value,
-            "low": found.interval.low,
-            "high": found.interval.high,
-            "verdict": found.verdict,
+            "metric": difference.metric,
+            "single_stage": difference.first,
+            "two_stage": difference.second,
+            "difference": difference.interval.value,
+            "low": difference.interval.low,
+            "high": difference.interval.high,
+            "verdict": difference.verdict,
         }
-        for found in differences
+        for difference in differences
     ]
     for metric, a in cost(first).items():
         b = cost(second)[metric]
@@ -102,7 +101,7 @@ def comparison_table(differences: Sequence[Difference], first: Scorecard, second
 
 
 def benchmark_table(cards: Mapping[str, Scorecard]) -> pd.DataFrame:
-    """One row a model: every retrieval figure by building, regions and cost.
+    """One row per model: all retrieval figures by building, regions and cost.
 
     Args:
         cards: label → scorecard, measured on the same features.
@@ -111,8 +110,8 @@ def benchmark_table(cards: Mapping[str, Scorecard]) -> pd.DataFrame:
     """
     fingerprints = {label: card.fingerprint for label, card in cards.items()}
     if len(set(fingerprints.values())) > 1:
-        told = ", ".join(f"{label} on {fingerprint}" for label, fingerprint in fingerprints.items())
-        raise UserError(f"the checkpoints were trained on different features ({told})", how="compare like with like")
+        trained_on = ", ".join(f"{label} on {fingerprint}" for label, fingerprint in fingerprints.items())
+        raise UserError(f"the checkpoints were trained on different features ({trained_on})", how="leave some out")
     rows = []
     for label, card in cards.items():
         figures = dict(card.find("building", reranked=False).metrics)
@@ -124,7 +123,7 @@ def benchmark_table(cards: Mapping[str, Scorecard]) -> pd.DataFrame:
 
 
 def cost(card: Scorecard) -> dict[str, float]:
-    """What a model took to train."""
+    """What it took to train a model."""
     efficiency = card.efficiency
     return {
         "training_epochs": efficiency.training_epochs,

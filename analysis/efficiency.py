@@ -1,4 +1,4 @@
-"""How fast training converges: from the log of a single-stage run and the summary of a two-stage run."""
+"""Speed of convergence, from the log of a single-stage run and the summary of a two-stage run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,9 @@ from core.errors import UserError
 from core.files.json_files import read_json, read_json_lines
 
 CLOSE_ENOUGH = 0.01
-"""An epoch has converged when it is within this share of the best recall_mean."""
+"""A run has converged at the first epoch within this share of its best recall_mean."""
 LARGEST = 1e12
-"""Of any figure that is read: seconds and megabytes stay far below."""
+"""Upper bound of any figure that is read; seconds and megabytes stay far below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,24 +21,24 @@ class Curve:
 
     label: str
     recall_mean: list[float]
-    """Of each epoch, fractions."""
+    """One fraction per epoch."""
     seconds: list[float]
     """Training and validation time up to the end of each epoch."""
     peak_memory_mb: float | None
     scored_from: int
-    """First epoch of the last stage: the model that is kept is one of that stage."""
+    """First epoch of the last stage, whose best epoch is the model that is kept."""
 
     @property
     def best(self) -> float:
-        """Of the epochs that the run is scored by."""
+        """Best recall_mean of the last stage."""
         return max(self.recall_mean[self.scored_from :])
 
 
 def read_single_stage(log: Path) -> Curve:
-    """Read log.txt, and the receipt beside it for the memory.
+    """Read log.txt, and the peak memory from the receipt beside it.
 
     Raises:
-        UserError: it is no training log, or holds no epoch; or the receipt is none.
+        UserError: the log is not a training log or is empty, or the receipt is not a receipt.
     """
     if not log.exists():
         raise UserError("there is no such file", where=log)
@@ -51,22 +51,22 @@ def read_two_stage(summary: Path) -> Curve:
     """Read experiment_summary.json; stage 2 follows stage 1.
 
     Raises:
-        UserError: it is no such summary.
+        UserError: it is not such a summary.
     """
     match read_json(summary):
         case {"stage1": {"history": [*first]} as stage1, "stage2": {"history": [*second]} as stage2}:
             memory = max(_peak_memory(stage, summary) for stage in (stage1, stage2))
             return _curve("two-stage", [*first, *second], memory, summary)
     raise UserError(
-        "is no summary of a two-stage run", where=summary, how="name the one that crossmodal train-two-stage wrote"
+        "is not the summary of a two-stage run", where=summary, how="use the one that crossmodal train-two-stage wrote"
     )
 
 
 def _peak_memory(content: Any, where: Path) -> float:
     match content:
-        case {"peak_memory_mb": held} if _is_measure(held):
-            return float(held)
-    raise UserError("tells no peak_memory_mb", where=where, how="name the files that crossmodal wrote")
+        case {"peak_memory_mb": peak} if _is_measure(peak):
+            return float(peak)
+    raise UserError("has no valid peak_memory_mb", where=where, how="use the files that crossmodal wrote")
 
 
 def _curve(label: str, rows: list[Any], memory: float | None, where: Path) -> Curve:
@@ -80,19 +80,19 @@ def _curve(label: str, rows: list[Any], memory: float | None, where: Path) -> Cu
                 times.append(float(train + evaluation))
                 stages.append(row.get("stage"))
             case _:
-                raise UserError("is no training log of crossmodal", where=where)
+                raise UserError("is not a training log of crossmodal", where=where)
     if not rows:
-        raise UserError("holds no epoch", where=where, how="let the run finish one")
+        raise UserError("contains no epoch", where=where, how="wait until the run has finished one")
     return Curve(label, recall, pd.Series(times).cumsum().tolist(), memory, stages.index(stages[-1]))
 
 
 def _is_measure(value: object) -> bool:
-    """Whether a value read from JSON, which may hold NaN and integers of any length, is a figure of ours."""
+    """Whether a value from JSON, which may contain NaN and integers of any length, is a plausible figure."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST
 
 
 def convergence_epoch(recall_mean: list[float], best: float) -> int:
-    """First epoch, from 0, within 1 % of the best one that the run is scored by."""
+    """First epoch, from 0, whose recall_mean is within 1 % of `best`."""
     return first_epoch_reaching(recall_mean, (1 - CLOSE_ENOUGH) * best)  # type: ignore[return-value]
 
 
@@ -102,7 +102,7 @@ def first_epoch_reaching(recall_mean: list[float], target: float) -> int | None:
 
 
 def efficiency_table(single: Curve, two: Curve) -> pd.DataFrame:
-    """One row a quantity: metric, single_stage, two_stage, ratio (two-stage / single-stage); NaN: never reached."""
+    """One row per quantity: metric, single_stage, two_stage, ratio (two-stage / single-stage); NaN: never reached."""
     quantities = {curve.label: _quantities(curve, other) for curve, other in ((single, two), (two, single))}
     rows = []
     for metric, first in quantities[single.label].items():
@@ -129,7 +129,7 @@ def _quantities(curve: Curve, other: Curve) -> dict[str, float]:
 
 
 def curves_frame(curves: list[Curve]) -> pd.DataFrame:
-    """One row an epoch: label, epoch, seconds, recall_mean."""
+    """One row per epoch: label, epoch, seconds, recall_mean."""
     return pd.DataFrame(
         [
             {"label": curve.label, "epoch": epoch, "seconds": seconds, "recall_mean": recall}

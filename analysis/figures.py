@@ -1,4 +1,4 @@
-"""One function a figure: a data frame in, a plotly figure out. Recall is drawn in percent."""
+"""One function per figure: a data frame in, a plotly figure out. Recall is drawn in percent."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -21,10 +21,10 @@ def learning_curves(epochs: pd.DataFrame, *, against: str = "epoch") -> go.Figur
 
 
 def differences(table: pd.DataFrame) -> go.Figure:
-    """Differences with their 95 % intervals; what crosses the line at 0 is not distinguishable.
+    """Differences with their 95 % intervals; an interval that crosses 0 is not distinguishable.
 
     Args:
-        table: as `comparison.comparison_table` gives it; rows without an interval are left out.
+        table: as returned by `comparison.comparison_table`; rows without an interval are left out.
     """
     rows = table[table["low"].notna()]
     error = {
@@ -43,7 +43,7 @@ def recall_bars(models: pd.DataFrame) -> go.Figure:
     """Recall of several models side by side.
 
     Args:
-        models: columns label and the recalls, as `comparison.benchmark_table` gives it.
+        models: columns label and the recalls, as returned by `comparison.benchmark_table`.
     """
     figure = go.Figure()
     for _, row in models.iterrows():
@@ -56,7 +56,7 @@ def optimisation_history(trials: pd.DataFrame) -> go.Figure:
     """The objective of each trial in order, with the best so far.
 
     Args:
-        trials: as `trials.load_trials` gives them.
+        trials: as returned by `trials.load_trials`.
     """
     rows = trials[trials["value"].notna()].sort_values("number")
     figure = go.Figure()

@@ -1,4 +1,4 @@
-"""The ranked table of a campaign's trials, and its export. Recall is a fraction in tables and percent in print."""
+"""The ranked table of a campaign's trials and its exports. Recall is a fraction in tables, percent in print."""
 
 import difflib
 import json
@@ -20,7 +20,7 @@ from core.records import RETRIEVAL_KEYS, Evaluation, Scorecard
 
 SHOWN = ("rank", "number", "state", "recall_mean", "gain_over_baseline", *RETRIEVAL_KEYS, "best_epoch", "seconds")
 MEASURED_ON = {"box_iou": "boxes", "relation_accuracy": "relations"}
-"""What the data must have for a metric to be measured."""
+"""What the data must contain for a metric to be measured."""
 REASON_WIDTH = 300
 OFFICIAL_DIRECTIONS = {"txt": "t2i", "img": "i2t"}
 
@@ -28,11 +28,11 @@ OFFICIAL_DIRECTIONS = {"txt": "t2i", "img": "i2t"}
 def rank(trials: pd.DataFrame, by: str = "recall_mean") -> pd.DataFrame:
     """Trials that have a value, best first; ties share a rank.
 
-    Failed trials are left out. Pruned ones follow without a rank, with the best epoch they reached: they were not
-    trained to the end, so none of them is the winner. One that never reached its joint stage has no value.
+    Failed trials are left out. Pruned ones follow without a rank, at their best epoch: they were not trained to the
+    end, so none of them is the winner. One pruned before its joint stage has no value and is left out.
 
     Args:
-        trials: as `load_trials` gives them.
+        trials: as returned by `load_trials`.
         by: a metric, higher is better.
     Returns:
         `rank`, the columns of `trials`, and `gain_over_baseline`: the difference to trial 0, as a fraction.
@@ -52,10 +52,10 @@ def rank(trials: pd.DataFrame, by: str = "recall_mean") -> pd.DataFrame:
 
 
 def failures(trials: pd.DataFrame) -> dict[str, int]:
-    """Reason → trials that failed for it, most frequent first; those that were retried do not count.
+    """Reason → number of trials that failed for it, most frequent first; retried trials do not count.
 
     Args:
-        trials: as `load_trials` gives them.
+        trials: as returned by `load_trials`.
     """
     failed = trials[(trials["state"] == "failed") & (trials["reason"] != STALE)]
     reasons = Counter(textwrap.shorten(str(reason), REASON_WIDTH, placeholder=" …") for reason in failed["reason"])
@@ -68,29 +68,29 @@ def _require_metric(by: str) -> None:
         return
     nearest = difflib.get_close_matches(by.lower(), known, n=1, cutoff=0.6)
     remedy = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(known)}"
-    asked = textwrap.shorten(by, 60, placeholder="…") or "an empty name"
-    raise UserError(f"{asked} is not a metric of the leaderboard", where="--by", how=remedy)
+    given = textwrap.shorten(by, 60, placeholder="…") or "an empty name"
+    raise UserError(f"{given} is not a metric of the leaderboard", where="--by", how=remedy)
 
 
 def _never_measured(ended: int, by: str) -> UserError:
-    what = f"none of the {ended} trials that ended has {by}, since the validation data have no {MEASURED_ON[by]}"
-    return UserError(what, where="--by", how="rank by recall_mean")
+    problem = f"none of the {ended} ended trials has {by}, since the validation data contain no {MEASURED_ON[by]}"
+    return UserError(problem, where="--by", how="rank by recall_mean")
 
 
 def nothing_to_rank(trials: pd.DataFrame) -> UserError:
-    """For a campaign without a finished trial: says what its trials do instead, and why those that failed did."""
+    """The error for a campaign without a finished trial: counts the open trials, or names why trials failed."""
     failed = failures(trials)
-    at_work = int(trials["state"].isin(["running", "waiting"]).sum())
+    unfinished = int(trials["state"].isin(["running", "waiting"]).sum())
     if not failed:
-        what = f"no trial has finished yet ({at_work} running or waiting)" if at_work else "no trial has finished yet"
-        return UserError(what, how="let the campaign run on")
+        count = f" ({unfinished} running or waiting)" if unfinished else ""
+        return UserError(f"no trial has finished yet{count}", how="let the campaign continue")
     reasons = "; ".join(f"{count} × {reason}" for reason, count in failed.items())
-    what = f"no trial has finished: {sum(failed.values())} failed ({reasons})"
-    return UserError(what, how="fix what the reasons say, and start a new campaign")
+    problem = f"no trial has finished: {sum(failed.values())} failed ({reasons})"
+    return UserError(problem, how="fix the causes, and start a new campaign")
 
 
 def _is_baseline(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Trial 0, or the one that continued it after interruptions."""
+    """Whether each trial is trial 0, or continued it after interruptions."""
     return table["origin"] == BASELINE
 
 
@@ -100,12 +100,12 @@ def to_csv(table: pd.DataFrame) -> str:
 
 
 def to_json(table: pd.DataFrame) -> str:
-    """A list of objects, every column, recall as fractions; what is missing is null."""
+    """A list of objects, every column, recall as fractions; missing values are null."""
     return table.to_json(orient="records", indent=2) + "\n"
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """The shown columns in percent, under a line that says what the figures were measured on."""
+    """The shown columns in percent, below a caption."""
     rows = [list(SHOWN), ["---"] * len(SHOWN), *printed_rows(table)]
     lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"{caption(table)}\n\n{lines}\n"
@@ -129,7 +129,7 @@ def to_latex(table: pd.DataFrame) -> str:
 
 
 def official_entry(folder: CampaignFolder) -> str:
-    """`to_geotext` of the final model that `crossmodal retrain DIR --output-dir DIR/final` left in a campaign's folder.
+    """The official entry of the final model that `crossmodal retrain DIR --output-dir DIR/final` wrote.
 
     Raises:
         UserError: there is none, or it was not measured on a test split.
@@ -157,11 +157,11 @@ def _final_scorecard(folder: CampaignFolder) -> Scorecard:
     try:
         return Scorecard.from_json({name: value for name, value in content.items() if name != "trial"})
     except (AttributeError, ValueError):
-        raise UserError("is no scorecard of a final model", where=folder.final_metrics, how="retrain again") from None
+        raise UserError("is not a final model's scorecard", where=folder.final_metrics, how="retrain again") from None
 
 
 def training_data(annotations: Path) -> str:
-    """What a model was trained on, as far as its files say: that they are GeoText-1652 is for the submitter to say."""
+    """What a model was trained on, as far as its files tell; only the submitter can confirm that it is GeoText-1652."""
     return "synthetic" if (annotations.parent / "synthetic.json").exists() else annotations.name
 
 
@@ -207,7 +207,7 @@ def caption(table: pd.DataFrame) -> str:
 
 
 def printed_rows(table: pd.DataFrame, columns: Iterable[str] = SHOWN) -> list[list[str]]:
-    """Columns as people read them: recall in percent, gain in percentage points."""
+    """Columns formatted for reading: recall in percent, gain in percentage points."""
     return [[_printed(name, row[name]) for name in columns] for _, row in table.iterrows()]
 
 

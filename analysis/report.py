@@ -1,4 +1,4 @@
-"""A report: a table and its figures as CSV, JSON, Markdown, and a page of HTML that needs no network."""
+"""A report: a table and its figures as CSV, JSON, Markdown, and an HTML page that needs no network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ TABLE_SUFFIXES = (".csv", ".json", ".md", ".html")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A table with what explains it."""
+    """A table with its title, notes and figures."""
 
     title: str
     table: pd.DataFrame
@@ -27,10 +27,10 @@ class Report:
 
 
 def write_report(folder: Path, name: str, report: Report) -> None:
-    """Write `name`.csv, .json (full precision), .md and .html (as people read them) into a folder.
+    """Write `name`.csv, .json (full precision), .md and .html (rounded) into a folder.
 
     Raises:
-        UserError: one of these files exists and is not one that crossmodal wrote.
+        UserError: one of these files exists and was not written by crossmodal.
     """
     claim_folder(folder, _names(name))
     write_atomically(folder / f"{name}.csv", report.table.to_csv(index=False))
@@ -40,7 +40,7 @@ def write_report(folder: Path, name: str, report: Report) -> None:
 
 
 def require_free_report(folder: Path, name: str) -> None:
-    """Raise UserError where `write_report` would, before long work begins."""
+    """Raise UserError if `write_report` would; call it before long work."""
     require_ours(folder, _names(name))
 
 
@@ -58,7 +58,7 @@ def to_markdown(report: Report) -> str:
 
 
 def write_page(path: Path, report: Report) -> None:
-    """Write one page that needs no network: plotly's script is in it, texts are escaped."""
+    """Write one self-contained page, including plotly's script; texts are escaped."""
     environment = Environment(loader=PackageLoader("analysis"), autoescape=True)
     page = environment.get_template("report.html").render(
         title=report.title,
@@ -72,7 +72,7 @@ def write_page(path: Path, report: Report) -> None:
 
 
 def printed(table: pd.DataFrame) -> list[list[str]]:
-    """Cells as people read them: four significant places, – for what is missing."""
+    """Cells formatted for reading: four decimals, – for missing values."""
     return [[_cell(value) for value in row] for row in table.itertuples(index=False)]
 
 

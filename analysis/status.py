@@ -1,4 +1,4 @@
-"""Where a campaign stands, read from its folder: without Ray, also while a driver is at work."""
+"""The status of a campaign, read from its folder without Ray, also while a driver is running."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ class Status:
     campaign: Campaign
     standing: Standing
     failures: dict[str, int]
-    """Reason → trials."""
+    """Reason → number of trials."""
     running: list[TrialRecord]
     driver: str
     lost: list[str]
@@ -28,7 +28,7 @@ class Status:
 
 
 def read_status(folder: CampaignFolder) -> Status:
-    """Raises UserError where there is no campaign."""
+    """Read the status of a campaign; raises UserError if there is none."""
     campaign, trials = read_campaign(folder), read_trials(folder)
     table = tabulate(folder, trials)
     return Status(
@@ -45,13 +45,13 @@ def _driver(folder: CampaignFolder) -> str:
     holder = read_holder(folder.root)
     if holder is None:
         return "none"
-    told = f"process {holder['pid']} on {holder['host']}"
+    process = f"process {holder['pid']} on {holder['host']}"
     if holder["host"] != socket.gethostname():
-        return told
+        return process
     try:
         os.kill(holder["pid"], 0)
     except ProcessLookupError:
-        return f"{told}, which is gone; crossmodal search continues the campaign"
+        return f"{process}, which is not running; crossmodal search continues the campaign"
     except PermissionError:
         pass
-    return told
+    return process

@@ -1,9 +1,9 @@
-"""A campaign's folder as tables. Reads only, also while a driver writes.
+"""A campaign folder as data frames. Only reads, also while a driver writes.
 
-Figures come from the study alone; files of trials hold more (every epoch, the weights), and one that is lost changes
-no figure: `lost_files` names it.
+Metrics come from the study alone. Files of trials hold more (every epoch, the weights); losing one changes no metric,
+and `lost_files` names it.
 
-`load_trials`, one row a trial:
+`load_trials`, one row per trial:
 
     number int, state str (complete, pruned, failed, running, waiting), value float (objective at the best epoch),
     best_epoch (from 0), epochs (reported), reason str (of a failure; 'stale' was retried), retry_of, origin (first
@@ -11,7 +11,7 @@ no figure: `lost_files` names it.
     best epoch), box_iou, relation_accuracy, gallery_images, gallery_texts, parameters, config_hash, and one column
     `param:<setting>` for each searched setting.
 
-`load_history`, one row an epoch: `number` and the fields of `core.records.EpochMetrics`.
+`load_history`, one row per epoch: `number` and the fields of `core.records.EpochMetrics`.
 """
 
 import zipfile
@@ -35,7 +35,7 @@ COLUMNS = (
     "number", "state", "value", "best_epoch", "epochs", "reason", "retry_of", "origin", "session", "seconds",
     *EPOCH_FIGURES, "parameters", "config_hash",
 )  # fmt: skip
-"""Without the searched settings."""
+"""Columns of `load_trials`, without the searched settings."""
 
 
 def load_trials(folder: CampaignFolder) -> pd.DataFrame:
@@ -48,7 +48,7 @@ def load_trials(folder: CampaignFolder) -> pd.DataFrame:
 
 
 def tabulate(folder: CampaignFolder, trials: Sequence[TrialRecord]) -> pd.DataFrame:
-    """`load_trials` of trials that were read from the study before."""
+    """`load_trials` for trials that were already read from the study."""
     rows = [_row(folder, trial) for trial in trials]
     return pd.DataFrame(rows, columns=None if rows else COLUMNS)
 
@@ -87,22 +87,22 @@ def _row(folder: CampaignFolder, trial: TrialRecord) -> dict[str, Any]:
 
 
 def _parameters(receipt: Path) -> int | None:
-    """Trainable parameters, as the trial counted them."""
+    """Trainable parameters, as counted by the trial."""
     if not receipt.exists():
         return None
     try:
         return Receipt.from_json(read_json(receipt)).parameters
     except ValueError:
         raise UserError(
-            "is no receipt of a trial", where=receipt, how="remove it; crossmodal search restores it"
+            "is not the receipt of a trial", where=receipt, how="remove it; crossmodal search restores it"
         ) from None
 
 
 def lost_files(folder: CampaignFolder, trials: pd.DataFrame) -> list[Path]:
-    """Files of ended trials that are missing or torn; their figures are in the study all the same.
+    """Files of ended trials that are missing or torn; the trials' figures are still in the study.
 
     Args:
-        trials: as `load_trials` gives them.
+        trials: as returned by `load_trials`.
     """
     ended = trials[trials["state"].isin(SCORED)] if len(trials) else trials
     return [

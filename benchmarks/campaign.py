@@ -1,16 +1,16 @@
-"""Sixteen trials of eight epochs on the demo data, the same sixteen configurations, side by side.
+"""The same 16 trials of 8 epochs on the demo data, run in several ways.
 
     python -m benchmarks.campaign [--rounds 3] [--trials 16] [--live-trials 1]
 
-ours            `crossmodal search`: an Ask-and-tell study, warm Ray workers, cached features, offline W&B runs
-in the loop     the methodology's way: the frozen backbone in every trial's training loop, one trial after the other
+ours            `crossmodal search`: an ask-and-tell study, warm Ray workers, cached features, offline W&B runs
+in the loop     the methodology's way: the frozen backbone in every trial's training loop, one trial at a time
 plain Tune      Ray Tune with OptunaSearch, default actors and WandbLoggerCallback (offline), on cached features
-bare loop       one process, one Optuna study, cached features, nothing else: the leanest thing anyone would write
+bare loop       one process, one Optuna study, cached features, nothing else
 
-The last two are run twice: with straight PyTorch as one writes it (`benchmarks.plain`), and round our own train
-function, which shows what the campaign itself is worth. Each way runs in a process of its own. Start-up (imports, Ray,
-its first workers) ends where the first trial begins to train, and is shown beside. The way with the backbone in the
-loop takes so long that only `--live-trials` of the trials are run, and their mean is taken for the others.
+The last two run twice: with plain PyTorch training (`benchmarks.plain`), and with our own train function, which shows
+the gain of the campaign alone. Each way runs in its own process. Start-up (imports, Ray, its first workers) ends when
+the first trial begins to train, and is reported separately. With the backbone in the loop, trials take so long
+that only `--live-trials` of them run, and their mean stands for the others.
 """
 
 import argparse
@@ -44,20 +44,20 @@ from core.training.train import train
 
 Parameters = dict[str, Scalar]
 Training = Callable[[TrainConfig, Features, Callable[[Row], None]], None]
-"""Trains, and tells the figures of each epoch."""
+"""Trains, and reports the figures of each epoch."""
 
 
-def train_ours(config: TrainConfig, features: Features, tell: Callable[[Row], None]) -> None:
-    train(config, features, lambda metrics, checkpoint: tell(metrics.to_json()))
+def train_ours(config: TrainConfig, features: Features, report: Callable[[Row], None]) -> None:
+    train(config, features, lambda metrics, checkpoint: report(metrics.to_json()))
 
 
-def train_straight(config: TrainConfig, features: Features, tell: Callable[[Row], None]) -> None:
+def train_straight(config: TrainConfig, features: Features, report: Callable[[Row], None]) -> None:
     for row in train_plainly(config, features):
-        tell(row)
+        report(row)
 
 
 def draw(campaign: Campaign, trials: int) -> list[Parameters]:
-    """The parameters of the trials that all four ways run."""
+    """The parameters of the trials that every way runs."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     drawn = [study.ask() for _ in range(trials)]
     for trial in drawn:
@@ -66,7 +66,7 @@ def draw(campaign: Campaign, trials: int) -> list[Parameters]:
 
 
 def draw_all(campaign: Campaign, trial: optuna.Trial) -> None:
-    """The space as OptunaSearch wants it; it pickles its space."""
+    """The space as OptunaSearch expects it: a function that can be pickled."""
     campaign.space.suggest(trial, campaign.base)
 
 
@@ -106,7 +106,7 @@ def run_ours(campaign: Campaign, parameters: list[Parameters], fingerprint: str)
 
 
 def _watch_first_epoch(metrics: Path, began: list[float]) -> None:
-    """When training began: the time of the first report, less what its epoch took."""
+    """When training began: the time of the first report minus the duration of its epoch."""
     while not (rows := read_json_lines(metrics)):
         time.sleep(0.01)
     began.append(time.time() - _seconds(rows[0]))
@@ -117,7 +117,7 @@ def _seconds(row: Row) -> float:
 
 
 def _row(began: float, ended: float, trials: list[list[Row]], share: float = 1) -> Row:
-    """The figures of a way of which a share of the trials was run."""
+    """The figures of a way, scaled up if only a share of the trials was run."""
     return {
         "began": began,
         "seconds": (ended - began) / share,
@@ -129,13 +129,13 @@ def _row(began: float, ended: float, trials: list[list[Row]], share: float = 1) 
 def run_in_the_loop(campaign: Campaign, parameters: list[Parameters], trials: int) -> Row:
     from core.features.opening import open_features as open_live
 
-    trials_epochs: list[list[Row]] = []
+    epochs_of_trials: list[list[Row]] = []
     began = time.time()
     for chosen in parameters[:trials]:
         config = configure(campaign, optuna.trial.FixedTrial(chosen)).with_overrides({"features.source": "live"})
-        trials_epochs.append([])
-        train_ours(config, open_live(config), trials_epochs[-1].append)
-    return _row(began, time.time(), trials_epochs, share=trials / len(parameters))
+        epochs_of_trials.append([])
+        train_ours(config, open_live(config), epochs_of_trials[-1].append)
+    return _row(began, time.time(), epochs_of_trials, share=trials / len(parameters))
 
 
 def run_plain_tune(campaign: Campaign, parameters: list[Parameters], fingerprint: str, training: Training) -> Row:
@@ -175,7 +175,7 @@ def run_plain_tune(campaign: Campaign, parameters: list[Parameters], fingerprint
 
 
 def run_bare_loop(campaign: Campaign, parameters: list[Parameters], fingerprint: str, training: Training) -> Row:
-    trials_epochs: list[list[Row]] = []
+    epochs_of_trials: list[list[Row]] = []
     opened: dict[tuple[str, str], Features] = {}
 
     def objective(trial: optuna.Trial) -> float:
@@ -183,20 +183,20 @@ def run_bare_loop(campaign: Campaign, parameters: list[Parameters], fingerprint:
         wanted = (config.features.image_pooling, config.features.text_pooling)
         if wanted not in opened:
             opened[wanted] = open_features(config, fingerprint)
-        trials_epochs.append([])
-        training(config, opened[wanted], trials_epochs[-1].append)
-        return float(max(epoch["recall_mean"] for epoch in trials_epochs[-1]))
+        epochs_of_trials.append([])
+        training(config, opened[wanted], epochs_of_trials[-1].append)
+        return float(max(epoch["recall_mean"] for epoch in epochs_of_trials[-1]))
 
     study = optuna.create_study(direction="maximize")
     for chosen in parameters:
         study.enqueue_trial(chosen)
     began = time.time()
     study.optimize(objective, n_trials=len(parameters))
-    return _row(began, time.time(), trials_epochs)
+    return _row(began, time.time(), epochs_of_trials)
 
 
 def run_variant(name: str, trials: int, live_trials: int) -> Row:
-    """One way, in this process."""
+    """Run one way in this process."""
     started = time.time()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     campaign = demo_campaign(
@@ -207,9 +207,9 @@ def run_variant(name: str, trials: int, live_trials: int) -> Row:
         "ours": lambda: run_ours(campaign, parameters, fingerprint),
         "in the loop": lambda: run_in_the_loop(campaign, parameters, min(trials, live_trials)),
         "plain Tune": lambda: run_plain_tune(campaign, parameters, fingerprint, train_straight),
-        "plain Tune round our train": lambda: run_plain_tune(campaign, parameters, fingerprint, train_ours),
+        "plain Tune with our train": lambda: run_plain_tune(campaign, parameters, fingerprint, train_ours),
         "bare loop": lambda: run_bare_loop(campaign, parameters, fingerprint, train_straight),
-        "bare loop round our train": lambda: run_bare_loop(campaign, parameters, fingerprint, train_ours),
+        "bare loop with our train": lambda: run_bare_loop(campaign, parameters, fingerprint, train_ours),
     }
     row = ways[name]()
     return {"startup_seconds": row.pop("began") - started, **row}
@@ -219,14 +219,14 @@ WAYS = (
     "ours",
     "in the loop",
     "plain Tune",
-    "plain Tune round our train",
+    "plain Tune with our train",
     "bare loop",
-    "bare loop round our train",
+    "bare loop with our train",
 )
 
 
 def measure(name: str, settings: argparse.Namespace) -> Row:
-    """One way, in a process of its own."""
+    """Run one way in its own process."""
     command = [sys.executable, "-m", "benchmarks.campaign", "--way", name]
     command += ["--trials", str(settings.trials), "--live-trials", str(settings.live_trials)]
     environment = os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -252,7 +252,7 @@ def main() -> None:
     measured: dict[str, list[Row]] = {name: [] for name in WAYS}
     for round_number in range(settings.rounds):
         for name in WAYS:
-            if name != "in the loop" or round_number == 0:  # it takes minutes, and its ratio leaves no doubt
+            if name != "in the loop" or round_number == 0:  # it takes minutes, and its ratio is clear
                 measured[name].append(measure(name, settings))
     medians = {name: {key: median([row[key] for row in rows]) for key in rows[0]} for name, rows in measured.items()}
     base = medians["ours"]["seconds"]

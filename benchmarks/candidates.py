@@ -1,7 +1,7 @@
 """Hand-written pieces of a training step that were tried; core has the plain PyTorch that each would replace.
 
-None is used: `python -m benchmarks.kernels` swaps each into a step, and a piece returns to core only where it takes a
-tenth off. Each computes the same as its reference (tests/benchmarks/test_candidates.py).
+None is used: `python -m benchmarks.kernels` swaps each into a step, and one moves to core only if it saves a tenth of
+the step. Each computes the same as its reference (tests/benchmarks/test_candidates.py).
 """
 
 import math
@@ -17,15 +17,15 @@ from core.model.losses import BELOW_ONE, OUT_OF_REACH, draw_columns
 from core.model.model import CrossModalModel
 
 LEAST_NORM = 1e-12
-"""Below it a vector is not stretched to unit norm."""
+"""Shorter vectors are not scaled to unit norm."""
 CODES = 2**16
-"""Values of sixteen random bits."""
+"""Number of values of 16 random bits."""
 CACHED_BYTES = 2**20
-"""Of logits that are worked on at once: what the cache nearest to a core holds."""
+"""Logits processed at once: what a core's nearest cache holds."""
 
 
 class UnitNorm(torch.autograd.Function):
-    """`functional.normalize` of rows, its gradient in closed form: a third of the passes over memory."""
+    """`functional.normalize` of rows with a closed-form gradient: a third of the passes over memory."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def unit_norm(rows: Tensor, dim: int = -1) -> Tensor:
 
 
 class Interaction(torch.autograd.Function):
-    """`layers.interaction`: each part is written where it belongs, and backward needs nothing but the result."""
+    """`layers.interaction`: each part is written in place, and backward needs only the result."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, text: Tensor) -> Tensor:
@@ -90,12 +90,12 @@ def match_odds(model: CrossModalModel, image: Tensor, text: Tensor) -> Tensor:
 
 
 def dropout(hidden: Tensor, p: float, training: bool = True, inplace: bool = False) -> Tensor:
-    """`functional.dropout` on the CPU: sixteen random bits decide an entry, not a float; p is rounded to 1/65,536."""
+    """`functional.dropout` on the CPU: 16 random bits per entry instead of a float; p is rounded to 1/65,536."""
     if not training:
         return hidden
     dropped = min(round(p * CODES), CODES - 1)
     numbers = torch.empty(-(-hidden.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    codes = numbers.view(torch.int16)[: hidden.numel()].view(hidden.shape)  # four from each number
+    codes = numbers.view(torch.int16)[: hidden.numel()].view(hidden.shape)  # four per number
     kept = torch.empty_like(hidden)
     torch.ge(codes, dropped - CODES // 2, out=kept)
     return hidden * kept.mul_(CODES / (CODES - dropped))
@@ -140,7 +140,7 @@ def itc_loss(logits: Tensor, groups: Tensor) -> Tensor:
 
 
 def itc_loss_by_softmax(logits: Tensor, groups: Tensor) -> Tensor:
-    """`itc_loss` with the log-sum-exp of rows by way of the softmax of their largest entry, which is never 0."""
+    """`itc_loss` with the log-sum-exp of rows computed from the softmax of their largest entry, which is never 0."""
 
     def log_sum_exp(rows: Tensor) -> Tensor:
         return rows.amax(dim=1) - rows.softmax(dim=1).amax(dim=1).log_()
@@ -164,7 +164,7 @@ def hard_negatives(logits: Tensor, groups: Tensor, generator: torch.Generator) -
 
 
 def cached_blocks(logits: Tensor) -> list[slice]:
-    """Runs of rows to work on at once."""
+    """Blocks of rows to process at once."""
     return list(row_blocks(len(logits), len(logits), max_bytes=CACHED_BYTES))
 
 

@@ -1,4 +1,4 @@
-"""The demo data, backbone and campaign, for benchmarks: made where they are missing."""
+"""The demo data, backbone and campaign for benchmarks, created if they are missing."""
 
 from pathlib import Path
 
@@ -20,5 +20,5 @@ def demo_campaign(**changes: object) -> Campaign:
 
 
 def demo_store(config: TrainConfig) -> FeatureStore:
-    """Its features, extracted at the first time."""
+    """The feature store of a configuration, extracted if it is missing."""
     return prepare_features(config)

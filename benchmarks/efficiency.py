@@ -1,11 +1,11 @@
-"""What a campaign costs beside the training itself: idle workers, the driver's work, its memory over many trials.
+"""Overhead of a campaign: idle workers, the driver's work, and its memory over many trials.
 
     python -m benchmarks.efficiency [--trials 24] [--many 500]
 
-Trials of about four seconds and of about one, all alike (only the learning rate is searched), tracking on and offline.
-Efficiency is Σ training seconds ÷ (wall seconds × trials at once), from the moment the first trial ended, so that the
-start-up of Ray and its workers is left out. Then many trials of a fraction of a second, for the driver's memory and
-the pace of early and late trials.
+Trials of about four seconds and of about one, all alike (only the learning rate is searched), with offline tracking.
+Efficiency is Σ training seconds ÷ (wall seconds × concurrent trials), from the end of the first trial on, so that the
+start-up of Ray and its workers does not count. Then many trials of a fraction of a second, for the driver's memory and
+the duration of early and late trials.
 """
 
 import resource
@@ -30,7 +30,7 @@ PAGE_KB = resource.getpagesize() / 1024
 
 @dataclass
 class Watch:
-    """The driver at the end of every trial."""
+    """Time and memory of the driver at the end of every trial."""
 
     ends: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Watch:
 
 
 def run(trials: int, overrides: dict[str, float], slots: int = 2) -> tuple[Watch, list[float]]:
-    """A campaign; returns what was watched, and the seconds that each trial trained."""
+    """Run a campaign; returns what was watched, and the training seconds of each trial."""
     campaign = demo_campaign(
         limits=Limits(trials=trials), pruner=Pruner(kind="none"), wandb=Tracking(mode="offline"), space=SPACE
     )
@@ -64,14 +64,14 @@ def run(trials: int, overrides: dict[str, float], slots: int = 2) -> tuple[Watch
 def measure_efficiency(name: str, trials: int, overrides: dict[str, float], slots: int = 2) -> Row:
     watch, trained = run(trials, overrides)
     wall = watch.ends[-1] - watch.ends[0]
-    counted = trained[slots:]  # the first ones begin before the clock does
+    counted = trained[slots:]  # the first ones begin before the clock
     return {
         "trials": name,
         "count": trials,
-        "seconds a trial": sum(counted) / len(counted),
+        "seconds per trial": sum(counted) / len(counted),
         "efficiency": sum(counted) / (wall * slots),
-        "driver CPU s a trial": (watch.cpu[-1] - watch.cpu[0]) / (trials - 1),
-        "idle slot s a trial": (wall * slots - sum(counted)) / len(counted),
+        "driver CPU s per trial": (watch.cpu[-1] - watch.cpu[0]) / (trials - 1),
+        "idle slot s per trial": (wall * slots - sum(counted)) / len(counted),
     }
 
 
@@ -80,11 +80,11 @@ def measure_many(trials: int) -> Row:
     tenth = trials // 10
     return {
         "trials": trials,
-        "driver MB at a tenth": watch.memory_mb[tenth],
+        "driver MB after a tenth": watch.memory_mb[tenth],
         "driver MB at the end": watch.memory_mb[-1],
         "grown MB": watch.memory_mb[-1] - watch.memory_mb[tenth],
-        "s a trial, early": (watch.ends[3 * tenth] - watch.ends[tenth]) / (2 * tenth),
-        "s a trial, late": (watch.ends[-1] - watch.ends[-1 - 2 * tenth]) / (2 * tenth),
+        "s per trial, early": (watch.ends[3 * tenth] - watch.ends[tenth]) / (2 * tenth),
+        "s per trial, late": (watch.ends[-1] - watch.ends[-1 - 2 * tenth]) / (2 * tenth),
     }
 
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.evaluation [--images 55000] [--texts 166000] [--width 256] [--rounds 1] [--queries 2000]
 
-Random unit vectors, relevance by building as in GeoText-1652's test set (951 buildings). A quarter of the gallery goes
-first, so that the table shows what memory does as the gallery grows. `--queries` takes that many of either side, spread
-evenly, against all of the other.
+Random unit vectors, relevance by building as in GeoText-1652's test set (951 buildings). A quarter of the gallery runs
+first, so that the table shows how memory grows with the gallery. `--queries` limits the queries of each direction to an
+evenly spaced sample; the gallery stays whole.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from core.device import row_blocks
 from core.evaluation.metrics import SCORE_BYTES, chunked_ranks, first_relevant_ranks, recall_at
 
 IMAGES, TEXTS = 55_000, 166_000
-"""Of GeoText-1652's test set."""
+"""Sizes of GeoText-1652's test set."""
 
 
 def unit_vectors(rows: int, width: int, seed: int) -> torch.Tensor:
@@ -34,7 +34,7 @@ def seconds_of_products(queries: torch.Tensor, gallery: torch.Tensor) -> float:
 
 
 def peak_mb() -> float:
-    """Most memory held by this process; `ru_maxrss` would count that of the one which started it."""
+    """Peak resident memory of this process; `ru_maxrss` may include that of its parent."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 2**10
 
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--buildings", type=int, default=951)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--queries", type=int, help="of either side; default: all")
+    parser.add_argument("--queries", type=int, help="queries per direction; default: all")
     settings = parser.parse_args()
     sizes = [(settings.images // 4, settings.texts // 4), (settings.images, settings.texts)]
     rows = [measure(images, texts, settings) for images, texts in sizes]

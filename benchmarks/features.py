@@ -2,9 +2,9 @@
 
     python -m benchmarks.features [--images 256] [--texts 2048] [--full-size-images 4] [--gigabytes 2]
 
-The backbone is the demo's tiny InternVL at several picture sizes, and then one with InternVL3-1B's architecture and
-random weights. On a machine without a GPU decoding and the model share the cores, so that decoding weighs as much as
-the backbone is small. The bare pass gets pictures that are decoded and normalised already.
+The backbone is the demo's tiny InternVL at several image sizes, then one with InternVL3-1B's architecture and random
+weights. Without a GPU, decoding and the model share the cores, so the share of decoding grows as the backbone shrinks.
+The bare pass gets images that are already decoded and normalised.
 """
 
 import multiprocessing
@@ -23,7 +23,7 @@ from benchmarks.full_size import full_size_backbone
 from benchmarks.results import Row, median, options, say, write
 from core.backbone.internvl import FrozenBackbone, load_backbone
 from core.data.images import open_image
-from core.features.extraction import encode_pictures
+from core.features.extraction import encode_image_files
 from core.features.inputs import read_inputs
 from core.features.manifest import write_manifest
 from core.features.opening import prepare_features
@@ -44,16 +44,16 @@ def measure_full_size(images: int) -> Row:
 
 
 def measure_extraction(name: str, size: int, backbone: FrozenBackbone, images: int, texts: int) -> Row:
-    records = [record for split in read_inputs(demo_campaign().base).images.values() for record in split]
-    paths = [record.path for record in records][:images]
-    sentences = list(dict.fromkeys(text for record in records for text in record.captions))[:texts]
+    annotated = [image for split in read_inputs(demo_campaign().base).images.values() for image in split]
+    paths = [image.path for image in annotated][:images]
+    sentences = list(dict.fromkeys(text for image in annotated for text in image.captions))[:texts]
     pixels = backbone._normalise(backbone.preprocess([open_image(path)[0] for path in paths]))
     batches = pixels.split(backbone.micro_batch)
     bare_pass(backbone, batches[:1])
     whole, bare = [], []
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        encode_pictures(backbone, paths)
+        encode_image_files(backbone, paths)
         between = time.perf_counter()
         bare_pass(backbone, batches)
         whole.append(between - started)
@@ -63,11 +63,11 @@ def measure_extraction(name: str, size: int, backbone: FrozenBackbone, images: i
     text_seconds = time.perf_counter() - started
     return {
         "backbone": name,
-        "pictures of": f"{size} px",
-        "extraction a second": len(paths) / median(whole),
-        "bare pass a second": len(paths) / median(bare),
+        "image size": f"{size} px",
+        "extraction per second": len(paths) / median(whole),
+        "bare pass per second": len(paths) / median(bare),
         "of the bare pass": median(bare) / median(whole),
-        "texts a second": len(sentences) / text_seconds,
+        "texts per second": len(sentences) / text_seconds,
     }
 
 
@@ -78,7 +78,7 @@ def bare_pass(backbone: FrozenBackbone, batches: Sequence[torch.Tensor]) -> None
 
 
 def make_store(root: Path, gigabytes: float) -> str:
-    """A store of random features with tables of so many bytes; everything else as small as can be."""
+    """A store whose tables take `gigabytes`; everything else is as small as possible."""
     folder, width = root / "0123456789abcdef", 1024
     rows = int(gigabytes * 1e9 / 2 / 4 / width)
     index = {"groups": torch.zeros(1, dtype=torch.int64)}
@@ -103,20 +103,20 @@ def make_store(root: Path, gigabytes: float) -> str:
 
 
 def open_and_read(root: Path, fingerprint: str, answers: Any, barrier: Any) -> None:
-    """As a worker does; answers with seconds of opening, and what reading all of it added to its memory."""
+    """Open and read a store as a worker does; reports the seconds to open it, and the memory added by reading it."""
     before = held_gib()
     started = time.perf_counter()
     features = FeatureStore.open(root, fingerprint).features(image_pooling="cls", text_pooling="last")
     opened = time.perf_counter() - started
     float(features.train.images[:].sum()), float(features.train.texts[:].sum())
-    barrier.wait()  # all have read all of it
+    barrier.wait()  # all workers have read all of it
     after = held_gib()
     answers.put((opened, after[0] - before[0], after[1] - before[1]))
     barrier.wait()
 
 
 def held_gib() -> tuple[float, float]:
-    """Resident memory of this process, and its proportional share of it (pages of n processes count 1/n)."""
+    """Resident memory of this process, and its proportional set size (a page of n processes counts 1/n)."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
     return kilobytes["Rss"] / 2**20, kilobytes["Pss"] / 2**20
@@ -138,8 +138,8 @@ def measure_opening(gigabytes: float, workers: int) -> Row:
         "store GB": gigabytes,
         "workers": workers,
         "opening s": max(opened for opened, _, _ in measured),
-        "resident, summed GiB": sum(resident for _, resident, _ in measured),
-        "held in truth GiB": sum(share for _, _, share in measured),
+        "summed resident GiB": sum(resident for _, resident, _ in measured),
+        "summed proportional GiB": sum(share for _, _, share in measured),
     }
 
 
@@ -148,14 +148,14 @@ def measure_second_time() -> Row:
     prepare_features(config)
     started = time.perf_counter()
     prepare_features(config)
-    return {"extraction again": "nothing is encoded", "seconds": time.perf_counter() - started}
+    return {"second extraction": "encodes nothing", "seconds": time.perf_counter() - started}
 
 
 def main() -> None:
     parser = options(__doc__ or "", "features")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--texts", type=int, default=2048)
-    parser.add_argument("--full-size-images", type=int, default=4, help="0 leaves it out")
+    parser.add_argument("--full-size-images", type=int, default=4, help="0 to skip")
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--sizes", type=int, nargs="+", default=[112, 224, 448])
     parser.add_argument("--workers", type=int, default=4)
@@ -167,7 +167,7 @@ def main() -> None:
     opening = measure_opening(settings.gigabytes, settings.workers)
     say("one store, several workers, each reading all of it", [opening])
     again = measure_second_time()
-    say("the same features a second time", [again])
+    say("the same features again", [again])
     write(settings.output, {"extraction": extraction, "opening": opening, "again": again})
 
 

@@ -1,4 +1,4 @@
-"""A backbone of the architecture of InternVL3-1B with random weights: as slow as the real one, without its download."""
+"""A backbone with InternVL3-1B's architecture and random weights: as slow as the real one, without a download."""
 
 import torch
 from transformers import InternVLConfig, InternVLModel, InternVLVisionConfig, Qwen2Config

@@ -1,11 +1,11 @@
-"""What a GPU makes of it: the full-size backbone, eager against replayed steps, and trials that share the GPU.
+"""Speed on a GPU: the full-size backbone, eager against replayed steps, and trials that share the GPU.
 
     python -m benchmarks.gpu [--device cuda] [--layers 24] [--scale 1.0] [--together 1 4 16]
 
-The backbone has InternVL3-1B's architecture and random weights, which cost the same time as real ones. Its floor and
-that of training is the arithmetic of all matrix products over the rate of one large product of the same type in the
-same run. Features have the shape of GeoText-1652's training split times `--scale`. With `--device cpu`, few layers and
-a small scale the script runs anywhere, to see that it works; the figures mean nothing then.
+The backbone has InternVL3-1B's architecture and random weights, which take as long as real ones. The floor, here and of
+training, is the arithmetic of all matrix products over the rate of one large product of the same type in the same run.
+Features have the shape of GeoText-1652's training split times `--scale`. With `--device cpu`, few layers and a small
+scale, the script runs anywhere as a test; its figures are then meaningless.
 """
 
 import multiprocessing
@@ -24,11 +24,11 @@ from core.features.random import SplitShape, Widths, random_features
 from core.training.train import train
 
 IMAGES, CAPTIONS, REGIONS, BUILDINGS = 50_000, 150_000, 135_000, 1_500
-"""About GeoText-1652's training split."""
+"""Approximate sizes of GeoText-1652's training split."""
 
 
 def timed(act: Callable[[], object], device: str) -> float:
-    """Seconds of one run after one to warm up."""
+    """Seconds of one run, after a warm-up run."""
     act()
     wait(device)
     started = time.perf_counter()
@@ -43,7 +43,7 @@ def wait(device: str) -> None:
 
 
 def operations_a_second(device: str, dtype: torch.dtype) -> float:
-    """Of a large matrix product."""
+    """Floating-point operations per second of a large matrix product."""
     side = 8192 if device == "cuda" else 1024
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     return 2 * side**3 / median([timed(lambda: a @ b, device) for _ in range(5)])
@@ -65,7 +65,7 @@ def measure_backbone(device: str, layers: int, images: int, texts: int) -> list[
             encode()
         seconds = timed(encode, device)
         floor = counted.get_total_flops() / rate
-        rows.append({"encoding": kind, "a second": count / seconds, "of the floor": floor / seconds})
+        rows.append({"encoding": kind, "per second": count / seconds, "of the floor": floor / seconds})
     return rows
 
 
@@ -93,15 +93,15 @@ def measure_training(device: str, scale: float, batch: int, width: int) -> Row:
     return {
         "width": width,
         "batch": batch,
-        "eager pairs a second": pairs / seconds["eager"],
-        "replayed pairs a second": pairs / seconds["replayed"],
+        "eager pairs per second": pairs / seconds["eager"],
+        "replayed pairs per second": pairs / seconds["replayed"],
         "ratio": seconds["eager"] / seconds["replayed"],
         "replayed, of the floor": floor / seconds["replayed"],
     }
 
 
 def run_trial(device: str, scale: float, share: float, barrier: Any, answers: Any) -> None:
-    """One trial of eight epochs in a process of its own."""
+    """One trial of eight epochs in its own process."""
     if device == "cuda":
         torch.cuda.set_per_process_memory_fraction(share)
     else:
@@ -124,7 +124,7 @@ def measure_together(device: str, scale: float, count: int) -> Row:
     seconds = [answers.get() for _ in processes]
     for process in processes:
         process.join()
-    return {"trials at once": count, "s a trial": median(seconds), "trials a minute": 60 * count / max(seconds)}
+    return {"trials at once": count, "s per trial": median(seconds), "trials per minute": 60 * count / max(seconds)}
 
 
 def main() -> None:
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--together", type=int, nargs="+", default=[1, 4, 16])
     settings = parser.parse_args()
     if settings.device == "cuda" and not torch.cuda.is_available():
-        parser.exit(2, "this machine has no usable GPU; with --device cpu the script only shows that it works\n")
+        parser.exit(2, "this machine has no usable GPU; with --device cpu it can only be tested\n")
     backbone = measure_backbone(settings.device, settings.layers, settings.images, settings.texts)
     say("the frozen backbone, bfloat16", backbone)
     training = [measure_training(settings.device, settings.scale, batch, 256) for batch in settings.batches]

@@ -1,11 +1,11 @@
-"""Hand-written pieces swapped into training: a whole step in plain PyTorch over the step with the piece.
+"""Hand-written pieces swapped into training: time of a whole step in plain PyTorch over that of the step with one.
 
     python -m benchmarks.kernels [--batches 128 512 1024] [--rounds 60]
 
-A piece (benchmarks/candidates.py) earns a place in core where the ratio is at least 1.11: it takes a tenth off. Steps
-without and with it alternate on one thread and are timed in CPU seconds, so that others on the machine count little.
-All four losses, InternVL3-1B's widths, the default model. Counting ranks belongs to validation: it is measured on the
-training and evaluation of an epoch. Last, microseconds of one region's read-time geometry.
+A piece (benchmarks/candidates.py) qualifies for core if the ratio is at least 1.11, i.e. it saves a tenth. Steps
+without and with it alternate on one thread and are timed in CPU seconds, so that other load matters little. All four
+losses, InternVL3-1B's widths, the default model. Counting ranks is part of validation, so it is measured on an epoch's
+training and evaluation. Last, microseconds per region of the geometry that is computed when annotations are read.
 """
 
 import time
@@ -32,12 +32,12 @@ from core.training.batches import Batch, epoch_batches
 from core.training.stages import Run, begin_stage, stages_of
 
 EPOCH_PAIRS = 16_384
-"""Of the epoch that counting is measured in; validation has a quarter of them."""
+"""Pairs of the epoch in which counting is measured; validation has a quarter of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A candidate, and the plain function that it takes the place of."""
+    """A candidate, and the plain function that it replaces."""
 
     name: str
     owner: Any
@@ -52,7 +52,7 @@ PIECES = (
     Piece("matching without fused pairs", CrossModalModel, "match_odds", candidates.match_odds),
     Piece("16-bit dropout", functional, "dropout", candidates.dropout),
     Piece("contrastive loss in blocks with its own gradient", steps, "itc_loss", candidates.itc_loss),
-    Piece("the same, log-sum-exp by way of softmax", steps, "itc_loss", candidates.itc_loss_by_softmax),
+    Piece("the same, log-sum-exp from softmax", steps, "itc_loss", candidates.itc_loss_by_softmax),
     Piece("hard negatives in blocks", steps, "hard_negatives", candidates.hard_negatives),
 )
 COUNTING = Piece("counting by numpy", metrics, "count_true", candidates.count_true)
@@ -78,7 +78,7 @@ def cpu_seconds(act: Callable[[], object]) -> float:
 
 
 def compare(pieces: tuple[Piece, ...], act: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median seconds in plain PyTorch, and the median ratio of neighbours without and with the pieces."""
+    """Median seconds in plain PyTorch, and the median ratio of neighbouring runs without and with the pieces."""
     seconds, ratios = [], []
     for number in range(rounds + 2):
         plain = cpu_seconds(act)
@@ -117,12 +117,12 @@ def measure_steps(batch_size: int, rounds: int) -> list[Row]:
     tried = {piece.name: (piece,) for piece in PIECES} | {"the first five together": PIECES[:5]}
     for name, pieces in tried.items():
         seconds, ratio = compare(pieces, lambda: run.step(batch), rounds)
-        rows.append({"piece": name, "batch": batch_size, "plain ms a step": seconds * 1e3, "ratio": ratio})
+        rows.append({"piece": name, "batch": batch_size, "plain ms per step": seconds * 1e3, "ratio": ratio})
     return rows
 
 
 def measure_counting(rounds: int) -> Row:
-    """What counting by numpy takes off an epoch's training and evaluation."""
+    """What counting by numpy saves in the training and evaluation of an epoch."""
     train, validation = shape(EPOCH_PAIRS), shape(EPOCH_PAIRS // 4)
     run = begin(random_features(train, validation, Widths(VISION_DIM, TEXT_DIM)), 512)
 
@@ -142,7 +142,7 @@ def measure_counting(rounds: int) -> Row:
 
 
 def microseconds_a_region(regions: int = 100_000) -> float:
-    """What reading an annotation file computes for each region."""
+    """Time of the geometry that reading an annotation file computes per region."""
 
     def read() -> None:
         for _ in range(regions):

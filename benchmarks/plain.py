@@ -1,7 +1,7 @@
-"""The same training as one writes it without this project: straight PyTorch on cached features, for comparison.
+"""The same training written without this project, for comparison: plain PyTorch on cached features.
 
 Four losses, two stages, the same batches, dropout, schedule and validation; soft contrastive targets as a dense matrix,
-`torch.multinomial` for hard negatives, library modules everywhere, everything in memory.
+`torch.multinomial` for hard negatives, library modules, everything in memory.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: medians, a printed table, a JSON file with the machine beside the figures."""
+"""Shared by the benchmark scripts: medians, a printed table, and a JSON file of the figures and the machine."""
 
 import argparse
 import json
@@ -17,20 +17,20 @@ Row = dict[str, Any]
 
 
 def options(description: str, name: str) -> argparse.ArgumentParser:
-    """A parser that knows `--output`, where the JSON goes: by default benchmarks/results/<name>.json."""
+    """A parser with `--output`, the path of the JSON: by default benchmarks/results/<name>.json."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
-    parser.add_argument("--output", type=Path, default=FOLDER / f"{name}.json", help="where the JSON goes")
+    parser.add_argument("--output", type=Path, default=FOLDER / f"{name}.json", help="path of the JSON file")
     return parser
 
 
 def median(values: list[float]) -> float:
-    """Median of alternating runs: machines are noisy."""
+    """Median of alternating runs, since machines are noisy."""
     return statistics.median(values)
 
 
 def machine() -> Row:
-    """What the figures were measured on."""
+    """The machine on which the figures were measured."""
     return {
         "cores": os.cpu_count(),
         "processor": platform.machine(),
@@ -41,7 +41,7 @@ def machine() -> Row:
 
 
 def say(title: str, rows: list[Row]) -> None:
-    """A table with a line a row; the columns are those of the first one."""
+    """Print a table; its columns are the keys of the first row."""
     table = Table(title=title, title_justify="left", box=None)
     for name in rows[0]:
         table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
@@ -51,7 +51,7 @@ def say(title: str, rows: list[Row]) -> None:
 
 
 def write(path: Path, content: Row) -> None:
-    """The figures, with the machine beside them."""
+    """Write the figures and the machine as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), **content}, indent=2) + "\n")
 

@@ -1,10 +1,10 @@
-"""Seconds of an epoch as the number of pairs grows, on random features (no pictures).
+"""Seconds of an epoch as the number of pairs grows, on random features (no images).
 
     python -m benchmarks.scaling [--pairs 10000 100000 1000000] [--batch 1024]
 
-Features of InternVL3-1B's widths, three captions a picture as in GeoText-1652; a validation split of fixed size. One
-process per size, so that its peak memory is its own. Peak memory holds the features themselves, since these here lie
-in memory; a real store is mapped.
+Features of InternVL3-1B's widths, three captions per image as in GeoText-1652, and a validation split of fixed size.
+Each size runs in its own process, so that its peak memory is separate. Peak memory includes the features, which are in
+memory here; a real store is memory-mapped.
 """
 
 import multiprocessing
@@ -36,7 +36,7 @@ def measure(pairs: int, batch: int, threads: int, answers: Any) -> None:
         {
             "pairs": pairs,
             "epoch s": last.train_seconds,
-            "µs a pair": last.train_seconds / pairs * 1e6,
+            "µs per pair": last.train_seconds / pairs * 1e6,
             "validation s": last.evaluation_seconds,
             "features MB": features_mb,
             "peak MB beyond features": peak - features_mb,
@@ -58,7 +58,7 @@ def main() -> None:
         process.start()
         rows.append(answers.get())
         process.join()
-        rows[-1]["times the first"] = rows[-1]["µs a pair"] / rows[0]["µs a pair"]
+        rows[-1]["times the first"] = rows[-1]["µs per pair"] / rows[0]["µs per pair"]
     say(f"an epoch at batch {settings.batch}", rows)
     write(settings.output, {"scaling": rows})
 

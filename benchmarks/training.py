@@ -1,10 +1,10 @@
-"""Pairs per second of `core.train` against the floor that arithmetic sets.
+"""Pairs per second of `core.training.train` against the floor set by arithmetic.
 
     python -m benchmarks.training [--widths 64 256 1024] [--batches 64 512 1024 8192] [--threads 1 2]
 
-The floor is the floating-point operations of forward and backward pass, over the rate of a plain 2048 × 2048 matrix
-product on the same threads in the same run. Random features of InternVL3-1B's widths (1024 and 896), all four losses.
-Then two trials side by side, one thread each, against one alone.
+The floor is the floating-point operations of all matrix products of the forward and backward pass, over the rate of a
+plain 2048 × 2048 product on the same threads in the same run. Random features of InternVL3-1B's widths (1024 and 896),
+all four losses. Then two concurrent trials with one thread each, against one alone.
 """
 
 import multiprocessing
@@ -23,7 +23,7 @@ REGIONS_PER_CAPTION = 0.9
 
 
 def products_per_second() -> float:
-    """Floating-point operations a second of a large matrix product on the current threads."""
+    """Floating-point operations per second of a large matrix product on the current threads."""
     a = torch.randn(2048, 2048)
     a @ a
     started = time.perf_counter()
@@ -33,7 +33,7 @@ def products_per_second() -> float:
 
 
 def operations_per_step(batch: int, width: int) -> float:
-    """Of all matrix products: 2 n m k forward, the same again for each gradient; features need none."""
+    """Floating-point operations of all matrix products: 2 n m k forward, and again per gradient; features need none."""
     rows = batch * (1 + REGIONS_PER_CAPTION)
     adapters = 2 * rows * width * (VISION_DIM + TEXT_DIM) * 2  # forward, and the weights' gradient
     projectors = 2 * rows * width * EMBED_DIM * 2 * 3
@@ -69,9 +69,9 @@ def measure(batch: int, width: int, threads: int) -> Row:
         "threads": threads,
         "width": width,
         "batch": batch,
-        "pairs a second": pairs / seconds,
-        "ms a step": seconds / steps * 1e3,
-        "floor ms a step": floor / steps * 1e3,
+        "pairs per second": pairs / seconds,
+        "ms per step": seconds / steps * 1e3,
+        "floor ms per step": floor / steps * 1e3,
         "of the floor": floor / seconds,
     }
 
@@ -85,7 +85,7 @@ def train_for_a_while(barrier: object, seconds: object) -> None:
 
 
 def measure_side_by_side(count: int) -> float:
-    """Mean seconds of the same training in so many processes at once."""
+    """Mean seconds of the same training in `count` concurrent processes."""
     context = multiprocessing.get_context("spawn")
     barrier, seconds = context.Barrier(count), context.Queue()
     processes = [context.Process(target=train_for_a_while, args=(barrier, seconds)) for _ in range(count)]
@@ -108,9 +108,9 @@ def main() -> None:
     ]
     say("training against the floor of its arithmetic", rows)
     alone, together = measure_side_by_side(1), measure_side_by_side(2)
-    beside = {"alone s": alone, "two at once s": together, "ratio": together / alone}
-    say("two trials side by side, one thread each", [beside])
-    write(settings.output, {"training": rows, "side by side": beside})
+    concurrent = {"alone s": alone, "two at once s": together, "ratio": together / alone}
+    say("two concurrent trials, one thread each", [concurrent])
+    write(settings.output, {"training": rows, "concurrent": concurrent})
 
 
 if __name__ == "__main__":

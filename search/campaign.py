@@ -1,4 +1,4 @@
-"""A campaign: start it, continue it, extend it. All three are the same act: bring it to its limits."""
+"""Starting, continuing and extending a campaign: all three run it up to its limits."""
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -35,58 +35,58 @@ TEXT_READING_KEYS = ("features.text", "features.text_prompt")
 GRID_KEYS = ("features.grid", "model.fusion", "model.image_pooling")
 """Settings that decide which readings a trial uses."""
 PART_NAMES = {
-    "backbone": "the backbone's files", "data": "the annotations or images", "version": "the version of extraction",
+    "backbone": "the backbone's files", "data": "the annotations or images", "version": "the extraction version",
 }  # fmt: skip
-"""Parts of a fingerprint in words; the others are settings."""
+"""Names of fingerprint parts in messages; the other parts are settings."""
 
 BOX_KEYS = ("loss.box", "loss.giou")
-"""Settings that matter only where the data hold boxes."""
+"""Settings that have an effect only if the data contain boxes."""
 
 Variant = str
-"""The values of EXTRACTION_KEYS, which decide the features that a configuration reads."""
+"""Values of EXTRACTION_KEYS, which determine the features that a configuration reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionEnd:
-    """Where a session left its campaign, and why it ended."""
+    """Standing of a campaign after a session, and why the session ended."""
 
     standing: Standing
     stop_reason: str | None = None
-    """Why the campaign ended before its limits, if it did."""
+    """Why the campaign stopped before its limits; None if it did not."""
     stopped_by: int | None = None
-    """The signal that stopped the session, if one did."""
+    """Signal that stopped the session; None if there was none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Who is told of a campaign's progress."""
+    """Callbacks for the progress of a campaign."""
 
     on_standing: Callable[[Standing], None] = lambda standing: None
     """Called at the start and whenever a trial begins or ends."""
     on_note: Callable[[str], None] = lambda note: None
-    """Called with one line about each lost file, and whether it was written again."""
+    """Called with one line per lost file, which says whether it was restored."""
 
 
 @dataclass(frozen=True, slots=True)
 class CampaignFeatures:
-    """What the features of each configuration of a campaign are made of."""
+    """Fingerprint parts of the features that the configurations of a campaign read."""
 
     by_variant: Mapping[Variant, FingerprintParts]
     readings: Sequence[Reading]
     """All that the trials may use."""
 
     def fingerprint(self, config: TrainConfig) -> str:
-        """Of the features that this configuration reads."""
+        """Fingerprint of the features that a configuration reads."""
         return self.by_variant[extraction_variant(config)].fingerprint
 
     @property
     def fingerprints(self) -> list[str]:
-        """Of all of them, in order and without repetition."""
+        """All distinct fingerprints, sorted."""
         return sorted({parts.fingerprint for parts in self.by_variant.values()})
 
 
 def extraction_variant(config: TrainConfig) -> Variant:
-    """The values of a configuration that decide which features it needs."""
+    """Values of a configuration that determine which features it reads."""
     return f"{config.features.image_size} px, {config.features.max_tokens} tokens, {config.features.dtype}"
 
 
@@ -119,11 +119,11 @@ class Cluster:
     """Where the trials of a session run."""
 
     address: str | None = None
-    """Of a Ray cluster to join; None for this machine alone."""
+    """Address of a Ray cluster to join; None for this machine alone."""
     nodes: int = 1
-    """Minimum number of nodes of the cluster to wait for before trials are placed."""
+    """Minimum number of nodes to wait for before trials start."""
     reuse_actors: bool = True
-    """One worker process for many trials."""
+    """Run many trials in one worker process."""
 
 
 def advance(
@@ -133,11 +133,11 @@ def advance(
     cluster: Cluster = Cluster(),
     listeners: Listeners = Listeners(),
 ) -> SessionEnd:
-    """Bring a campaign to its limits: start it, continue it, or extend it.
+    """Start, continue or extend a campaign: run it up to its limits.
 
     Raises:
-        UserError: another driver is at work, something else than the limits was changed, the data or the backbone are
-            no longer those it started with, or nothing fits the cluster.
+        UserError: another driver holds the campaign, a setting other than a limit, the data or the backbone changed
+            since the start, or no trial fits on the cluster.
     """
     with hold_folder(folder.root, folder.NAMES) as identity:
         claim(campaign, folder)
@@ -174,7 +174,7 @@ def _tracker(campaign: Campaign, folder: CampaignFolder, identity: str) -> Track
 
 @contextmanager
 def _ready(campaign: Campaign, cluster: Cluster, features: CampaignFeatures, storage: Storage) -> Iterator[int]:
-    """Ray, with every node checked; gives the number of trials that run at once."""
+    """Connect to Ray and check every node; yields the number of concurrent trials."""
     with connect(cluster.address, nodes=cluster.nodes):
         slots = count_slots(cpu=campaign.resources.cpu, gpu=campaign.resources.gpu)
         if cluster.address is None:
@@ -185,10 +185,10 @@ def _ready(campaign: Campaign, cluster: Cluster, features: CampaignFeatures, sto
 
 
 def claim(campaign: Campaign, folder: CampaignFolder) -> None:
-    """Write the resolved campaign into its folder, or make sure that only limits differ from the one there.
+    """Write the resolved campaign into its folder, unless more than the limits differ from the one there.
 
     Raises:
-        UserError: names the settings that were changed.
+        UserError: names the settings that changed.
     """
     if folder.campaign.exists() and (changed := changed_keys(read_campaign(folder), campaign)):
         raise UserError(
@@ -200,19 +200,19 @@ def claim(campaign: Campaign, folder: CampaignFolder) -> None:
 
 
 def keep_features(features: CampaignFeatures, folder: CampaignFolder) -> None:
-    """Note what the features of a campaign are made of; later on, `require_unchanged_features`."""
+    """Save the fingerprint parts of a campaign's features at its first start; later, refuse a change of them."""
     require_unchanged_features(features, folder)
     if not folder.features.exists():
         write_json(folder.features, {variant: asdict(parts) for variant, parts in features.by_variant.items()})
 
 
 def require_unchanged_features(features: CampaignFeatures, folder: CampaignFolder) -> None:
-    """Make sure that a started campaign would read the features it started with; writes nothing.
+    """Check that a started campaign still reads the features it started with; writes nothing.
 
-    Trials of other data or of another backbone cannot be ranked with those that are there.
+    Trials with other data or another backbone cannot be ranked with the existing ones.
 
     Raises:
-        UserError: names what changed, or the note of the features is damaged.
+        UserError: the features changed (names what), or features.json is damaged.
     """
     if not folder.features.exists():
         return
@@ -222,16 +222,16 @@ def require_unchanged_features(features: CampaignFeatures, folder: CampaignFolde
         raise UserError("does not hold the features of this campaign", where=folder.features, how="restore it")
     changed = {name for variant, parts in now.items() for name in parts if parts[name] != started[variant].get(name)}
     if changed:
-        told = " and ".join(PART_NAMES.get(name, name) for name in sorted(changed))
+        changed_parts = " and ".join(PART_NAMES.get(name, name) for name in sorted(changed))
         raise UserError(
-            f"{told} changed since the campaign started, and its trials could not be compared with new ones",
+            f"{changed_parts} changed since the campaign started, so new trials could not be compared with its own",
             where=folder.root,
             how="undo the change, or choose another --output-dir",
         )
 
 
 def require_regions(campaign: Campaign, images: Sequence[AnnotatedImage]) -> None:
-    """Refuse to search weights of losses that the training data leave nothing to learn for.
+    """Refuse to search weights of losses for which the training data contain no targets.
 
     Raises:
         UserError: names the settings.
@@ -243,14 +243,14 @@ def require_regions(campaign: Campaign, images: Sequence[AnnotatedImage]) -> Non
     if pointless:
         missing = "relations between regions" if regions else "boxes"
         raise UserError(
-            f"{' and '.join(pointless)} would change nothing, since the training data hold no {missing}",
+            f"{' and '.join(pointless)} would have no effect, since the training data contain no {missing}",
             where="space",
-            how="take them out of the space",
+            how="remove them from the space",
         )
 
 
 def _read_features(folder: CampaignFolder) -> dict[str, dict[str, object]]:
     content = read_json(folder.features)
     if not isinstance(content, dict) or not all(isinstance(parts, dict) for parts in content.values()):
-        raise UserError("does not say what the features are made of", where=folder.features, how="restore it")
+        raise UserError("does not list the features of the campaign", where=folder.features, how="restore it")
     return content

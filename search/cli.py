@@ -1,4 +1,4 @@
-"""The root command: search campaigns, and everything of `core.terminal.cli` and `analysis.cli` beside them."""
+"""The root command: campaigns, and the commands of `core.terminal.cli` and `analysis.cli`."""
 
 import codecs
 import io
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 class Commands(TyperGroup):
-    """Says what is next after Ctrl-C, which typer ends without a word."""
+    """Prints how to continue after Ctrl-C; typer would exit without a message."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _tell("interrupted; the same command continues", style="yellow")
+            _print_error("interrupted; run the same command to continue", style="yellow")
             raise typer.Exit(128 + signal.SIGINT) from None
 
 
@@ -43,7 +43,7 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Find, prove and retrain the best adapters on a frozen InternVL for image-text retrieval.",
+    help="Find, validate and retrain the best adapters on a frozen InternVL for image-text retrieval.",
     epilog="Example: crossmodal search configs/campaigns/demo.yaml --output-dir output/demo",
 )
 app.add_typer(core.terminal.cli.app)
@@ -94,7 +94,7 @@ def search(
     no_reuse: Annotated[bool, typer.Option("--no-reuse", help="Start a new worker process for every trial.")] = False,
     verify: VerifyOption = False,
 ) -> None:
-    """Bring a campaign to its limits: start it, continue it after a crash, or extend it."""
+    """Run a campaign up to its limits: start it, continue it after a crash, or extend it."""
     from core.campaign.campaign import load_campaign
     from core.files.folders import CampaignFolder
     from core.files.ownership import require_ours
@@ -116,7 +116,7 @@ def search(
         end = advance(settings, folder, features, cluster, listeners)
     if end.stopped_by:
         kept = end.standing.complete + end.standing.pruned
-        say(f"stopped; {kept} trials are kept. Continue with the same command.")
+        say(f"stopped; {kept} trials are kept. Run the same command to continue.")
         raise typer.Exit(128 + end.stopped_by)
     _print_outcome(end, settings.objective, folder)
 
@@ -172,20 +172,20 @@ def plan(
         int | None, typer.Option(min=1, help="Number of concurrent trials; default: what fits this machine.")
     ] = None,
 ) -> None:
-    """Measure a short calibration, or use the campaign's own history; tell what it will cost, and stop."""
+    """Estimate the cost of a campaign from a short calibration or its own history; starts nothing."""
     from core.campaign.campaign import load_campaign
     from core.files.folders import CampaignFolder
     from search.plan import estimate
 
     settings = load_campaign(campaign)
     folder = CampaignFolder((output_dir or Path("output") / settings.name).resolve())
-    say(f"measuring for campaign {settings.name}; nothing is started")
+    say(f"estimating the cost of campaign {settings.name}; nothing is started")
     _print_estimate(estimate(settings, folder, slots=slots), settings)
 
 
-def _print_estimate(found: "Estimate", campaign: "Campaign") -> None:
-    for store in found.extraction:
-        state = f"about {store.seconds:,.0f} s of one process here" if store.seconds else "there already"
+def _print_estimate(cost: "Estimate", campaign: "Campaign") -> None:
+    for store in cost.extraction:
+        state = f"about {store.seconds:,.0f} s in one process here" if store.seconds else "already extracted"
         say(
             f"features {store.fingerprint}: {store.images:,} images, {store.texts:,} texts, "
             f"{store.gigabytes:,.3g} GB on disk, {state}"
@@ -198,18 +198,19 @@ def _print_estimate(found: "Estimate", campaign: "Campaign") -> None:
         f"an epoch: {training.seconds_per_epoch:.2f} s ({training.basis}); "
         f"a trial: {training.epochs_per_trial:.1f} of {campaign.base.recipe.epochs} epochs with pruning"
     )
-    per_gpu = "unknown, no GPU here" if found.trials_per_gpu is None else str(found.trials_per_gpu)
-    say(f"trials that fit the memory of a GPU: {per_gpu}")
-    wall = timedelta(seconds=round(found.wall_hours * 3600))
-    say(f"{found.trials_left} trials, {found.slots} at once: about {wall} of training, {found.gpu_hours:.2g} GPU-hours")
+    per_gpu = "unknown, no GPU here" if cost.trials_per_gpu is None else str(cost.trials_per_gpu)
+    say(f"trials that fit in the memory of a GPU: {per_gpu}")
+    wall = timedelta(seconds=round(cost.wall_hours * 3600))
+    counts = f"{cost.trials_left} trials, {cost.slots} concurrent"
+    say(f"{counts}: about {wall} of training, {cost.gpu_hours:.2g} GPU-hours")
     limit = campaign.limits.gpu_hours
-    if limit is not None and found.gpu_hours > limit:
-        say(f"limits.gpu_hours of {limit:g} will end it earlier", style="yellow")
+    if limit is not None and cost.gpu_hours > limit:
+        say(f"limits.gpu_hours of {limit:g} will end the campaign earlier", style="yellow")
 
 
 @app.command(epilog="Example: crossmodal retrain output/demo --output-dir output/demo/final")
 def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
-    """Train the best trial as the final two-stage model and evaluate it, once, on the test split."""
+    """Retrain the best trial as the final two-stage model, and evaluate it once on the test split."""
     from analysis.trials import load_trials, lost_files
     from core.features.inputs import read_inputs
     from core.features.opening import open_features
@@ -222,14 +223,14 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     require_free_output(output_dir)
     winner = find_winner(CampaignFolder(folder))
     for path in lost_files(CampaignFolder(folder), load_trials(CampaignFolder(folder))):
-        say(f"{path} is missing or torn; the winner is that of the study all the same", style="yellow")
+        say(f"{path} is missing or torn; the winner is taken from the study", style="yellow")
     recipe = winner.config.recipe
     say(
-        f"trial {winner.number} (validation {winner.value:.4f}) in two stages: "
-        f"{recipe.stage1_epochs} epochs aligned, {recipe.epochs - recipe.stage1_epochs} joint"
+        f"retraining trial {winner.number} (validation {winner.value:.4f}) in two stages: "
+        f"{recipe.stage1_epochs} alignment epochs, {recipe.epochs - recipe.stage1_epochs} joint"
     )
     if winner.was_single_stage:
-        say("it was searched as a single stage; the campaign's default split is used", style="yellow")
+        say("the trial was single-stage; the campaign's default split is used", style="yellow")
     inputs = read_inputs(winner.config)
     require_unchanged_features(
         CampaignFeatures({extraction_variant(winner.config): inputs.parts}, winner.config.readings.all),
@@ -240,8 +241,8 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     final = train_winner(winner, features, output_dir, on_epoch=print_epoch)
     for table in scorecard_tables(final.card):
         show(table)
-    told = f"validation {winner.config.objective} {final.value:.4f}; trial {winner.number} had {winner.value:.4f}"
-    say(told, style="yellow" if final.value < winner.value else None)
+    summary = f"validation {winner.config.objective} {final.value:.4f}; trial {winner.number} had {winner.value:.4f}"
+    say(summary, style="yellow" if final.value < winner.value else None)
     say(f"the final model is {final.card.checkpoint}")
 
 
@@ -250,14 +251,14 @@ _IN_PLAIN = "crossmodal-plain"
 
 
 def _in_plain(error: UnicodeError) -> tuple[str, int]:
-    """For a terminal or a pipe that does not know all characters (LANG=C, latin-1): the nearest it knows."""
+    """Replace characters that a terminal or pipe cannot encode (LANG=C, latin-1) with similar ones."""
     assert isinstance(error, UnicodeEncodeError), "nothing is decoded with this handler"
     return "".join(PLAIN.get(each, "?") for each in error.object[error.start : error.end]), error.end
 
 
 def main() -> None:
-    """Run a command; what a user got wrong, or a full disk, becomes one line and exit code 2."""
-    logging.raiseExceptions = False  # a library's log that cannot be written (a full disk) must not fill the screen
+    """Run a command; a user's mistake or an operating system error (a full disk) is one line and exit code 2."""
+    logging.raiseExceptions = False  # a log record that cannot be written (a full disk) prints no traceback
     codecs.register_error(_IN_PLAIN, _in_plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -273,16 +274,16 @@ def main() -> None:
 
 
 def _refuse(error: UserError) -> None:
-    _tell(f"error: {error}", style="red")
+    _print_error(f"error: {error}", style="red")
     sys.exit(2)
 
 
-def _tell(text: str, *, style: str) -> None:
+def _print_error(text: str, *, style: str) -> None:
     Console(stderr=True).print(text, style=style, highlight=False, soft_wrap=True, markup=False)
 
 
 def one_flag_a_value(arguments: list[str]) -> list[str]:
-    """`--labels A B` → `--labels A --labels B`: the methodology's spelling, which click does not read."""
+    """`--labels A B` → `--labels A --labels B`: click does not parse the methodology's spelling."""
     spread: list[str] = []
     flag: str | None = None
     for argument in arguments:
@@ -294,5 +295,5 @@ def one_flag_a_value(arguments: list[str]) -> list[str]:
     return spread
 
 
-if __name__ == "__main__":  # where only the dependencies are installed: python -m search.cli
+if __name__ == "__main__":  # python -m search.cli, if only the dependencies are installed
     main()

@@ -86,7 +86,7 @@ def _described(facts: "Mapping[str, Any]") -> str:
 
 
 def require_cluster_first(address: str | None) -> None:
-    """Before minutes of work that would end there."""
+    """Check the address before minutes of other work."""
     if address is not None:
         from search.cluster.connection import require_cluster
 

@@ -1,7 +1,7 @@
-"""What a campaign will cost, measured on this machine before anything is started.
+"""Estimates what a campaign will cost by measurements on this machine, before anything is started.
 
 Training is timed on random features of the data set's shape, with configurations drawn from the campaign's own space;
-a campaign that has run before is judged by its own epochs. Extraction is timed on a sample of the real inputs.
+if the campaign has run before, its own epochs are used. Extraction is timed on a sample of the real inputs.
 """
 
 import math
@@ -63,7 +63,7 @@ class ReadingCost:
 
 @dataclass(frozen=True, slots=True)
 class ExtractionEstimate:
-    """One feature store."""
+    """Cost of one feature store."""
 
     fingerprint: str
     images: int
@@ -86,11 +86,11 @@ class ExtractionEstimate:
 
 @dataclass(frozen=True, slots=True)
 class TrainingCost:
-    """What one epoch takes."""
+    """Cost of training."""
 
     seconds_per_epoch: float
     peak_memory_mb: float | None
-    """Largest among the timed configurations; None from a campaign's own history."""
+    """Maximum over the timed configurations; None if taken from the campaign's own history."""
     basis: str
     """What was timed."""
     epochs_per_trial: float
@@ -123,18 +123,18 @@ class Estimate:
     trials_left: int
     slots: int
     trials_per_gpu: int | None
-    """That fit its memory; None without a GPU."""
+    """Trials that fit in the memory of a GPU; None without one."""
     wall_hours: float
     """Of training, without extraction and start-up."""
     gpu_hours: float
 
 
 def estimate(campaign: Campaign, folder: CampaignFolder, *, slots: int | None = None) -> Estimate:
-    """Measure, and reckon the rest of a campaign; starts and writes nothing.
+    """Estimate the remaining cost of a campaign; starts and writes nothing.
 
     Args:
-        folder: of the campaign, which need not exist.
-        slots: trials at once; by default what fits this machine.
+        folder: folder of the campaign; need not exist.
+        slots: concurrent trials; by default as many as fit on this machine.
     Raises:
         UserError: the data or the backbone cannot be read.
     """
@@ -167,7 +167,7 @@ def estimate(campaign: Campaign, folder: CampaignFolder, *, slots: int | None = 
 
 
 def expected_epochs(pruner: Pruner, *, epochs: int, trials: int) -> float:
-    """Mean epochs of a trial, were its values in random order: at each rung the first `bootstrap` trials go on, and one
+    """Mean epochs per trial if values come in random order: at each rung the first `bootstrap` trials continue, and one
     in `reduction_factor` of the others.
     """
     if pruner.kind == "none" or trials == 0:
@@ -233,7 +233,7 @@ def _spread(items: Sequence[Item], count: int) -> list[Item]:
 
 
 def _from_history(campaign: Campaign, folder: CampaignFolder) -> tuple[int, TrainingCost | None]:
-    """Trials that ended, and what they took; None where no trial ended."""
+    """Number of ended trials, and their cost; None if no trial ended."""
     if not folder.campaign.exists():
         return 0, None
     trials = load_trials(folder)
@@ -248,12 +248,12 @@ def _from_history(campaign: Campaign, folder: CampaignFolder) -> tuple[int, Trai
 
 
 def _calibrate_each(campaign: Campaign, tables: Sequence[Tables]) -> TrainingCost:
-    """Of the features that take longest; variants whose features are of one shape cost the same."""
+    """Cost on the slowest features; variants with features of the same shape cost the same."""
     costs = [_calibrate(campaign, each) for each in tables]
-    dearest = max(costs, key=lambda cost: cost.seconds_per_epoch)
+    slowest = max(costs, key=lambda cost: cost.seconds_per_epoch)
     peaks = [cost.peak_memory_mb for cost in costs if cost.peak_memory_mb is not None]
-    told = "" if len(costs) == 1 else f", on the slowest of {len(costs)} shapes of features"
-    return replace(dearest, peak_memory_mb=max(peaks, default=None), basis=f"{dearest.basis}{told}")
+    suffix = "" if len(costs) == 1 else f", on the slowest of {len(costs)} feature shapes"
+    return replace(slowest, peak_memory_mb=max(peaks, default=None), basis=f"{slowest.basis}{suffix}")
 
 
 def _calibrate(campaign: Campaign, tables: Tables) -> TrainingCost:
@@ -264,7 +264,7 @@ def _calibrate(campaign: Campaign, tables: Tables) -> TrainingCost:
     torch.set_num_threads(max(1, int(campaign.resources.cpu)))
     seconds, peaks = [], []
     for overrides in ({}, *drawn):
-        joint = {"recipe.epochs": 2, "recipe.stage1_epochs": 0}  # both stages cost about the same; joint costs more
+        joint = {"recipe.epochs": 2, "recipe.stage1_epochs": 0}  # a joint epoch costs more than one of alignment
         config = campaign.base.with_overrides({**overrides, **joint})
         history = train(config, random_features(*tables.splits, tables.widths(config.readings))).history
         seconds.append(history[-1].train_seconds + history[-1].evaluation_seconds)

@@ -1,4 +1,4 @@
-"""The live line of a running campaign: trials done, running, pruned and failed, the best so far, time left."""
+"""The live status line of a running campaign: trials by state, the best one so far, time left."""
 
 import time
 from types import TracebackType
@@ -33,7 +33,7 @@ class CampaignProgress:
         self._live.stop()
 
     def update(self, standing: Standing) -> None:
-        """Show where the campaign stands; a line is left behind for every trial that ended."""
+        """Update the live line, and print a permanent one for every trial that ended."""
         before, self._standing = self._standing, standing
         if self._done_at_start is None:
             self._done_at_start = standing.ended

@@ -1,4 +1,4 @@
-"""Retraining the winner as the final two-stage model, and the one look at the test split."""
+"""Retraining the winner as the final two-stage model, and evaluating it once on the test split."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from core.training.runs import OnEpoch, hold_two_stage, require_free_two_stage, 
 from search.study.restore import trial_config
 
 DEFAULT_STAGE_SPLIT = 3 / 8
-"""The methodology's: 3 epochs of 8 align. Used where neither the winner nor the baseline has two stages."""
+"""Share of alignment epochs in the methodology. Used if neither the winner nor the baseline has two stages."""
 
 METRICS = "metrics.json"
 
@@ -35,7 +35,7 @@ class Winner:
 
 
 def find_winner(folder: CampaignFolder) -> Winner:
-    """The best complete trial of a campaign, as a two-stage configuration; value and settings are those of the study.
+    """The best complete trial of a campaign as a two-stage configuration; value and settings come from the study.
 
     Raises:
         UserError: the campaign has no complete trial, or too few epochs for two stages.
@@ -45,11 +45,11 @@ def find_winner(folder: CampaignFolder) -> Winner:
     table = rank(tabulate(folder, trials), by=campaign.objective)
     complete = table[table["state"] == "complete"]
     if complete.empty:
-        raise UserError("no trial was trained to its end", where=folder.root, how="run crossmodal search on")
+        raise UserError("no trial is complete", where=folder.root, how="continue it with crossmodal search")
     best = complete.iloc[0]
     config = trial_config(campaign, trials[int(best["number"])].parameters)
     if config_hash(config) != best["config_hash"]:
-        raise UserError(f"trial {best['number']} ran with other settings than the study tells", where=folder.root)
+        raise UserError(f"trial {best['number']} ran with settings other than those in the study", where=folder.root)
     single = not 0 < config.recipe.stage1_epochs < config.recipe.epochs
     if single:
         config = in_two_stages(config, campaign.base.recipe, where=folder.root)
@@ -57,14 +57,14 @@ def find_winner(folder: CampaignFolder) -> Winner:
 
 
 def in_two_stages(config: TrainConfig, base: RecipeConfig, *, where: Path) -> TrainConfig:
-    """A single-stage configuration, split as the baseline is.
+    """A single-stage configuration, split into stages like the baseline.
 
     Raises:
         UserError: one epoch cannot be split; names `where`.
     """
     epochs = config.recipe.epochs
     if epochs < 2:
-        raise UserError("one epoch cannot be split into two stages", where=where, how="search with more")
+        raise UserError("one epoch cannot be split into two stages", where=where, how="search with more epochs")
     split = min(max(1, base.stage1_epochs or round(epochs * DEFAULT_STAGE_SPLIT)), epochs - 1)
     return config.with_overrides({"recipe.stage1_epochs": split, "recipe.stage2_lr_scale": base.stage2_lr_scale})
 
@@ -74,7 +74,7 @@ class FinalModel:
     """The retrained winner."""
 
     value: float
-    """The campaign's objective on validation, of the epoch that was kept; comparable with the winner's."""
+    """Validation objective of the epoch that was kept; comparable with the winner's."""
     card: Scorecard
     """On the test split."""
 
@@ -82,9 +82,9 @@ class FinalModel:
 def retrain(
     winner: Winner, features: Features, output: Path, *, on_epoch: OnEpoch = lambda metrics: None
 ) -> FinalModel:
-    """Train the final two-stage model and measure it, once, on the test split.
+    """Train the final two-stage model and evaluate it once on the test split.
 
-    Writes what `run_two_stage` writes, and metrics.json, the scorecard.
+    Writes the files of `run_two_stage`, and the scorecard as metrics.json.
 
     Args:
         features: opened with the test split.
@@ -100,5 +100,5 @@ def retrain(
 
 
 def require_free_output(output: Path) -> None:
-    """Raises UserError where `retrain` would find somebody else's files or another process at work."""
+    """Raise UserError if the folder has foreign files or another process where `retrain` would write."""
     require_free_two_stage(output, METRICS)

@@ -1,8 +1,8 @@
-"""Running the command line as a user does: inside this process where that is enough, else as a process of its own.
+"""Running the command line as a user does, inside this process if possible, otherwise as a separate process.
 
-No test may depend on how fast the machine is: it waits for what it needs (`wait_until`), never for a time. What must
-still be at work when a test looks is held there: a campaign without an end (the fixture `endless_campaign`), or a
-process that stops at a known point and stands still (`hold`).
+No test may depend on the speed of the machine: it waits for a condition (`wait_until`), never for a fixed time. What
+must still be running when a test inspects it is kept running: an endless campaign (the fixture `endless_campaign`), or
+a process that stops itself at a known point (`hold`).
 """
 
 import os
@@ -22,7 +22,7 @@ from search.cli import main
 
 COMMAND = [sys.executable, "-m", "search.cli"]
 LAST_RESORT_S = 1200
-"""Ends a test that hangs; nothing else may end a wait."""
+"""Timeout of a test that hangs; waits have no other."""
 HELD = """
 import os, signal, sys
 name, left = sys.argv.pop(1), int(sys.argv.pop(1))
@@ -39,9 +39,9 @@ main()
 
 
 def hold(name: str, times: int) -> list[str]:
-    """A command line that stops itself just before it opens a file of this name for so manyth a time.
+    """A command line that stops itself just before it opens a file of this name for the given time.
 
-    SIGCONT lets it go on; see `wait_until_held`.
+    SIGCONT resumes it; see `wait_until_held`.
     """
     return [sys.executable, "-c", HELD, name, str(times)]
 
@@ -75,7 +75,7 @@ class CommandLine:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Of a process started by a test: no key, no network, no telemetry."""
+    """Environment of a process started by a test: no key, no network, no telemetry."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "RAY_ADDRESS"))}
     return kept | {"RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "120"} | dict(extra or {})
 
@@ -86,7 +86,7 @@ def start(
     """Start `crossmodal` as the leader of its own process group.
 
     Args:
-        command: another way to begin it, as `hold` gives it.
+        command: another command line, as returned by `hold`.
     """
     return subprocess.Popen(
         [*command, *map(str, arguments)],
@@ -106,16 +106,16 @@ def finish(process: subprocess.Popen[str]) -> Outcome:
 
 
 def run(*arguments: object, cwd: Path, extra: Mapping[str, str] | None = None) -> Outcome:
-    """Run `crossmodal` as a process of its own, to its end."""
+    """Run `crossmodal` as a separate process to its end."""
     with start(*arguments, cwd=cwd, extra=extra) as process:
         return finish(process)
 
 
 def wait_until(condition: Callable[[], object], *, during: subprocess.Popen[str] | None = None) -> None:
-    """Look again and again until a condition holds.
+    """Poll until a condition holds.
 
     Args:
-        during: the process that will bring it about; the test fails with what it printed if it ends before.
+        during: the process that makes it hold; if it ends before, the test fails with its output.
     """
     deadline = time.monotonic() + LAST_RESORT_S
     while not condition():
@@ -127,12 +127,12 @@ def wait_until(condition: Callable[[], object], *, during: subprocess.Popen[str]
 
 
 def wait_until_held(process: subprocess.Popen[str]) -> None:
-    """Until a process that `hold` began stands still."""
+    """Wait until a process started with `hold` has stopped itself."""
     wait_until(lambda: "\nState:\tT" in Path(f"/proc/{process.pid}/status").read_text(), during=process)
 
 
 def descendants(pid: int) -> list[int]:
-    """All processes below one, Ray's daemons and workers among them, though they lead groups of their own."""
+    """All descendants of a process, including Ray's daemons and workers, which lead their own process groups."""
     listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     children: dict[int, list[int]] = {}
     for line in listing.splitlines():
@@ -155,8 +155,8 @@ def command_of(pid: int) -> str:
 
 
 def kill_everything(process: subprocess.Popen[str]) -> None:
-    """Kill a process and all below it at once, as a machine that goes down does."""
-    process.send_signal(signal.SIGSTOP)  # it must start no more of them on the way
+    """Kill a process and all its descendants at once, as when a machine goes down."""
+    process.send_signal(signal.SIGSTOP)  # it must start no more of them meanwhile
     for pid in [process.pid, *descendants(process.pid)]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -164,7 +164,7 @@ def kill_everything(process: subprocess.Popen[str]) -> None:
 
 
 def free_port() -> int:
-    """Of loopback; free a moment ago."""
+    """A port of loopback that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

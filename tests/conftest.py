@@ -26,13 +26,13 @@ settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow ones first, so that no test process is left alone with one at the end."""
+    """Slow tests first, so that none runs alone at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Tiny tensors: two threads only fight."""
+    """Two threads only slow down work on tiny tensors."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -80,7 +80,7 @@ def planted_split(groups: int, seed: int, *, views: int = 3, width: int = 16) ->
 
 @pytest.fixture
 def planted_features() -> Features:
-    """40 training and 12 validation buildings; the two splits are drawn alike."""
+    """40 training and 12 validation buildings; both splits are drawn the same way."""
     train = planted_split(40, seed=0)
     statistics = Statistics(train.images.mean(0), train.images.std(0), train.texts.mean(0), train.texts.std(0))
     return Features("planted", train, planted_split(12, seed=1), statistics, test=planted_split(12, seed=2))
@@ -102,10 +102,10 @@ def small_config(tmp_path: Path) -> TrainConfig:
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that one of the test processes makes while the others wait, and that all of them only read."""
+    """A folder that one test process creates while the others wait, and that all only read."""
     root = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # each process has a folder below the common one
+        root = root.parent  # each process has a folder in the common one
     folder = root / name
     with FileLock(root / f"{name}.lock"):
         if not (root / f"{name}.made").exists():
@@ -118,7 +118,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small synthetic data set with its tiny InternVL, made by the code that users run."""
+    """A small synthetic data set with its tiny InternVL, created by the code that users run."""
     from core.terminal.cli import synth
 
     def make(folder: Path) -> None:
@@ -166,7 +166,7 @@ space:
 
 
 def write_campaign(folder: Path, demo: Path, content: str = CAMPAIGN, *, epochs: int = 3) -> Path:
-    """A campaign on the small data set; its features go beside the data, so that they are extracted once."""
+    """A campaign on the small data set; its features are stored next to the data, so that they are extracted once."""
     config = TrainConfig().with_overrides(
         {
             "data.train_annotations": str(demo / "train.json"),
@@ -207,7 +207,7 @@ def cluster() -> "Iterator[Cluster]":
     """A head without CPUs and two nodes with a fake GPU each."""
     from ray.cluster_utils import Cluster  # Ray is slow to import, and few tests need it
 
-    # A port of its own: where another Ray has the usual one, Ray leaves the socket of its attempt open.
+    # Its own port: if another Ray has the default one, Ray leaves the socket of its attempt open.
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "dashboard_port": free_port()})
     for _ in range(2):
         made.add_node(num_cpus=1, num_gpus=1)

@@ -1,4 +1,4 @@
-"""The house rules of docs/architecture.md, kept by reading the source."""
+"""Enforces the rules of docs/architecture.md and CONTRIBUTING.md by reading the source."""
 
 import ast
 import importlib
@@ -27,10 +27,10 @@ ONLY_IN = {
 }
 ONLY_IN_CORE = {"optuna": {"core/campaign/study.py"}}
 
-ROOMS = ("files", "data", "backbone", "features", "model", "evaluation", "training", "campaign", "terminal")
-"""Folders of core: each imports itself, those before it, and the modules that lie in core itself."""
-ROOMS_BESIDE = {"files": {"errors"}}
-"""What a room may import of the modules that lie in core itself, where that is not all of them."""
+SUB_PACKAGES = ("files", "data", "backbone", "features", "model", "evaluation", "training", "campaign", "terminal")
+"""Of core: each imports itself, those before it, and the modules of core itself."""
+OWN_MODULES_OF = {"files": {"errors"}}
+"""Modules of core itself that a sub-package may import, if not all."""
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
@@ -63,15 +63,15 @@ def test_a_module_imports_only_what_its_place_allows(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in NAMED if path.parts[0] == "core"], ids=str)
-def test_rooms_of_core_have_one_direction(path: Path) -> None:
+def test_sub_packages_of_core_have_one_direction(path: Path) -> None:
     imported = {tuple(name.split(".")[1:]) for name in imports(path) if name.startswith("core.")}
     used = {parts[0] for parts in imported}
     if len(path.parts) == 2:  # a module in core itself
-        assert not used & set(ROOMS) - {"files"}
+        assert not used & set(SUB_PACKAGES) - {"files"}
         return
-    room = path.parts[1]
-    assert not used & set(ROOMS[ROOMS.index(room) + 1 :])
-    assert used - set(ROOMS) <= ROOMS_BESIDE.get(room, used)
+    package = path.parts[1]
+    assert not used & set(SUB_PACKAGES[SUB_PACKAGES.index(package) + 1 :])
+    assert used - set(SUB_PACKAGES) <= OWN_MODULES_OF.get(package, used)
 
 
 def test_analysis_reads_of_core_only_what_is_free_of_torch() -> None:

@@ -1,4 +1,4 @@
-"""What the documents name exists."""
+"""Everything that the documents name exists."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ METHODOLOGY = {
     "internvl3_bbox.py", "train_two_stage.py", "eval_compare_baselines.py", "benchmark_evaluation.py",
     "analyze_training_efficiency.py",
 }  # fmt: skip
-"""The original's scripts, which documents compare ours with."""
+"""Scripts of the original, with which documents compare ours."""
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)

@@ -16,7 +16,7 @@ SOURCES = sorted(path for package in ("core", "search", "analysis") for path in 
 COMMAND = re.compile(r"crossmodal ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 WORDS_AFTER = {"wrote", "did"}
-"""Of sentences about the program."""
+"""In sentences about the program."""
 OF_GIT = {"--show-toplevel", "--error-unmatch", "--no-optional-locks", "--porcelain"}
 """Options of the one other program that is run."""
 
@@ -37,7 +37,7 @@ def options() -> set[str]:
 
 
 def texts(path: Path) -> Iterator[str]:
-    """Every text in a file, wherever it goes."""
+    """Every string in a file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value

@@ -1,4 +1,4 @@
-"""What is installed: its licence, its types, and that every package that the code imports is declared."""
+"""The installed package: licence, types, and a declared dependency for every import."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ def normal(name: str) -> str:
 
 
 def imported(paths: list[Path]) -> dict[str, set[str]]:
-    """Each third-party module that is imported → the distributions that hold it."""
+    """Each imported third-party module → the distributions that provide it."""
     distributions = packages_distributions()
     modules = {name for path in paths for name in packages(path)} - OURS - sys.stdlib_module_names
     return {name: {normal(each) for each in distributions[name]} for name in modules}
@@ -44,7 +44,7 @@ def test_every_package_that_tests_and_benchmarks_import_is_declared() -> None:
 
 
 @pytest.mark.parametrize("package", ["core", "search", "analysis"])
-def test_a_package_tells_type_checkers_that_it_has_types(package: str) -> None:
+def test_a_package_declares_its_types(package: str) -> None:
     assert (ROOT / package / "py.typed").exists()
 
 

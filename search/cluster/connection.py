@@ -1,4 +1,4 @@
-"""Ray itself: starting or joining a cluster, and counting how many trials fit on it at once."""
+"""Starting or joining a Ray cluster, and counting how many trials fit on it at once."""
 
 import logging
 import math
@@ -17,11 +17,11 @@ import ray
 from core.errors import UserError
 
 QUIET = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # its tables; ours are live
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they leak about 300 KB a trial
+    "RAY_AIR_NEW_OUTPUT": "0",  # no tables; we print our own progress
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they leak about 300 KB per trial
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a slow exit would fail the next trial of a reused actor
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours stops at the end of an epoch and tells the ledger
-    "TUNE_FORCE_TRIAL_CLEANUP_S": "10",  # a worker that hangs is not waited for
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # our handler stops at the end of an epoch and updates the ledger
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "10",  # do not wait for a hanging worker
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -30,10 +30,10 @@ ANSWER_WITHIN_S = 10
 ADDRESS = re.compile(r"(ray://)?(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\s:/?#@\[\]]+):(?P<port>[0-9]{1,5})")
 HTTP2_SETTINGS = 4
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, HTTP2_SETTINGS, 0, 0, 0, 0, 0])
-"""To which a gRPC server, as every Ray head is, answers with its own settings (RFC 9113, sections 3.4 and 6.5)."""
+"""A gRPC server, such as a Ray head, answers with its own settings (RFC 9113, sections 3.4 and 6.5)."""
 NODES_JOIN_WITHIN_S = 300
 OBJECT_STORE_BYTES = 128 * 2**20
-"""Features are memory-mapped from disk, so little ever travels through Ray's object store."""
+"""Features are memory-mapped from disk, so Ray's object store holds little."""
 
 
 @contextmanager
@@ -41,21 +41,21 @@ def connect(address: str | None, *, nodes: int = 1) -> Iterator[None]:
     """Join the cluster at `address`, or start Ray on this machine and stop it afterwards.
 
     Args:
-        nodes: that must have joined the cluster, the head included.
+        nodes: minimum number of nodes to wait for, including the head.
     Raises:
-        UserError: no cluster answers at the address, or the nodes do not come.
+        UserError: no cluster answers at the address, or too few nodes join in time.
     """
     if address is not None:
         require_cluster(address)
     os.environ.update(QUIET)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the ledger tells why a trial failed, in one line
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the ledger reports why a trial failed, in one line
     runtime_env: dict[str, Any] = {"env_vars": QUIET}
     if address is not None:
-        runtime_env["py_modules"] = [str(folder) for folder in _our_packages()]  # nodes hold dependencies only
+        runtime_env["py_modules"] = [str(folder) for folder in _our_packages()]  # nodes have only the dependencies
     try:
         if address is None:
             ray.init(
-                "local",  # not whatever cluster may have been started on this machine
+                "local",  # do not join a cluster that happens to run on this machine
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="error",
@@ -64,7 +64,7 @@ def connect(address: str | None, *, nodes: int = 1) -> Iterator[None]:
             )
         else:
             ray.init(address=address, log_to_driver=False, logging_level="error", runtime_env=runtime_env)
-    except (ConnectionError, RuntimeError, ValueError) as error:  # nobody there, another version of Ray, no token
+    except (ConnectionError, RuntimeError, ValueError) as error:  # no server, another Ray version, no token
         if address is None:
             raise
         raise _no_answer(address, str(error)) from None
@@ -81,27 +81,29 @@ def _our_packages() -> list[Path]:
 
 
 def require_cluster(address: str) -> None:
-    """Make sure that a Ray cluster may be at an address; Ray itself would try for minutes, or wait for ever.
+    """Check that an address can be a Ray cluster; Ray itself would retry for minutes, or wait forever.
 
-    `auto` is left to Ray, since it knows where to look.
+    `auto` is left to Ray.
 
     Raises:
-        UserError: it is no address, or what answers there is not Ray.
+        UserError: it is not an address, or the server there is not Ray.
     """
     if address == "auto":
         return
-    found = ADDRESS.fullmatch(address)
-    if found is None or not 0 < int(found["port"]) < 2**16:
-        asked = textwrap.shorten(address, 60, placeholder="…") or "an empty word"
+    match = ADDRESS.fullmatch(address)
+    if match is None or not 0 < int(match["port"]) < 2**16:
+        given = textwrap.shorten(address, 60, placeholder="…") or "an empty string"
         raise UserError(
-            f"{asked} is no address of a Ray cluster", where="--address", how="give auto, host:port or ray://host:port"
+            f"{given} is not the address of a Ray cluster",
+            where="--address",
+            how="give auto, host:port or ray://host:port",
         )
     try:
-        greeted = _greets_as_grpc(found["host"].strip("[]"), int(found["port"]))
+        greeted = _greets_as_grpc(match["host"].strip("[]"), int(match["port"]))
     except (OSError, UnicodeError) as error:
         raise _no_answer(address, getattr(error, "strerror", None) or str(error)) from None
     if not greeted and not os.environ.get("RAY_USE_TLS"):
-        raise _no_answer(address, "what listens there is not Ray")
+        raise _no_answer(address, "the server there is not Ray")
 
 
 def _greets_as_grpc(host: str, port: int) -> bool:
@@ -112,26 +114,24 @@ def _greets_as_grpc(host: str, port: int) -> bool:
 
 
 def _no_answer(address: str, reason: str) -> UserError:
-    told = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
-    return UserError(f"no Ray cluster answers at {address} ({told})", how="check --address")
+    summary = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
+    return UserError(f"no Ray cluster answers at {address} ({summary})", how="check --address")
 
 
 def _wait_for_nodes(number: int) -> None:
-    """A cluster's nodes seldom come up all at once."""
+    """Nodes of a cluster rarely start at the same time."""
     deadline = time.monotonic() + NODES_JOIN_WITHIN_S
     while (alive := sum(node["Alive"] for node in ray.nodes())) < number:
         if time.monotonic() > deadline:
-            raise UserError(
-                f"{alive} of {number} nodes joined within {NODES_JOIN_WITHIN_S} s", how="look at their logs"
-            )
+            raise UserError(f"{alive} of {number} nodes joined within {NODES_JOIN_WITHIN_S} s", how="check their logs")
         time.sleep(1)
 
 
 def count_slots(*, cpu: float, gpu: float) -> int:
-    """How many trials of this size run at once on the nodes that are alive.
+    """Number of trials of this size that fit on the live nodes at once.
 
     Raises:
-        UserError: not one fits.
+        UserError: none fits.
     """
     slots = sum(slots_of(node["Resources"], cpu, gpu) for node in ray.nodes() if node["Alive"])
     if slots == 0:
@@ -142,9 +142,9 @@ def count_slots(*, cpu: float, gpu: float) -> int:
 
 
 def slots_of(node: dict[str, float], cpu: float, gpu: float) -> int:
-    """How many trials of this size fit a node with these resources (CPU, GPU)."""
+    """Number of trials of this size that fit on a node with these resources (CPU, GPU)."""
     by_cpu = node.get("CPU", 0) / cpu if cpu else math.inf
-    # A fraction of a GPU cannot straddle two of them.
+    # A fractional trial cannot straddle two GPUs.
     by_gpu = _fractions_of(node.get("GPU", 0), gpu) if gpu else math.inf
     return int(min(by_cpu, by_gpu))
 

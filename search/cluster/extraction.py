@@ -1,6 +1,6 @@
-"""Extraction on a cluster: shards become Ray tasks, spread over the GPU workers, and come back to the driver's disk.
+"""Extraction on a cluster: Ray tasks on the GPU workers encode shards, and the driver writes them to disk.
 
-A task that dies with its node or process is run again elsewhere; a driver that dies finds its whole shards again.
+A task that dies with its node or process is retried elsewhere; after a crash, the driver keeps its complete shards.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,20 +18,20 @@ from core.features.extraction import EncodeShards, Shard, encode_shard
 from search.cluster.connection import connect, count_slots
 
 TASK_RETRIES = 3
-"""How often one shard may be taken up again after its node or process died."""
+"""Retries of a shard whose node or process died."""
 
 
 def encode_on_cluster(config: TrainConfig, address: str, *, nodes: int = 1) -> EncodeShards:
-    """Encodes shards on the cluster at `address`, each task with a GPU of its own where the cluster has any.
+    """A function that encodes shards on the cluster at `address`, with one GPU per task if the cluster has any.
 
-    Images and a backbone that is a folder must lie where every node sees them under the same path.
+    Every node must see the images, and a backbone that is a folder, under the same path.
     """
 
     def encode(shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
         with connect(address, nodes=nodes):
             gpus = 1 if config.device != "cpu" and ray.cluster_resources().get("GPU") else 0
             slots = count_slots(cpu=1, gpu=gpus)
-            # Ray would end a GPU worker after each task, and the next one would load the backbone again.
+            # By default Ray ends a GPU worker after each task, and the next one loads the backbone again.
             options = {"num_cpus": 1, "num_gpus": gpus, "max_calls": 0, "max_retries": TASK_RETRIES}
             task = ray.remote(**options)(_encode)
             yield from _in_flight(task, config, shards, limit=2 * slots)
@@ -40,7 +40,7 @@ def encode_on_cluster(config: TrainConfig, address: str, *, nodes: int = 1) -> E
 
 
 def _in_flight(task: Any, config: TrainConfig, shards: Iterable[Shard], limit: int) -> Iterator[tuple[Shard, bytes]]:
-    """As they are done; so few at a time that what they return never fills Ray's object store."""
+    """Results in order of completion, with few tasks at a time so that results never fill Ray's object store."""
     waiting = iter(shards)
     shard_of = {task.remote(config, shard): shard for shard in islice(waiting, limit)}
     while shard_of:
@@ -59,11 +59,11 @@ def _content(reference: Any) -> bytes:
             raise error.cause from None
         reason = str(error).strip().splitlines()[-1]
         raise UserError(
-            f"a worker could not encode a shard ({reason})", how="fix it and run the same command"
+            f"a worker could not encode a shard ({reason})", how="fix it and run the same command again"
         ) from None
     except RayError as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"a shard was lost {TASK_RETRIES + 1} times ({reason})", how="see the nodes' logs") from None
+        raise UserError(f"a shard was lost {TASK_RETRIES + 1} times ({reason})", how="check the nodes' logs") from None
     return content
 
 

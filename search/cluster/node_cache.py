@@ -23,7 +23,7 @@ def find_store(root: Path, fingerprint: str, readings: Iterable[Reading]) -> Pat
 
 
 def write_piece(name: str, position: int, piece: bytes) -> None:
-    """Runs on a node: put a piece of a file where it belongs in the cache, one writer at a time.
+    """Runs on a node: write a piece of a file to the cache, one writer at a time.
 
     Manifests, which come last and make the copy a store, are one piece each and appear whole.
     """

@@ -1,6 +1,6 @@
-"""Before any trial: every node can do its part, or the campaign does not start. Each complaint names the node.
+"""Checks of every node before the first trial; if one fails, the campaign does not start. Errors name the node.
 
-A node that cannot see the feature store gets a copy of its own, once, under a lock; trials look there second.
+A node that cannot see the feature store gets its own copy once, under a lock; trials look there second.
 """
 
 import platform
@@ -29,7 +29,7 @@ NODE_ANSWERS_WITHIN_S = 300
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """What a node says of itself."""
+    """What a node reports about itself."""
 
     host: str
     versions: dict[str, str]
@@ -39,10 +39,10 @@ class NodeReport:
 
 
 def preflight_here(campaign: Campaign, storage: Storage) -> None:
-    """The check of Ray on this machine alone: no worker process is started for it, since each takes seconds.
+    """The preflight on this machine alone: starts no worker process, since each takes seconds.
 
     Raises:
-        UserError: says what is wrong.
+        UserError: storage or GPU cannot be used.
     """
     storage.require_writable()
     problem = _gpu_problem() if _asks_gpu(campaign) else None
@@ -74,7 +74,7 @@ def preflight(campaign: Campaign, stores: Mapping[str, Sequence[Reading]], stora
     }
     for node in nodes:
         report = _answer(answers[node["NodeID"]], node)
-        _complain(report, _written_by(storage, f"{token}-{node['NodeID']}"))
+        _raise_problems(report, _written_by(storage, f"{token}-{node['NodeID']}"))
         for fingerprint in report.missing_stores:
             copy_store(root / fingerprint, node["NodeID"])
 
@@ -119,9 +119,9 @@ def inspect_node(
 
 
 def versions() -> dict[str, str]:
-    """What must agree between nodes, for results that do not depend on where a trial ran."""
-    found = {name: module_version(name) for name in COMPARED_PACKAGES}
-    return {"python": ".".join(platform.python_version_tuple()[:2]), **found}
+    """Versions that must agree between nodes, so that results do not depend on where a trial ran."""
+    packages = {name: module_version(name) for name in COMPARED_PACKAGES}
+    return {"python": ".".join(platform.python_version_tuple()[:2]), **packages}
 
 
 def _write_token(storage: str, token: str) -> str | None:
@@ -141,7 +141,7 @@ def _gpu_problem() -> str | None:
 
 
 def _written_by(storage: Storage, token: str) -> bool:
-    """Whether what a node wrote to the storage can be read here; removes it."""
+    """Whether the driver can read what a node wrote to the storage; removes it."""
     filesystem, place = fs.FileSystem.from_uri(storage.root)
     path = f"{place}/.preflight-{token}"
     try:
@@ -153,17 +153,17 @@ def _written_by(storage: Storage, token: str) -> bool:
     return same
 
 
-def _complain(report: NodeReport, was_read_back: bool) -> None:
+def _raise_problems(report: NodeReport, was_read_back: bool) -> None:
     here = versions()
     problems = [
-        f"{name} is {there} there and {here[name]} here"
+        f"{name} is {there} there but {here[name]} here"
         for name, there in report.versions.items()
         if here[name] != there
     ]
     if report.storage_problem:
         problems.append(f"storage cannot be written ({report.storage_problem})")
     elif not was_read_back:
-        problems.append("what it writes to storage does not arrive here; name a shared folder or s3:// as storage")
+        problems.append("the driver cannot read what it writes to storage; set storage to a shared folder or s3://…")
     if report.gpu_problem:
         problems.append(report.gpu_problem)
     if problems:

@@ -1,5 +1,5 @@
-"""What the driver knows of the running trials, and what it does about them. Knows the ledger, not Ray:
-`search.session.tuner` tells it what Ray says.
+"""The running trials as the driver knows them, and what it decides about them. Knows the ledger, not Ray:
+`search.session.tuner` passes on Ray's events.
 """
 
 import json
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 
 class SessionBook:
-    """One session's running trials, by Ray's names for them."""
+    """The running trials of one session, by Ray's trial ids."""
 
     def __init__(
         self, ledger: Ledger, log: TrialLog, storage: Storage, fingerprint_of: FingerprintOf, on_change: OnChange
@@ -38,11 +38,11 @@ class SessionBook:
         self._broken: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray snapshots the objects that hold this one; those snapshots are never read."""
+        """Ray snapshots objects that contain this one; the snapshots are never read."""
         return {}
 
     def next_trial(self, ray_id: str) -> TrialTask | None:
-        """Ask the ledger for a trial; returns the worker's task, or None at the limits or when stopping."""
+        """Ask the ledger for a trial; returns the worker's task, or None at the limits or while stopping."""
         return self._unless_broken(lambda: self._next_trial(ray_id), None)
 
     def _next_trial(self, ray_id: str) -> TrialTask | None:
@@ -54,7 +54,7 @@ class SessionBook:
         trial = self._running[ray_id] = RunningTrial(asked, now, now)
         fingerprint = self._fingerprint_of(asked.config)
         self._log.begin(asked)
-        resume_from = self._take_up(trial, fingerprint)
+        resume_from = self._resume_point(trial, fingerprint)
         self._on_change()
         resources = self._campaign.resources
         return TrialTask(
@@ -69,7 +69,7 @@ class SessionBook:
         )
 
     def record(self, ray_id: str, row: dict[str, Any]) -> bool:
-        """Write down one report; returns whether the trial should stop now."""
+        """Store one report; returns whether the trial should stop now."""
         return self._unless_broken(lambda: self._record(ray_id, row), True)
 
     def _record(self, ray_id: str, row: dict[str, Any]) -> bool:
@@ -87,8 +87,8 @@ class SessionBook:
             trial.failure = f"its report cannot be read: {' '.join(str(error).split())}"
             return True
         if any(earlier.epoch == metrics.epoch for earlier in trial.history):
-            return False  # told again after a recovery
-        self._note(trial, metrics)
+            return False  # reported again after a recovery
+        self._log_epoch(trial, metrics)
         if metrics.epoch == trial.asked.config.recipe.epochs - 1:
             return False
         trial.stopped_early = self._ledger.should_stop(trial.asked.number)
@@ -99,7 +99,7 @@ class SessionBook:
         """Tell the ledger how a trial ended, and keep its receipt and best checkpoint.
 
         Args:
-            checkpoint: the last one that arrived whole.
+            checkpoint: the last intact one.
         """
         self._unless_broken(lambda: self._finish(ray_id, checkpoint, crash), None)
 
@@ -115,7 +115,7 @@ class SessionBook:
         self._on_change()
 
     def stop(self) -> None:
-        """Hand out no more trials, and stop the running ones at the end of their epochs."""
+        """Start no more trials, and stop the running ones at the end of their epochs."""
         self._stopping_since = self._stopping_since or time.monotonic()
 
     def stopping_for(self) -> float:
@@ -123,7 +123,7 @@ class SessionBook:
         return 0.0 if self._stopping_since is None else time.monotonic() - self._stopping_since
 
     def silent(self) -> list[str]:
-        """Trials that have not reported for `trial_timeout_s`; each is given up and named once."""
+        """Ray ids of trials without a report for `trial_timeout_s`; each is marked as failed and returned once."""
         limit, now = self._campaign.trial_timeout_s, time.monotonic()
         hanging = [name for name, trial in self._running.items() if now - trial.heard > limit and not trial.failure]
         for name in hanging:
@@ -131,10 +131,10 @@ class SessionBook:
         return hanging
 
     def close(self) -> None:
-        """Tell the ledger of trials that had no time to stop: they are interrupted.
+        """Mark the trials that had no time to stop as interrupted.
 
         Raises:
-            Exception: what kept the book from being written during the session; its open trials are retried next time.
+            Exception: the error of the driver's own that ended the session; its open trials are retried next time.
         """
         for name in list(self._running):
             self._running[name].interrupted = True
@@ -143,8 +143,8 @@ class SessionBook:
             raise self._broken
 
     def _unless_broken(self, act: Callable[[], Result], otherwise: Result) -> Result:
-        """Ray would take our error (a full disk, a lost database) for the trial's own, and go on. Instead it ends the
-        session, and nothing more is written: a second line after a torn one would spoil the journal.
+        """Ray would attribute our error (a full disk, a lost database) to the trial, and go on. Instead it ends the
+        session, and nothing more is written: a line after a torn one would corrupt the journal.
         """
         if self._broken is not None:
             return otherwise
@@ -155,24 +155,24 @@ class SessionBook:
             self.stop()
             return otherwise
 
-    def _take_up(self, trial: RunningTrial, fingerprint: str) -> str | None:
-        """Where the trials that this one retries left off: notes their epochs, and returns the latest checkpoint.
+    def _resume_point(self, trial: RunningTrial, fingerprint: str) -> str | None:
+        """Path of the latest checkpoint of the trials that this one retries; its epochs are logged again.
 
-        The last of them may have died before its first checkpoint, so all are looked at.
+        The last of them may have died before its first checkpoint, so all are searched.
         """
-        found: list[tuple[int, str, Checkpoint]] = []
+        candidates: list[tuple[int, str, Checkpoint]] = []
         for path in [path for number in trial.asked.lineage for path in self._storage.checkpoints_of(number)]:
             checkpoint = self._storage.read_checkpoint(path)
             if checkpoint is not None and _continues(checkpoint, trial.asked.config, fingerprint):
-                found.append((checkpoint.epoch, path, checkpoint))
-        if not found:
+                candidates.append((checkpoint.epoch, path, checkpoint))
+        if not candidates:
             return None
-        _, latest, checkpoint = max(found, key=lambda each: each[0])
+        _, latest, checkpoint = max(candidates, key=lambda each: each[0])
         for metrics in checkpoint.history:
-            self._note(trial, metrics)
+            self._log_epoch(trial, metrics)
         return latest
 
-    def _note(self, trial: RunningTrial, metrics: EpochMetrics) -> None:
+    def _log_epoch(self, trial: RunningTrial, metrics: EpochMetrics) -> None:
         trial.history.append(metrics)
         self._log.epoch(trial.asked.number, metrics, objective_of(trial, metrics))
 

@@ -1,4 +1,4 @@
-"""A trial that a worker trains, as far as it has reported, and the verdict on it once it has ended."""
+"""A running trial as reported by its worker, and its outcome once it has ended."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from search.study.ledger import AskedTrial, TrialOutcome
 
 @dataclass(slots=True)
 class RunningTrial:
-    """What is known of it; times are those of the monotonic clock."""
+    """State of a running trial; times are those of the monotonic clock."""
 
     asked: AskedTrial
     started: float
     heard: float
-    """When it last reported."""
+    """Time of its last report."""
     history: list[EpochMetrics] = field(default_factory=list)
     receipt: Receipt | None = None
     failure: str | None = None
@@ -28,8 +28,8 @@ def judge(trial: RunningTrial, checkpoint: Checkpoint | None, *, crash: str | No
     """How a trial ended.
 
     Args:
-        checkpoint: the last one that arrived whole.
-        crash: what Ray says of its worker's death.
+        checkpoint: the last intact one.
+        crash: why its worker died, according to Ray.
         now: on the monotonic clock.
     """
     best = _scored_epoch(trial)
@@ -44,7 +44,7 @@ def judge(trial: RunningTrial, checkpoint: Checkpoint | None, *, crash: str | No
 
 
 def objective_of(trial: RunningTrial, metrics: EpochMetrics) -> float:
-    """What the trial is scored by, at one of its epochs."""
+    """Value of the trial's objective at an epoch."""
     return float(getattr(metrics, trial.asked.config.objective))
 
 
@@ -58,11 +58,11 @@ def _incomplete(trial: RunningTrial, best: EpochMetrics | None, checkpoint: Chec
         return f"ended after {len(trial.history)} of {epochs} epochs"
     if not math.isfinite(objective_of(trial, best)):
         return f"the objective is {objective_of(trial, best)}"
-    return None if checkpoint is not None else "its checkpoint did not arrive whole"
+    return None if checkpoint is not None else "its last checkpoint is missing or torn"
 
 
 def _scored_epoch(trial: RunningTrial) -> EpochMetrics | None:
-    """None for a trial that was stopped before its joint stage: epochs of alignment alone score nothing there."""
+    """The epoch that scores a trial; None if it stopped before its joint stage, since alignment epochs do not count."""
     if not trial.history:
         return None
     best, recipe = best_epoch(trial.history, trial.asked.config.objective), trial.asked.config.recipe
@@ -70,13 +70,13 @@ def _scored_epoch(trial: RunningTrial) -> EpochMetrics | None:
 
 
 def _receipt_mismatch(trial: RunningTrial) -> str | None:
-    """A worker must have trained what was asked: hyperparameters that never arrive are a classic."""
+    """How the receipt contradicts the configuration, e.g. because a setting never reached the optimizer; else None."""
     if trial.receipt is None:
         return None
     asked = trial.asked.config
     if trial.receipt.config_hash != config_hash(asked):
-        return "the receipt's configuration is not the one that was asked"
+        return "the receipt is of another configuration than requested"
     rates = {group["learning_rate"] for group in trial.receipt.optimizer_groups}
     if asked.optimizer.learning_rate not in rates:
-        return f"the optimizer held learning rates {sorted(rates)}, not {asked.optimizer.learning_rate}"
+        return f"the optimizer had learning rates {sorted(rates)}, not {asked.optimizer.learning_rate}"
     return None

@@ -1,7 +1,7 @@
-"""Where workers leave their checkpoints while a campaign runs: a folder that every node sees, or an object store.
+"""Checkpoints of workers while a campaign runs, in a folder that every node sees or in an object store.
 
-The place belongs to the user and may hold anything. A campaign works in a sub-folder of its own there, one folder a
-session below it; Ray writes, we only read checkpoints and remove the sessions that the ledger lists, by name.
+The location belongs to the user and may contain anything. A campaign uses its own sub-folder there, with one folder per
+session. Ray writes; we only read checkpoints, and remove by name the sessions that the ledger lists.
 """
 
 from collections.abc import Iterable
@@ -23,30 +23,30 @@ class Storage:
 
     @classmethod
     def of_campaign(cls, place: str, name: str, identity: str) -> "Storage":
-        """The sub-folder of a campaign in a place that others may use, too; name and id keep campaigns apart."""
+        """The sub-folder of a campaign in a location that may be shared; name and id keep campaigns apart."""
         if "://" not in place:
             return cls(f"{place.rstrip('/')}/{name}-{identity}")
         path, mark, options = place.partition("?")
         return cls(f"{path.rstrip('/')}/{name}-{identity}{mark}{options}")
 
     def checkpoints_of(self, number: int) -> list[str]:
-        """What earlier sessions left of a trial, newest first, as paths to give to `read_checkpoint`."""
+        """Paths of a trial's checkpoints from earlier sessions, newest first; see `read_checkpoint`."""
         filesystem, root = self._open()
-        found = filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+        entries = filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
         ours = [
             info
-            for info in found
+            for info in entries
             if info.base_name == CHECKPOINT_NAME and _below(root, info.path)[1:2] == [f"{number:04d}"]
         ]
         return [info.path for info in sorted(ours, key=lambda info: info.mtime_ns or 0, reverse=True)]
 
     def read_checkpoint(self, path: str) -> Checkpoint | None:
-        """A checkpoint, or None where it is missing or torn."""
+        """A checkpoint, or None if it is missing or torn."""
         filesystem, _ = self._open()
         return read_checkpoint(filesystem, path)
 
     def clear(self, sessions: Iterable[str]) -> None:
-        """Remove these sessions, by name, and the campaign's sub-folder once nothing is left in it."""
+        """Remove these sessions by name, and the campaign's sub-folder if it is then empty."""
         filesystem, root = self._open()
         for name in sessions:
             if filesystem.get_file_info(f"{root}/{name}").type == fs.FileType.Directory:
@@ -55,7 +55,7 @@ class Storage:
             filesystem.delete_dir(root)
 
     def require_writable(self) -> None:
-        """Raises UserError where nothing can be written."""
+        """Raise UserError if nothing can be written."""
         try:
             filesystem, root = self._open()
             filesystem.create_dir(root, recursive=True)
@@ -83,7 +83,7 @@ def _children(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
 
 
 def read_checkpoint(filesystem: fs.FileSystem, path: str) -> Checkpoint | None:
-    """A checkpoint on any file system, or None where it is missing or torn."""
+    """A checkpoint on any file system, or None if it is missing or torn."""
     try:
         with filesystem.open_input_stream(path) as stream:
             return parse_checkpoint(stream.read(), where=path)

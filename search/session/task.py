@@ -1,4 +1,4 @@
-"""What the driver hands a worker: one trial to train. Ray carries it as plain data."""
+"""What the driver sends to a worker through Ray: one trial to train, as plain data."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -19,25 +19,25 @@ class TrialTask:
     number: int
     config: TrainConfig
     fingerprint: str
-    """Of the features that it reads."""
+    """Fingerprint of the features that it reads."""
     storage: str
-    """Where checkpoints lie."""
+    """Root of the checkpoint storage."""
     resume_from: str | None
-    """One of them, to continue from."""
+    """Checkpoint in the storage to continue from."""
     threads: int
     gpu: float
     """Share of one GPU, which also caps its share of the memory, or a whole number of GPUs."""
     checkpoint_every_s: float
-    """Checkpoints travel at most this often, and at the trial's end."""
+    """Minimum seconds between reported checkpoints; the last epoch always reports one."""
 
     def to_plain(self) -> dict[str, Any]:
-        """As plain data, which Ray takes for the configuration of one of its own trials."""
+        """As plain data, which Ray treats as the configuration of one of its trials."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {**fields, "config": self.config.model_dump(mode="json")}
 
 
 def read_task(content: dict[str, Any]) -> TrialTask:
-    """Raises ValueError where the content is not what `to_plain` gave."""
+    """Raise ValueError if the content does not come from `to_plain`."""
     task: TrialTask = _reader().validate_python(content)
     return task
 

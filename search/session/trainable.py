@@ -1,4 +1,4 @@
-"""The Ray trainable: a dozen lines round `core.training.train`. A worker never loads the backbone, nor W&B."""
+"""The Ray trainable: a thin wrapper around `core.training.train`. A worker loads neither the backbone nor W&B."""
 
 import gc
 import json
@@ -24,8 +24,8 @@ from search.session.task import TrialTask, read_task
 def run_trial(payload: dict[str, Any]) -> None:
     """Train one trial and report every epoch to Ray Tune.
 
-    An exception of the training is reported as `failure` instead of raised: the trial fails, its worker lives on.
-    Ray's own SystemExit, which stops a trial early, passes through.
+    A training exception is reported as `failure` instead of raised, so the trial fails but its worker survives.
+    SystemExit, by which Ray stops a trial early, passes through.
 
     Args:
         payload: a TrialTask as plain data.
@@ -68,12 +68,12 @@ def _train_and_report(task: TrialTask) -> None:
 
 @cache
 def _freeze_modules() -> None:
-    """Once per worker process: the garbage collector need not look through all imported modules again and again."""
+    """Once per worker process: keep the garbage collector from scanning all imported modules repeatedly."""
     gc.freeze()
 
 
 def _last_checkpoint(task: TrialTask) -> Checkpoint | None:
-    """Where Ray moved this trial here from another worker, or where it died with an earlier driver."""
+    """The checkpoint to resume from: Ray's if it moved this trial from another worker, else an earlier attempt's."""
     if stored := tune.get_checkpoint():
         with stored.as_directory() as folder:
             return load_checkpoint(Path(folder) / CHECKPOINT_NAME, fingerprint=task.fingerprint)

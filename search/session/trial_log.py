@@ -1,4 +1,4 @@
-"""Where the life of a trial is written down: its folder, the tracker and, last and decisive, the ledger."""
+"""Writes the progress of trials to their folders, to the tracker and, last and authoritative, to the ledger."""
 
 from core.files.atomic import write_atomically
 from core.files.folders import CampaignFolder
@@ -11,7 +11,7 @@ from search.study.ledger import AskedTrial, Ledger, TrialOutcome
 
 
 class TrialLog:
-    """Written by the driver alone."""
+    """Used by the driver only."""
 
     def __init__(self, ledger: Ledger, folder: CampaignFolder, tracker: Tracker) -> None:
         self._ledger = ledger
@@ -23,21 +23,21 @@ class TrialLog:
         self._tracker.start(_run_name(asked.number), asked.config.model_dump(mode="json"))
 
     def epoch(self, number: int, metrics: EpochMetrics, value: float) -> None:
-        """One epoch, and the objective at it."""
+        """Log an epoch and its objective."""
         append_json_line(self._folder.trial(number).metrics, metrics.to_json())
         self._tracker.epoch(_run_name(number), metrics)
         self._ledger.record(number, metrics.epoch, value)
 
     def interrupt(self, number: int, *, seconds: float) -> None:
-        """It had no time to end, and is put back in the queue."""
+        """Put a trial that had no time to end back in the queue."""
         self._ledger.interrupt(number, seconds=seconds)
         self._tracker.finish(_run_name(number), {"state": "interrupted"}, failed=True)
 
     def end(self, number: int, outcome: TrialOutcome, receipt: Receipt | None, checkpoint: Checkpoint | None) -> None:
-        """Files first: what the ledger says has ended is whole.
+        """Write the files before the ledger: a trial that ended according to the ledger has all its files.
 
         Args:
-            checkpoint: the last one that arrived whole; the best epoch in it is kept of a complete trial.
+            checkpoint: the last intact one; its best epoch is kept if the trial is complete.
         """
         files = self._folder.trial(number)
         if receipt is not None:

@@ -1,7 +1,7 @@
-"""One session: a disposable Ray Tuner over the study. Ray runs the trials, the ledger decides and remembers.
+"""One session: a disposable Ray Tuner over the study. Ray runs the trials; the ledger decides and stores.
 
-Ray's own record of the session is never read again; whatever must survive goes through the ledger or into the
-campaign folder, written by this process alone (`search.session.book`).
+Ray's own state of the session is never read back; whatever must survive goes to the ledger or the campaign folder,
+written by this process alone (`search.session.book`).
 """
 
 import signal
@@ -26,13 +26,13 @@ from search.session.task import read_task
 from search.session.trainable import run_trial
 
 MAX_RECOVERIES = 3
-"""How often one trial may move to another worker after its node or process died."""
+"""How often a trial may move to another worker after its node or process died."""
 STOP_WITHIN_S = 30
-"""How long running trials have for the end of their epoch after SIGINT or SIGTERM."""
+"""Time for running trials to finish their epoch after SIGINT or SIGTERM."""
 
 
 class LedgerSearcher(Searcher):  # type: ignore[misc]
-    """Hands the ledger's trials to Ray Tune."""
+    """Passes the ledger's trials to Ray Tune."""
 
     def __init__(self, book: SessionBook) -> None:
         super().__init__()
@@ -43,11 +43,11 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         return Searcher.FINISHED if task is None else task.to_plain()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The scheduler, which is told more, has seen to it."""
+        """Handled by the scheduler, which receives more information."""
 
 
 class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Records every report in the ledger and stops the trials that its pruner gives up."""
+    """Passes every report to the ledger and stops the trials that its pruner prunes."""
 
     def __init__(self, book: SessionBook) -> None:
         super().__init__()
@@ -61,16 +61,16 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
         self._book.finish(trial.trial_id, _last_checkpoint(trial), crash=None)
 
     def on_trial_error(self, controller: Any, trial: Trial) -> None:
-        if trial.should_recover():  # Ray calls this, too, when it moves a trial to another worker
+        if trial.should_recover():  # also called when Ray moves a trial to another worker
             return
         self._book.finish(trial.trial_id, None, crash=_crash_reason(trial))
 
     def on_trial_remove(self, controller: Any, trial: Trial) -> None:
-        self._book.finish(trial.trial_id, None, crash="removed before it began")
+        self._book.finish(trial.trial_id, None, crash="removed before it started")
 
 
 class SessionWatch(tune.Callback, tune.Stopper):  # type: ignore[misc]
-    """Looks round at every step of Ray's loop: kills workers that hang, and ends a session that was told to stop."""
+    """At every step of Ray's loop, kills hanging workers, and ends a session whose time to stop is over."""
 
     def __init__(self, book: SessionBook) -> None:
         self._book = book
@@ -107,17 +107,17 @@ class Session:
     """How Ray runs the trials of one session."""
 
     name: str
-    """Of its folder in the storage."""
+    """Name of its folder in the storage."""
     resources: Resources
-    """Of one trial."""
+    """Resources of one trial."""
     slots: int
     """Maximum number of concurrent trials."""
     reuse_actors: bool
-    """One worker process runs many trials."""
+    """Run many trials in one worker process."""
 
 
 def run_session(book: SessionBook, storage: Storage, session: Session) -> signal.Signals | None:
-    """Run trials until the ledger has no more to give, or until SIGINT or SIGTERM.
+    """Run trials until the ledger has no more, or until SIGINT or SIGTERM.
 
     Returns:
         The signal that stopped the session; None if none did.
@@ -151,7 +151,7 @@ def run_session(book: SessionBook, storage: Storage, session: Session) -> signal
 
 @contextmanager
 def _stop_signals(book: SessionBook) -> Iterator[list[signal.Signals]]:
-    """SIGINT and SIGTERM stop the session in good order; a second one is obeyed at once."""
+    """The first SIGINT or SIGTERM stops the session gracefully; the second has its usual effect."""
     received: list[signal.Signals] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -1,6 +1,6 @@
-"""Opening the study of a campaign for writing, and making sure that it is the campaign's own.
+"""Opening the study of a campaign for writing, and checking that it belongs to the campaign.
 
-The caller holds the campaign's folder, so nobody else writes.
+The caller holds the campaign's folder, so there is no other writer.
 """
 
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ from core.files.json_files import drop_torn_line
 from search.study.strategy import build_pruner
 
 BOUND_TO = "campaign"
-"""Attribute of a study that says whose it is."""
+"""User attribute of a study that identifies its campaign."""
 
 
 def open_study(campaign: Campaign, folder: CampaignFolder, identity: str, fingerprints: Sequence[str]) -> optuna.Study:
-    """The study of a campaign, made where there is none.
+    """Open the study of a campaign, or create it.
 
     Args:
         identity: random id of the campaign's folder.
-        fingerprints: of all features that its trials may read.
+        fingerprints: fingerprints of all features that its trials may read.
     Raises:
-        UserError: it cannot be read, is somebody else's, or was lost.
+        UserError: it cannot be read, belongs to another campaign, or was lost.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
@@ -44,9 +44,9 @@ def open_study(campaign: Campaign, folder: CampaignFolder, identity: str, finger
 
 
 def _bind(study: optuna.Study, binding: dict[str, Any], *, where: object) -> None:
-    """A study belongs to one campaign, told by its folder's id, its features and all settings that may not change.
+    """Bind a new study to its campaign (folder id, features, all settings that may not change), or check the binding.
 
-    Another campaign of the same name would take over its trials as its own.
+    Without it, another campaign of the same name would adopt the trials.
     """
     bound = study.user_attrs.get(BOUND_TO)
     if bound is None and not study.user_attrs and not study.get_trials(deepcopy=False):
@@ -60,7 +60,7 @@ def _bind(study: optuna.Study, binding: dict[str, Any], *, where: object) -> Non
         )
     if bound != binding:
         raise UserError(
-            "was started with other settings or features than campaign.yaml and features.json tell",
+            "was started with settings or features other than those in campaign.yaml and features.json",
             where=where,
             how="restore those files, or choose another --output-dir",
         )
@@ -76,12 +76,12 @@ def _open_storage(campaign: Campaign, folder: CampaignFolder) -> BaseStorage:
         return open_database(variable)
     _repair_journal(folder)
     if not folder.journal.exists() or not folder.journal.stat().st_size:
-        _require_trials_of(folder, 0)  # before a study is begun anew
+        _require_trials_of(folder, 0)  # before a new study is created
     return open_journal(folder.journal)
 
 
 def _require_trials_of(folder: CampaignFolder, known: int) -> None:
-    """A study that was lost and begun anew would write over the trials of the old one."""
+    """A new study in place of a lost one would overwrite the trials of the old one."""
     if lost := [path for path in folder.trials() if int(path.name) >= known]:
         raise UserError(
             f"the study knows {known} trials, but the folder holds {lost[-1].name}",
@@ -91,8 +91,8 @@ def _require_trials_of(folder: CampaignFolder, known: int) -> None:
 
 
 def _repair_journal(folder: CampaignFolder) -> None:
-    """We hold the campaign, so a journal lock can only be a dead driver's (Optuna would wait 30 s for it), and a
-    torn last line what it was writing; the next line would be appended to it and lost with it.
+    """Remove a dead driver's journal lock, for which Optuna would wait 30 s, and its torn last line, to which the next
+    line would be appended and lost. Both can only be a dead driver's, since this process holds the campaign.
     """
     for path in folder.root.glob(f"{folder.journal.name}.lock*"):
         path.unlink()

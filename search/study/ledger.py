@@ -1,7 +1,7 @@
-"""The ledger of a campaign: its open Optuna study, which gives out trials and remembers how they ended.
+"""The ledger of a campaign: its open Optuna study, which proposes trials and stores how they ended.
 
-The study outlives every session of Ray, and is the one source of what a trial scored. A trial left RUNNING by a dead
-driver would repel the sampler for good, so it is told FAIL and put back in the queue before anything is asked.
+The study outlives every Ray session and is the only source of trial scores. A trial left RUNNING by a dead driver would
+repel the sampler permanently, so it is put back in the queue and told FAIL before any trial is asked for.
 """
 
 import math
@@ -28,7 +28,7 @@ from search.study.limits import Spent, failures_in_a_row, has_room, spent_by
 from search.study.strategy import build_sampler
 
 SESSIONS, HOURS = "sessions", "hours"
-"""Attributes of the study: names of all sessions, and their wall time."""
+"""User attributes of the study: names of all sessions, and their total wall time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class AskedTrial:
     number: int
     config: TrainConfig
     lineage: list[int]
-    """Interrupted trials that this one continues, the last one first."""
+    """Interrupted trials that this one continues, most recent first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,14 @@ class TrialOutcome:
     value: float | None
     """Objective of the best epoch."""
     best: EpochMetrics | None
-    """That epoch; kept in the study, which is the one source of figures."""
+    """Metrics of that epoch, stored in the study."""
     reason: str | None
     """Why it failed."""
     seconds: float
 
 
 class Ledger:
-    """Context manager over the study. Its only writer: the caller holds the campaign's folder."""
+    """Context manager around the study, and its only writer: the caller holds the campaign's folder."""
 
     def __init__(self, campaign: Campaign, folder: CampaignFolder, identity: str, fingerprints: Sequence[str]) -> None:
         self.campaign = campaign
@@ -88,7 +88,7 @@ class Ledger:
             raise UserError(
                 "the database of the study no longer answers",
                 where="study.url_variable",
-                how="nothing that ended is lost; once it is back, run the same command again",
+                how="no ended trial is lost; run the same command again once it is back",
             ) from None
 
     @property
@@ -112,16 +112,16 @@ class Ledger:
         return self._known
 
     def standing(self) -> Standing:
-        """Where the campaign stands."""
+        """Current standing of the campaign."""
         return standing_of(self.trials())
 
     def spent(self) -> Spent:
-        """What the campaign has used of its limits."""
+        """What the campaign has used up so far."""
         return spent_by(self.trials(), hours=self.hours, gpu=self.campaign.resources.gpu)
 
     @property
     def has_work(self) -> bool:
-        """Whether `ask` would give another trial."""
+        """Whether `ask` would return another trial."""
         return self.stop_reason is None and has_room(self.campaign.limits, self.spent())
 
     @property
@@ -137,13 +137,13 @@ class Ledger:
         return [trial.number for trial in left]
 
     def interrupt(self, number: int, *, seconds: float) -> None:
-        """Put a trial back in the queue that had no time to end."""
+        """Put a trial that had no time to end back in the queue."""
         note(self._open_trials.pop(number), Notes(seconds=seconds))
         self._retry(self.trials()[number])
 
     def _retry(self, trial: TrialRecord) -> None:
-        """Queued again and only then told: a kill between the two loses nothing and runs nothing twice, since the one
-        write that queues a retry is also what makes the trial a stale one.
+        """Enqueue the retry before telling FAIL: a kill in between loses nothing and runs nothing twice, since the
+        write that enqueues the retry also makes the trial stale.
         """
         if not trial.is_stale:
             parameters = self._baseline() if trial.is_baseline else trial.parameters
@@ -155,7 +155,7 @@ class Ledger:
         return self.campaign.space.baseline(self.campaign.base)
 
     def enqueue(self, parameters: Mapping[str, Scalar]) -> None:
-        """Have a trial with these parameters asked for next, after those that are in the queue already."""
+        """Add a trial with these parameters to the end of the queue."""
         self._study.enqueue_trial(dict(parameters))
 
     def ask(self) -> AskedTrial | None:
@@ -169,15 +169,15 @@ class Ledger:
         return AskedTrial(trial.number, config, earlier_attempts(self.trials(), trial.number))
 
     def record(self, number: int, epoch: int, value: float) -> None:
-        """Note the objective of an epoch (from 0)."""
+        """Report the objective of an epoch (from 0)."""
         self._open_trials[number].report(value, step=epoch + 1)
 
     def should_stop(self, number: int) -> bool:
-        """Whether the pruner gives the trial up. Never the baseline, since all others are compared with it."""
+        """Whether the pruner stops the trial; never the baseline, since all others are compared with it."""
         return not self.trials()[number].is_baseline and bool(self._open_trials[number].should_prune())
 
     def tell(self, number: int, outcome: TrialOutcome) -> None:
-        """Note how a trial ended. A complete one is told with its best epoch; no finite value is a failure."""
+        """Store how a trial ended. A complete one is told with its best value; without a finite value it failed."""
         trial = self._open_trials.pop(number)
         value = outcome.value if outcome.value is not None and math.isfinite(outcome.value) else None
         unscored = value is None and outcome.state == "complete"

@@ -1,4 +1,4 @@
-"""When a campaign has had enough: pure functions of its limits and of what its trials are and took."""
+"""When a campaign is done: pure functions of its limits and its trials."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,26 +10,26 @@ from core.campaign.trials import TrialRecord, standing_of
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a campaign has used of its limits."""
+    """What a campaign has used up."""
 
     ended: int
     running: int
     hours: float
     """Wall time of all sessions."""
     timed: int
-    """Trials whose time is known: those that ended or were interrupted."""
+    """Trials whose duration is known: those that ended or were interrupted."""
     gpu_hours: float
-    """Of those trials. The last epochs of a trial that was killed with its driver are known to nobody."""
+    """GPU-hours of those trials. The time of a trial that was killed with its driver is unknown and not counted."""
 
     @property
     def gpu_hours_with_another(self) -> float:
-        """At the end of the running trials and of one more, if each takes as long as the others did on average."""
+        """Expected GPU-hours once the running trials and one more have ended, at the mean duration so far."""
         expected = self.gpu_hours / self.timed if self.timed else 0.0
         return self.gpu_hours + (self.running + 1) * expected
 
 
 def spent_by(trials: Sequence[TrialRecord], *, hours: float, gpu: float) -> Spent:
-    """What these trials have used.
+    """What these trials have used up.
 
     Args:
         hours: wall time of all sessions.
@@ -41,7 +41,7 @@ def spent_by(trials: Sequence[TrialRecord], *, hours: float, gpu: float) -> Spen
 
 
 def has_room(limits: Limits, spent: Spent) -> bool:
-    """Whether the limits let another trial start."""
+    """Whether the limits allow another trial to start."""
     return (
         spent.ended + spent.running < limits.trials
         and (limits.hours is None or spent.hours < limits.hours)
@@ -50,7 +50,7 @@ def has_room(limits: Limits, spent: Spent) -> bool:
 
 
 def failures_in_a_row(trials: Sequence[TrialRecord], *, session: int, limit: int) -> str | None:
-    """The reasons, grouped, if the last trials of a session failed, as many as the limit; else None."""
+    """Why the last `limit` trials of a session failed, grouped by reason; None if not all of them did."""
     ended = [trial for trial in trials if trial.has_ended and trial.session == session]
     last = sorted(ended, key=lambda trial: trial.ended_at.timestamp() if trial.ended_at else 0.0)[-limit:]
     if len(last) < limit or any(trial.state != "failed" for trial in last):

@@ -1,7 +1,7 @@
-"""Asynchronous successive halving in its stopping form; its rungs are the intermediate values in the study itself.
+"""Asynchronous successive halving, stopping variant, on the intermediate values in the study.
 
-Optuna's own pruner promotes: with a bootstrap it gives up every trial until enough of them have reached a rung. Here
-the first trials of a rung go on, and a later one stops when it is not among the best of those that came before it.
+Optuna's own pruner is the promotion variant: with a bootstrap, it prunes every trial until enough have reached a rung.
+Here the first trials at a rung continue, and a later one stops if it is not among the best that reached the rung.
 """
 
 import numpy as np
@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial
 
 
 class AshaPruner(BasePruner):  # type: ignore[misc]
-    """Gives up a trial at a rung unless it is among the best 1 / reduction_factor that ever reached that rung.
+    """Prunes a trial at a rung unless its value there is in the best 1 / reduction_factor of all that reached the rung.
 
-    Rungs lie at min_epochs × reduction_factor^k epochs.
+    Rungs are at min_epochs × reduction_factor^k epochs.
 
     Source: Li et al. 2018 (1810.05934) §3; the stopping variant is that of Ray Tune and Syne Tune.
     """

@@ -1,6 +1,6 @@
-"""Files of trials that were lost or torn: written again where the study or another file still holds what they held.
+"""Restores lost or torn files of trials from the study or from another file, where possible.
 
-The study is the one source of figures, so a loss changes no ranking; it is named all the same.
+The study is the only source of figures, so a lost file changes no ranking, but it is reported.
 """
 
 import json
@@ -22,7 +22,7 @@ from core.sections import Scalar, dump_yaml
 
 
 def trial_config(campaign: Campaign, parameters: Mapping[str, Scalar]) -> TrainConfig:
-    """The configuration of a trial, from what the study says was drawn for it.
+    """The configuration of a trial, from its parameters in the study.
 
     Raises:
         UserError: the parameters do not fit the campaign's space.
@@ -34,7 +34,7 @@ def trial_config(campaign: Campaign, parameters: Mapping[str, Scalar]) -> TrainC
 
 
 def restore_files(campaign: Campaign, folder: CampaignFolder, trials: Iterable[TrialRecord]) -> list[str]:
-    """Write lost files of ended trials again as far as possible; one line for each lost file."""
+    """Restore lost files of ended trials where possible; returns one line per lost file."""
     notes = []
     for trial in trials:
         if trial.state not in SCORED:
@@ -47,10 +47,10 @@ def restore_files(campaign: Campaign, folder: CampaignFolder, trials: Iterable[T
 
 
 def _restore(path: Path, files: TrialFolder, campaign: Campaign, trial: TrialRecord) -> str:
-    """What became of one lost file."""
+    """Restore one lost file if possible; returns the outcome in words."""
     if path == files.config:
         write_atomically(path, dump_yaml(trial_config(campaign, trial.parameters)))
-        return "written again from the study"
+        return "restored from the study"
     checkpoint = None if path == files.best_checkpoint else _checkpoint(files)
     if checkpoint is None:
         return f"its figures are in the study; crossmodal train --config {files.config} repeats the trial"
@@ -59,7 +59,7 @@ def _restore(path: Path, files: TrialFolder, campaign: Campaign, trial: TrialRec
     else:
         rows = [json.dumps(metrics.to_json(), ensure_ascii=False) for metrics in checkpoint.history]
         write_atomically(path, "".join(f"{row}\n" for row in rows))
-    return f"written again from {files.best_checkpoint.name}"
+    return f"restored from {files.best_checkpoint.name}"
 
 
 def _checkpoint(files: TrialFolder) -> Checkpoint | None:

@@ -1,4 +1,4 @@
-"""How a campaign proposes trials and when it gives one up: Optuna's sampler and our pruner, built from its settings."""
+"""Builds the sampler (Optuna's) and the pruner (our own) from the settings of a campaign."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from search.study.pruner import AshaPruner
 
 
 def build_sampler(sampler: Sampler, progress: Sequence[int]) -> BaseSampler:
-    """Seeded by the campaign and its progress: the same seed again would repeat the first draws."""
+    """Seeded by the campaign and its progress: with the same seed, a later session would repeat the first draws."""
     digest = hashlib.sha256(json.dumps([sampler.seed, list(progress)]).encode()).digest()
     seed = int.from_bytes(digest[:4], "big")
     match sampler.kind:

@@ -152,10 +152,10 @@ def test_a_report_is_one_page(crossmodal: CommandLine, campaign: CampaignFolder)
 
 
 @pytest.mark.parametrize(("command", "name"), [("report", "report.html"), ("leaderboard", "leaderboard.csv")])
-def test_somebody_elses_file_in_a_campaign_folder_is_not_overwritten(
+def test_a_foreign_file_in_a_campaign_folder_is_not_overwritten(
     crossmodal: CommandLine, campaign: CampaignFolder, command: str, name: str
 ) -> None:
-    (campaign.root / "identity.json").unlink()  # a folder that somebody put together
+    (campaign.root / "identity.json").unlink()  # a folder assembled by hand
     (campaign.root / name).write_text("mine")
     outcome = crossmodal(command, campaign.root)
     assert outcome.code == 2

@@ -32,7 +32,7 @@ def test_a_model_is_not_distinguishable_from_itself(hits: list[bool]) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(0, 5)), min_size=2, max_size=30))
-def test_swapping_the_models_turns_the_interval_round(rows: list[tuple[float, float, int]]) -> None:
+def test_swapping_the_models_reverses_the_interval(rows: list[tuple[float, float, int]]) -> None:
     a, b, groups = (np.array(column) for column in zip(*rows, strict=True))
     one, other = paired_interval(a, b, groups), paired_interval(b, a, groups)
     assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low), abs=1e-12)
@@ -47,7 +47,7 @@ def test_a_clear_gain_is_better_and_lower_l1_is_better() -> None:
 
 
 def test_one_building_alone_cannot_decide() -> None:
-    """All the gain lies in one of four buildings: rows would say better, buildings do not."""
+    """All the gain is in one of four buildings: resampled rows would say better, buildings do not."""
     groups = [0] * 50 + [1] * 50 + [2] * 50 + [3] * 50
     gain = [1.0] * 50 + [0.0] * 150
     (found,) = compare({"t2i_r1": samples([0.0] * 200, groups)}, {"t2i_r1": samples(gain, groups)})

@@ -64,13 +64,13 @@ def test_a_two_stage_run_is_scored_by_its_joint_stage(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, logs: tuple[Path, Path]) -> None:
     with pytest.raises(UserError, match="there is no such file"):
         read_single_stage(tmp_path / "gone.txt")
-    with pytest.raises(UserError, match="is no summary of a two-stage run"):
+    with pytest.raises(UserError, match="is not the summary of a two-stage run"):
         read_two_stage(tmp_path / "receipt.json")
     logs[0].write_text('{"loss": 1}\n')
-    with pytest.raises(UserError, match="is no training log"):
+    with pytest.raises(UserError, match="is not a training log"):
         read_single_stage(logs[0])
     logs[0].write_text("")
-    with pytest.raises(UserError, match="holds no epoch"):
+    with pytest.raises(UserError, match="contains no epoch"):
         read_single_stage(logs[0])
 
 

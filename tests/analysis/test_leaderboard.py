@@ -77,14 +77,14 @@ def test_a_word_that_is_near_to_no_metric_gets_the_list(by: str) -> None:
     assert len(str(refused.value)) < 300
 
 
-def test_nothing_finished_is_said() -> None:
+def test_nothing_finished_is_reported() -> None:
     with pytest.raises(UserError, match=r"no trial has finished yet \(1 running or waiting\)"):
         rank(trials({"state": "running", "recall_mean": math.nan}))
-    with pytest.raises(UserError, match="no trial has finished yet; let the campaign run on"):
+    with pytest.raises(UserError, match="no trial has finished yet; let the campaign continue"):
         rank(pd.DataFrame([], columns=COLUMNS))
 
 
-def test_where_all_failed_the_reasons_are_said_in_groups() -> None:
+def test_if_all_trials_failed_the_reasons_are_grouped() -> None:
     reasons = ["no GPU", "disk\nfull", "no GPU", "stale"]
     with pytest.raises(UserError) as refused:
         rank(trials(*({"state": "failed", "recall_mean": math.nan, "reason": reason} for reason in reasons)))
@@ -92,9 +92,9 @@ def test_where_all_failed_the_reasons_are_said_in_groups() -> None:
 
 
 @pytest.mark.parametrize(("by", "missing"), [("box_iou", "no boxes"), ("relation_accuracy", "no relations")])
-def test_a_metric_that_no_data_were_there_for_is_said(by: str, missing: str) -> None:
+def test_a_metric_without_data_is_reported(by: str, missing: str) -> None:
     table = trials({by: math.nan}, {by: None, "state": "pruned"}, {by: math.nan, "state": "running"})
-    with pytest.raises(UserError, match=f"none of the 2 trials that ended has {by}, since .* {missing}"):
+    with pytest.raises(UserError, match=f"none of the 2 ended trials has {by}, since .* {missing}"):
         rank(table, by=by)
 
 

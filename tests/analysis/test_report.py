@@ -24,7 +24,7 @@ def test_a_table_is_written_four_ways(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".md", ".html"])
-def test_somebody_elses_table_is_left_alone(tmp_path: Path, suffix: str) -> None:
+def test_a_foreign_table_is_left_alone(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"t{suffix}").write_text("mine")
     for write in (
         lambda: require_free_report(tmp_path, "t"),

@@ -20,7 +20,7 @@ def campaign(finished_campaign: CampaignFolder, tmp_path: Path) -> CampaignFolde
     return CampaignFolder(tmp_path / "c")
 
 
-def test_a_finished_campaign_has_its_counts_and_nobody_at_work(campaign: CampaignFolder) -> None:
+def test_a_finished_campaign_has_its_counts_and_no_driver(campaign: CampaignFolder) -> None:
     status = read_status(campaign)
     standing = status.standing
     assert standing.states["complete"] == 5
@@ -32,17 +32,17 @@ def test_a_finished_campaign_has_its_counts_and_nobody_at_work(campaign: Campaig
     assert standing.best[1] >= standing.baseline
 
 
-def test_the_driver_is_named_and_a_dead_one_is_called_gone(campaign: CampaignFolder) -> None:
+def test_the_driver_is_named_and_a_dead_one_is_reported(campaign: CampaignFolder) -> None:
     holder = {"pid": os.getpid(), "host": socket.gethostname()}
     (campaign.root / HOLDER).write_text(json.dumps(holder))
     assert read_status(campaign).driver == f"process {os.getpid()} on {socket.gethostname()}"
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
     (campaign.root / HOLDER).write_text(json.dumps(holder | {"pid": dead.pid}))
-    assert "which is gone" in read_status(campaign).driver
+    assert "which is not running" in read_status(campaign).driver
 
 
-def test_the_command_tells_it_all(crossmodal: CommandLine, campaign: CampaignFolder) -> None:
+def test_the_command_prints_everything(crossmodal: CommandLine, campaign: CampaignFolder) -> None:
     outcome = crossmodal("status", campaign.root)
     assert outcome.code == 0
     assert "limits 5 trials" in outcome.out

@@ -49,7 +49,7 @@ def test_a_folder_without_a_campaign_is_refused(tmp_path: Path) -> None:
         load_trials(CampaignFolder(tmp_path))
 
 
-def test_a_study_that_is_only_being_made_is_said(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
+def test_a_study_that_is_being_created_is_reported(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
     folder = CampaignFolder(tmp_path)
     folder.campaign.write_text(finished_campaign.campaign.read_text())
     for content in (None, b"", b'{"op_code": 0, "stu'):

@@ -1,4 +1,4 @@
-"""The hand-written candidates compute what the plain PyTorch of core does."""
+"""The hand-written candidates compute the same as the plain PyTorch in core."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The benchmark scripts run and write what they promise; how fast anything is, is never tested."""
+"""The benchmark scripts run and write their figures; speed is never tested."""
 
 import json
 import subprocess
@@ -38,7 +38,7 @@ def test_scaling_measures_every_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_gpu_is_measured_by_also_runs_without_one(tmp_path: Path) -> None:
+def test_the_gpu_benchmark_also_runs_without_one(tmp_path: Path) -> None:
     sizes = ("--layers", "1", "--images", "2", "--texts", "4", "--scale", "0.01", "--batches", "64", "--together", "1")
     content = run_script("gpu", tmp_path / "gpu.json", "--device", "cpu", *sizes)
     assert [row["encoding"] for row in content["backbone"]] == ["images", "texts"]

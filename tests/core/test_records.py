@@ -44,7 +44,7 @@ def epochs(*scores: tuple[int, float, float]) -> list[EpochMetrics]:
     return rows
 
 
-def test_an_epoch_of_alignment_never_wins_once_the_joint_stage_has_begun() -> None:
+def test_an_alignment_epoch_never_wins_once_the_joint_stage_has_begun() -> None:
     history = epochs((1, 0.9, 0.9), (1, 0.8, 0.8), (2, 0.3, 0.1), (2, 0.4, 0.2), (2, 0.2, 0.3))
     assert best_epoch(history, "recall_mean").epoch == 3
     assert best_epoch(history[:3], "recall_mean").epoch == 2

@@ -1,4 +1,4 @@
-"""What the shipped training configurations say in full, however they say it."""
+"""The full content of the shipped training configurations, independent of their form."""
 
 from pathlib import Path
 from typing import Any

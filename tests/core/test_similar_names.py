@@ -20,5 +20,5 @@ def test_the_nearest_name_is_found_or_none(written: str, meant: list[str]) -> No
     assert similar_names(written, SETTINGS, ["loss", "optimizer", "recipe"]) == meant
 
 
-def test_of_many_settings_of_the_same_name_two_are_told() -> None:
+def test_of_many_settings_of_the_same_name_two_are_listed() -> None:
     assert similar_names("width", ["a.width", "b.width", "c.width"]) == ["a.width", "b.width"]

@@ -1,4 +1,4 @@
-"""Real offline runs are written and read back from their files; servers that do not do as W&B's are on loopback."""
+"""Real offline runs are written and read back from their files; faulty W&B servers are simulated on loopback."""
 
 import os
 import re
@@ -30,7 +30,7 @@ KEY = "k" * 40
 
 @pytest.fixture(autouse=True)
 def _as_in_a_fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """W&B remembers variables and credentials for as long as a process lives."""
+    """W&B caches variables and credentials for the lifetime of a process."""
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -90,7 +90,7 @@ def test_an_interrupted_trial_leaves_a_closed_failed_run(tmp_path: Path, history
     assert run["exit"] == 1
 
 
-def test_trouble_with_the_tracker_is_counted_and_passed_over(
+def test_tracker_errors_are_counted_and_ignored(
     tmp_path: Path, history: list[EpochMetrics], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(**settings: object) -> None:
@@ -141,7 +141,7 @@ def test_offline_unless_a_key_or_the_environment_says_otherwise(
         ("Disabled", "disabled"),
     ],
 )
-def test_a_strange_mode_in_the_environment_is_said(
+def test_an_unknown_mode_in_the_environment_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stated: str, resolved: str
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -152,13 +152,13 @@ def test_a_strange_mode_in_the_environment_is_said(
 
 
 @pytest.mark.parametrize("mode", ["foo", "", "OFFLINE", "shared"])
-def test_a_strange_mode_never_costs_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+def test_an_unknown_mode_never_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     monkeypatch.setenv("WANDB_MODE", mode)
     tell_one_run(tmp_path, "offline")
     assert only_run(tmp_path)["name"] == "a"
 
 
-def test_a_variable_that_switches_tracking_off_is_obeyed_and_said(
+def test_a_variable_that_switches_tracking_off_is_obeyed_and_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("WANDB_DISABLED", "true")
@@ -176,7 +176,7 @@ def test_a_login_counts_as_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert resolve_mode("auto") == "online"
 
 
-def test_an_identity_token_that_cannot_be_read_is_passed_over_and_said(
+def test_an_identity_token_that_cannot_be_read_is_ignored_and_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("WANDB_IDENTITY_TOKEN_FILE", str(tmp_path / "gone"))
@@ -239,7 +239,7 @@ def test_a_server_that_cannot_be_used_is_given_up_once_and_all_runs_are_offline(
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 
-def test_online_without_a_key_asks_nobody_and_goes_offline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_online_without_a_key_prompts_nobody_and_goes_offline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tell_one_run(tmp_path, "online")
     assert only_run(tmp_path)["name"] == "a"
     assert "there is no API key" in said(caplog)[0]
@@ -251,7 +251,7 @@ def test_an_id_is_short_and_of_safe_characters(group: str, name: str, identity: 
     assert run_id(group, name, identity) == run_id(group, name, identity)
 
 
-def test_an_id_tells_folders_and_runs_apart() -> None:
+def test_an_id_distinguishes_folders_and_runs() -> None:
     ids = {
         run_id(group, name, identity)
         for group in ("run", "r\u00fcn", "r/n", "run" * 100)
@@ -270,7 +270,7 @@ def test_a_folder_of_any_name_gets_its_run(tmp_path: Path, group: str) -> None:
     assert only_run(tmp_path)["group"] == group[:128]
 
 
-def test_somebody_elses_wandb_folder_is_left_alone(tmp_path: Path) -> None:
+def test_a_foreign_wandb_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb" / "debug.log").write_text("mine")
     with pytest.raises(UserError, match="holds wandb, which crossmodal did not write"):
@@ -278,7 +278,7 @@ def test_somebody_elses_wandb_folder_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["wandb", "debug.log"]
 
 
-def test_a_disabled_tracker_tells_nobody(tmp_path: Path, history: list[EpochMetrics]) -> None:
+def test_a_disabled_tracker_does_nothing(tmp_path: Path, history: list[EpochMetrics]) -> None:
     tracker = build_tracker(project="p", group="demo", mode="disabled", folder=tmp_path, identity="0123456789ab")
     assert isinstance(tracker, NoTracker)
     tracker.start("a", {})

@@ -1,4 +1,4 @@
-"""Campaigns that are still at work when a test looks, however slow the machine is."""
+"""Campaigns that are still running when a test inspects them, however slow the machine is."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,20 +15,20 @@ from tests.commands import kill_everything, start
 from tests.conftest import CAMPAIGN, write_campaign
 
 EPOCHS = 10
-"""Of each trial of an endless campaign."""
+"""Epochs of each trial of an endless campaign."""
 Begin = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
 def endless_campaign(demo: Path, tmp_path: Path) -> Path:
-    """Short trials without end; `--trials` brings it to one."""
+    """Short trials without end; `--trials` ends it."""
     content = CAMPAIGN.replace("trials: 5", "trials: 1000000") + "checkpoint_every_s: 0\n"
     return write_campaign(tmp_path, demo, content, epochs=EPOCHS)
 
 
 @pytest.fixture
 def begin(tmp_path: Path) -> Iterator[Begin]:
-    """Starts the command line; what still runs at the end is killed."""
+    """Starts the command line; whatever still runs at the end is killed."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: object, **options: Any) -> subprocess.Popen[str]:
@@ -45,7 +45,7 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
 
 
 def finished(folder: CampaignFolder) -> dict[int, float]:
-    """Number → value of the trials that have ended well; none before the campaign has begun."""
+    """Number → value of the complete trials; empty before the campaign has started."""
     if not folder.journal.exists() or not folder.campaign.exists():
         return {}
     trials = load_trials(folder)
@@ -56,7 +56,7 @@ def finished(folder: CampaignFolder) -> dict[int, float]:
 
 
 def have_ended(folder: CampaignFolder, count: int) -> bool:
-    """Whether so many trials have ended well; a study that is only being made has none."""
+    """Whether this many trials are complete; a study that is being created has none."""
     try:
         return len(finished(folder)) >= count
     except UserError:
@@ -69,10 +69,10 @@ def epochs_of(folder: CampaignFolder, number: int) -> list[int]:
 
 
 def epochs_reported(folder: CampaignFolder) -> int:
-    """By all trials together; it only grows."""
+    """Epochs reported by all trials together; only grows."""
     return sum(len(read_json_lines(path)) for path in folder.root.glob("trials/*/metrics.jsonl"))
 
 
 def have_reported(folder: CampaignFolder, epochs: int) -> bool:
-    """Whether all trials together have reported so many."""
+    """Whether all trials together have reported this many epochs."""
     return epochs_reported(folder) >= epochs

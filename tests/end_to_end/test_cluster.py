@@ -1,4 +1,4 @@
-"""Several nodes: a cluster with fake GPUs in this machine, and real hosts in network namespaces where root allows."""
+"""Several nodes: a cluster with fake GPUs in this machine, and real hosts in network namespaces if run as root."""
 
 import os
 import shutil
@@ -57,7 +57,7 @@ def test_trials_of_a_lost_node_continue_elsewhere_from_their_checkpoint(
 
 
 MARK = f"xm{os.getpid() % 100_000}"
-"""Begins the names of what this process makes in the kernel, so that two of them can test at once."""
+"""Prefix of the kernel objects of this process, so that two of them can test concurrently."""
 BRIDGE = f"{MARK}bridge"
 HEAD, ONE, TWO = f"{MARK}head", f"{MARK}one", f"{MARK}two"
 HOSTS = {HEAD: "10.201.77.1", ONE: "10.201.77.2", TWO: "10.201.77.3"}
@@ -102,7 +102,7 @@ class Hosts:
             "RAY_AUTH_TOKEN_PATH": str(self._folder / "token"),
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "3",
-            "RAY_health_check_timeout_ms": "8000",  # a busy host is no dead one
+            "RAY_health_check_timeout_ms": "8000",  # a busy host is not a dead one
         }
         with log:
             process = subprocess.Popen(
@@ -121,7 +121,7 @@ class Hosts:
         return (self._folder / f"{name}.log").read_text()
 
     def wait_for_nodes(self, number: int) -> None:
-        """Until so many nodes have joined."""
+        """Wait until this many nodes have joined."""
         code = f"import ray; ray.init(address='{HOSTS[HEAD]}:6379'); print('joined', len(ray.nodes()))"
 
         def joined() -> bool:
@@ -136,7 +136,7 @@ class Hosts:
         return list(map(int, listing.split()))
 
     def trains(self, name: str) -> bool:
-        """Whether a trial is at work on a host."""
+        """Whether a trial is running on a host."""
         return any("ray::ImplicitFunc" in command_of(pid) for pid in self.pids(name))
 
     def stop(self) -> None:

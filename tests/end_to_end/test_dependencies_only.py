@@ -1,4 +1,4 @@
-"""The way of clusters: dependencies are installed, this project is not, and its code runs from a copy."""
+"""As on cluster nodes: dependencies are installed, this project is not, and its code runs from a copy."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def test_a_campaign_runs_where_only_the_dependencies_are_installed(demo: Path, t
     code = tmp_path / "code"
     for package in ("core", "search", "analysis"):
         shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)  # somebody else's repository around it all
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)  # inside a foreign repository
     look = "from importlib.metadata import version; version('crossmodal-search')"
     kept = {name: value for name, value in environment().items() if name != "PYTHONPATH"}
     installed = subprocess.run([python, "-c", look], cwd=tmp_path, env=kept, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The launch files of configs/cluster, run or checked as far as a machine without those systems allows."""
+"""The launch files of configs/cluster, run or checked as far as possible without those systems."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def test_scripts_are_clean(script: Path) -> None:
 
 
 def test_the_image_copies_what_an_installation_of_the_dependencies_needs(tmp_path: Path) -> None:
-    """Docker runs nowhere here: the files it copies and the folders it makes must give the project's metadata."""
+    """Without Docker: the files it copies and the folders it creates must yield the project's metadata."""
     instructions = (LAUNCH / "Dockerfile").read_text()
     (copied,) = [line.split()[1:-1] for line in instructions.splitlines() if line.startswith("COPY")]
     for name in copied:
@@ -109,7 +109,7 @@ def submit_to(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of `ray job submit` to a cluster of one node, started with its dashboard and a token."""
     (tmp_path / "token").write_text("a-token-of-this-test-alone-0123456789abcdef")
     port, dashboard = free_port(), free_port()
-    temporary = Path(f"/tmp/xmjob-{os.getpid()}")  # short, since sockets lie in it
+    temporary = Path(f"/tmp/xmjob-{os.getpid()}")  # short, since it contains sockets
     extra = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token"),
@@ -118,7 +118,7 @@ def submit_to(tmp_path: Path) -> Iterator[dict[str, str]]:
         "RAY_TMPDIR": str(temporary),
     }
     head = ["--head", f"--node-ip-address={ADDRESS}", f"--port={port}", f"--dashboard-port={dashboard}", "--block"]
-    head += [f"--dashboard-agent-listen-port={free_port()}"]  # jobs go there; the usual one is any other Ray's, too
+    head += [f"--dashboard-agent-listen-port={free_port()}"]  # jobs go there; another Ray may use the default port
     options = ["--num-cpus=2", f"--temp-dir={temporary}", "--disable-usage-stats", "--include-dashboard=true"]
     with (tmp_path / "ray.log").open("w") as log:
         server = subprocess.Popen(
@@ -141,7 +141,7 @@ def test_a_campaign_is_submitted_as_a_job(prepared: Path, submit_to: dict[str, s
     attempts = [submit(submit_to)]
 
     def taken() -> bool:
-        """Whether the agent took the job; until it is up, it takes none."""
+        """Whether the agent accepted the job; it accepts none until it is up."""
         if attempts[-1].returncode and not folder.root.exists():
             attempts.append(submit(submit_to))
         return attempts[-1].returncode == 0 or folder.root.exists()
@@ -168,7 +168,7 @@ exec "$@"
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> dict[str, str]:
-    """The environment of a batch job of one node; srun and scontrol are stand-ins that run or note what they get."""
+    """The environment of a batch job of one node; srun and scontrol are stand-ins that run or log their arguments."""
     programs = tmp_path / "bin"
     programs.mkdir()
     stubs = {"scontrol": SCONTROL.format(log=tmp_path / "scontrol.log"), "srun": SRUN}

@@ -1,4 +1,4 @@
-"""A campaign whose checkpoints lie in an object store and whose study lies in PostgreSQL, both on loopback."""
+"""A campaign with checkpoints in an object store and the study in PostgreSQL, both on loopback."""
 
 import os
 import pwd
@@ -43,7 +43,7 @@ def s3() -> Iterator[str]:
 
 
 def is_open(port: int) -> bool:
-    """Whether something listens there."""
+    """Whether a server listens there."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

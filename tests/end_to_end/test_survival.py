@@ -1,4 +1,4 @@
-"""Campaigns that are really killed: whatever is lost, it is never a finished trial, and none runs twice."""
+"""Campaigns that are really killed: no finished trial is ever lost, and none runs twice."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tests.end_to_end.conftest import EPOCHS, Begin, epochs_of, epochs_reported,
 pytestmark = pytest.mark.slow
 
 
-def test_a_driver_killed_again_and_again_loses_nothing(endless_campaign: Path, tmp_path: Path, begin: Begin) -> None:
+def test_a_driver_killed_repeatedly_loses_nothing(endless_campaign: Path, tmp_path: Path, begin: Begin) -> None:
     folder = CampaignFolder(tmp_path / "c")
     command = ("search", endless_campaign, "--output-dir", folder.root)
     generator, kills = random.Random(0), 0
@@ -57,7 +57,7 @@ def test_a_driver_killed_again_and_again_loses_nothing(endless_campaign: Path, t
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_in_good_order_and_the_same_command_continues(
+def test_a_signal_stops_gracefully_and_the_same_command_continues(
     endless_campaign: Path, tmp_path: Path, begin: Begin, number: signal.Signals, code: int
 ) -> None:
     folder = CampaignFolder(tmp_path / "c")
@@ -67,9 +67,9 @@ def test_a_signal_stops_in_good_order_and_the_same_command_continues(
     process.send_signal(number)
     stopped = finish(process)
     assert stopped.code == code, stopped.err
-    assert "Continue with the same command" in stopped.out
+    assert "Run the same command to continue" in stopped.out
     states = set(load_trials(folder)["state"])
-    assert "running" not in states  # all is told
+    assert "running" not in states  # everything is stored
     kept = finished(folder)
     limit = len(kept) + 2
     assert run(*command, "--trials", limit, cwd=tmp_path).code == 0
@@ -105,7 +105,7 @@ def test_a_second_driver_is_refused_by_name(endless_campaign: Path, tmp_path: Pa
     assert f"process {process.pid} on" in second.err
     assert status.code == 0
     assert f"driver: process {process.pid}" in status.out
-    assert "gone" in run("status", folder.root, cwd=tmp_path).out
+    assert "which is not running" in run("status", folder.root, cwd=tmp_path).out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that must not be there")
@@ -129,10 +129,10 @@ from pathlib import Path
 clock, jump = time.monotonic, Path("two hours later")
 time.monotonic = lambda: clock() + 7200 * jump.exists()
 """
-"""For a driver to which two hours pass at once when that file appears."""
+"""For a driver whose clock jumps by two hours when that file appears."""
 
 
-def test_a_worker_that_hangs_is_killed_and_the_campaign_goes_on(demo: Path, tmp_path: Path, begin: Begin) -> None:
+def test_a_worker_that_hangs_is_killed_and_the_campaign_continues(demo: Path, tmp_path: Path, begin: Begin) -> None:
     one_at_a_time = f"resources: {{cpu: {os.cpu_count()}}}\n"
     content = CAMPAIGN.replace("trials: 5", "trials: 2") + "trial_timeout_s: 3600\nmax_failed_trials: 9\n"
     campaign = write_campaign(tmp_path, demo, content + one_at_a_time, epochs=20)
@@ -154,7 +154,7 @@ def test_a_worker_that_hangs_is_killed_and_the_campaign_goes_on(demo: Path, tmp_
     assert trials["reason"].tolist()[0] == "no report for 3600 s"
 
 
-def test_a_torn_journal_is_mended(endless_campaign: Path, tmp_path: Path) -> None:
+def test_a_torn_journal_is_repaired(endless_campaign: Path, tmp_path: Path) -> None:
     folder = CampaignFolder(tmp_path / "c")
     command = ("search", endless_campaign, "--output-dir", folder.root)
     assert run(*command, "--trials", 2, cwd=tmp_path).code == 0

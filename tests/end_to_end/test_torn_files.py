@@ -1,4 +1,4 @@
-"""Files that are torn, and a disk that is full: never a wrong figure, never a lost trial; told, or done again."""
+"""Torn files and a full disk: never a wrong figure or a lost trial; they are reported, or the work is redone."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def tear(path: Path, size: int = 40) -> None:
     path.write_bytes(path.read_bytes()[:-size])
 
 
-def test_a_campaign_with_torn_files_keeps_its_figures_and_goes_on(copied: CampaignFolder, tmp_path: Path) -> None:
+def test_a_campaign_with_torn_files_keeps_its_figures_and_continues(copied: CampaignFolder, tmp_path: Path) -> None:
     kept = values(copied)
     tear(copied.trial(1).metrics)
     tear(copied.trial(2).best_checkpoint)
@@ -60,7 +60,7 @@ def test_a_torn_receipt_is_named(copied: CampaignFolder, tmp_path: Path) -> None
     assert run("leaderboard", copied.root, cwd=tmp_path).code == 0
 
 
-def test_a_torn_campaign_file_is_told_and_nothing_is_started(copied: CampaignFolder, tmp_path: Path) -> None:
+def test_a_torn_campaign_file_is_reported_and_nothing_is_started(copied: CampaignFolder, tmp_path: Path) -> None:
     campaign = tmp_path / "again.yaml"
     shutil.copy(copied.campaign, campaign)
     copied.campaign.write_bytes(copied.campaign.read_bytes()[:-300])
@@ -89,7 +89,7 @@ def fill(path: Path) -> None:
             stream.write(bytes(4096))
 
 
-def test_a_full_disk_is_told_and_loses_no_trial(
+def test_a_full_disk_is_reported_and_loses_no_trial(
     small_disk: Path, endless_campaign: Path, tmp_path: Path, begin: Begin
 ) -> None:
     endless_campaign.write_text(endless_campaign.read_text() + "max_failed_trials: 99\n")

@@ -1,4 +1,4 @@
-"""What lies in a campaign folder is read, never run; what is secret stays out of it."""
+"""The content of a campaign folder is read, never run; secrets stay out of it."""
 
 import os
 import pickle
@@ -28,7 +28,7 @@ class Evil:
 
 
 def plant(folder: CampaignFolder, mark: Path) -> None:
-    """A pickle in the place of everything that an earlier session may have left, and a trial that asks for it."""
+    """A pickle in place of everything that an earlier session may have left, and a trial that would load it."""
     bait = pickle.dumps(Evil(mark))
     session = folder.sessions / "1"
     places = [
@@ -47,7 +47,7 @@ def plant(folder: CampaignFolder, mark: Path) -> None:
         place.write_bytes(bait)
     optuna.load_study(
         study_name="small", storage=JournalStorage(JournalFileBackend(str(folder.journal)))
-    ).ask()  # as a driver that died
+    ).ask()  # like a driver that died
 
 
 def test_nothing_in_a_campaign_folder_is_unpickled_and_no_key_reaches_it(

@@ -1,4 +1,4 @@
-"""The way of users: the wheel is installed, and the commands of the README run in an empty folder."""
+"""As for a user: the wheel is installed, and the commands of the README run in an empty folder."""
 
 import shutil
 import subprocess
@@ -30,7 +30,7 @@ def succeed(command: list[object], *, cwd: Path) -> str:
 
 
 def build_wheel(folder: Path) -> Path:
-    """From a copy of the sources, so that nothing is left in them."""
+    """Built from a copy of the sources, so that these stay clean."""
     source = folder / "source"
     source.mkdir()
     for name in SOURCES:

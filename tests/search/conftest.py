@@ -1,4 +1,4 @@
-"""Fixtures of campaigns: planted features on disk are too far from the truth, so these read the small demo data."""
+"""Fixtures of campaigns; they read the small demo data, since planted features on disk are too unrealistic."""
 
 from collections.abc import Callable
 from pathlib import Path

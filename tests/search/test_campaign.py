@@ -102,25 +102,25 @@ def features_of(base: TrainConfig, **changes: Any) -> CampaignFeatures:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"data": "other"}, "the annotations or images changed since the campaign started"),
         ({"backbone": "other"}, "the backbone's files changed since"),
-        ({"version": 99, "data": "other"}, "the annotations or images and the version of extraction changed"),
+        ({"version": 99, "data": "other"}, "the annotations or images and the extraction version changed"),
     ],
 )
 def test_features_stay_those_that_the_campaign_started_with(
-    base: TrainConfig, tmp_path: Path, changes: dict[str, Any], told: str
+    base: TrainConfig, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     folder = CampaignFolder(tmp_path)
     keep_features(features_of(base), folder)
     keep_features(features_of(base), folder)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         require_unchanged_features(features_of(base, **changes), folder)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "3", '{"a": 1}', "{}", '{"448 px, 128 tokens, float32": {}}'])
-def test_a_damaged_note_of_the_features_is_one_line(base: TrainConfig, tmp_path: Path, content: str) -> None:
+def test_a_damaged_features_file_is_one_line(base: TrainConfig, tmp_path: Path, content: str) -> None:
     folder = CampaignFolder(tmp_path)
     folder.features.write_text(content)
     with pytest.raises(UserError) as refused:
@@ -129,7 +129,7 @@ def test_a_damaged_note_of_the_features_is_one_line(base: TrainConfig, tmp_path:
     assert folder.features.read_text() == content
 
 
-def record(*relations: int) -> AnnotatedImage:
+def image(*relations: int) -> AnnotatedImage:
     regions = tuple(Region("a roof", (0.1, 0.1, 0.5, 0.5), relation) for relation in relations)
     return AnnotatedImage(Path("a.jpeg"), "1/a.jpeg", "1", ("a caption",), regions)
 
@@ -137,12 +137,12 @@ def record(*relations: int) -> AnnotatedImage:
 @pytest.mark.parametrize(
     ("records", "refused"),
     [
-        ([record()], "loss.box and loss.spatial would change nothing, since the training data hold no boxes"),
-        ([record(NO_RELATION)], "loss.spatial would change nothing, since the training data hold no relations"),
-        ([record(), record(NO_RELATION, 2)], None),
+        ([image()], "loss.box and loss.spatial would have no effect, since the training data contain no boxes"),
+        ([image(NO_RELATION)], "loss.spatial would have no effect, since the training data contain no relations"),
+        ([image(), image(NO_RELATION, 2)], None),
     ],
 )
-def test_weights_without_anything_to_learn_are_not_searched(
+def test_loss_weights_without_targets_are_not_searched(
     campaign_of: Build, records: list[AnnotatedImage], refused: str | None
 ) -> None:
     weights = {name: {"uniform": [0.0, 1.0]} for name in ("loss.box", "loss.spatial", "loss.itc")}

@@ -94,7 +94,7 @@ def test_a_narrow_terminal_loses_no_figure(finished_campaign: CampaignFolder, tm
         assert as_process(command, folder.root, COLUMNS=columns, PYTHONIOENCODING="ascii").returncode == 0
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(finished_campaign: CampaignFolder) -> None:
+def test_a_closed_pipe_is_no_error(finished_campaign: CampaignFolder) -> None:
     command = [*COMMAND, "leaderboard", str(finished_campaign.root), "--format", "json"]
     reader, writer = os.pipe()
     os.close(reader)
@@ -103,7 +103,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(finished_campaign: CampaignFo
     assert done.stderr == ""
 
 
-def test_where_no_trial_finished_the_end_of_a_search_says_why(demo: Path, tmp_path: Path) -> None:
+def test_if_no_trial_finished_a_search_reports_why(demo: Path, tmp_path: Path) -> None:
     end = SessionEnd(Standing(failed=2))
     folder = CampaignFolder(tmp_path)
     started = load_campaign(write_campaign(tmp_path / "source", demo))
@@ -119,7 +119,7 @@ def test_where_no_trial_finished_the_end_of_a_search_says_why(demo: Path, tmp_pa
 
 
 @pytest.mark.parametrize("address", ["http://foo", "foo", "ray://", "host:99999"])
-def test_an_address_is_looked_at_before_anything_is_done(
+def test_an_address_is_checked_before_any_work(
     crossmodal: CommandLine, demo: Path, tmp_path: Path, address: str
 ) -> None:
     campaign = write_campaign(tmp_path, demo)

@@ -53,17 +53,17 @@ def test_a_fresh_campaign_is_measured_and_nothing_is_written(demo: Path, tmp_pat
     assert not (tmp_path / "c").exists()
 
 
-def test_a_campaign_that_ran_is_judged_by_its_own_epochs(
+def test_a_campaign_that_ran_is_estimated_from_its_own_epochs(
     finished_campaign: CampaignFolder, crossmodal: CommandLine
 ) -> None:
     outcome = crossmodal("plan", finished_campaign.campaign, "--output-dir", finished_campaign.root, "--slots", "3")
     assert outcome.code == 0, outcome.err
     assert "15 epochs of this campaign" in outcome.out
-    assert "0 trials, 3 at once" in outcome.out
-    assert "there already" in outcome.out
+    assert "0 trials, 3 concurrent" in outcome.out
+    assert "already extracted" in outcome.out
 
 
-def test_features_of_several_shapes_are_timed_each_and_the_slowest_is_told(
+def test_features_of_every_shape_are_timed_and_the_slowest_is_reported(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever order they come in; here the second set of features is far wider."""
@@ -75,5 +75,5 @@ def test_features_of_several_shapes_are_timed_each_and_the_slowest_is_told(
     for order in ([narrow, wide], [wide, narrow]):
         cost = plan._calibrate_each(load_campaign(path), order)
         assert cost.seconds_per_epoch == 3.0
-        assert cost.basis == "an epoch, on the slowest of 2 shapes of features"
+        assert cost.basis == "an epoch, on the slowest of 2 feature shapes"
     assert plan._calibrate_each(load_campaign(path), [narrow]).basis == "an epoch"

@@ -26,7 +26,7 @@ def shown(*statuses: Standing) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
-def test_a_line_is_left_for_every_trial_that_ended() -> None:
+def test_a_line_is_printed_for_every_trial_that_ended() -> None:
     lines = [
         line for line in shown(status(0, best=None), status(1), status(1), status(2)).splitlines() if "trials" in line
     ]

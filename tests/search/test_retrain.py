@@ -71,7 +71,7 @@ def test_a_folder_without_a_campaign_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "stage1/log.txt", "experiment_summary.json"])
-def test_somebody_elses_files_are_refused_before_anything_is_done(
+def test_foreign_files_are_refused_before_any_work(
     crossmodal: CommandLine, finished_campaign: CampaignFolder, tmp_path: Path, name: str
 ) -> None:
     theirs = tmp_path / "final" / name
@@ -84,7 +84,7 @@ def test_somebody_elses_files_are_refused_before_anything_is_done(
     assert theirs.read_text() == "mine"
 
 
-def test_a_folder_in_which_a_run_is_at_work_is_refused_by_name(
+def test_a_folder_held_by_a_run_is_refused_by_name(
     crossmodal: CommandLine, finished_campaign: CampaignFolder, tmp_path: Path
 ) -> None:
     claim_folder(tmp_path, ["stage1", "stage2"])

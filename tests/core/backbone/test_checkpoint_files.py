@@ -67,7 +67,7 @@ def test_weights_that_the_configuration_names_are_those_that_are_loaded(whole: P
     assert torch.equal(encoded(whole), expected)
 
 
-def test_what_lies_beside_them_is_neither_named_nor_loaded(whole: Path, tmp_path: Path) -> None:
+def test_other_files_are_neither_named_nor_loaded(whole: Path, tmp_path: Path) -> None:
     names, expected = list(backbone_files(whole)), encoded(whole)
     mark = tmp_path / "was-run"
     (whole / "evil.py").write_text(f"open({str(mark)!r}, 'w')\nclass Model: ...\n")

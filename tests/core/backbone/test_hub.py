@@ -1,4 +1,4 @@
-"""Tests of core.backbone.checkpoint_files."""
+"""Tests of core.backbone.hub."""
 
 from pathlib import Path
 

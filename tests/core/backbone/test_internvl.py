@@ -244,7 +244,7 @@ def test_images_are_normalised_as_the_checkpoints_own_processor_does(
     torch.testing.assert_close(backbone._normalise(backbone.preprocess(images(3))), theirs, atol=1e-6, rtol=1e-6)
 
 
-def test_under_causal_attention_the_first_token_tells_captions_with_one_opening_nothing_apart(
+def test_under_causal_attention_the_first_token_cannot_distinguish_captions_with_the_same_opening(
     backbone: FrozenBackbone,
 ) -> None:
     texts = ["The image shows a red building.", "The image shows a green pool and grass."]

@@ -184,14 +184,14 @@ def test_changes_are_named_and_limits_do_not_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs/campaigns").glob("*.yaml")))
-def test_the_hash_of_its_settings_does_not_depend_on_where_the_checkout_lies(path: Path, tmp_path: Path) -> None:
+def test_the_hash_of_its_settings_does_not_depend_on_the_location_of_the_checkout(path: Path, tmp_path: Path) -> None:
     shutil.copytree("configs", tmp_path / "configs")
     here, there = load_campaign(path), load_campaign(tmp_path / path)
     assert here.train != there.train
     assert settings_hash(here) == settings_hash(there)
 
 
-def test_the_hash_of_its_settings_tells_all_but_limits_and_places(tmp_path: Path) -> None:
+def test_the_hash_of_its_settings_covers_all_but_limits_and_places(tmp_path: Path) -> None:
     before = settings_hash(load_campaign(write(tmp_path)))
     for same in ({"limits": {"trials": 7}}, {"storage": "./elsewhere"}):
         assert settings_hash(load_campaign(write(tmp_path, **same))) == before
@@ -199,7 +199,7 @@ def test_the_hash_of_its_settings_tells_all_but_limits_and_places(tmp_path: Path
         assert settings_hash(load_campaign(write(tmp_path, **other))) != before
 
 
-def test_a_campaign_says_only_what_differs_from_its_base(tmp_path: Path) -> None:
+def test_a_campaign_contains_only_what_differs_from_its_base(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     space = {"loss.itm": {"log": [0.1, 10.0]}, "model.dropout": {"uniform": [0.0, 0.5]}}
     write(tmp_path / "whole", limits={"trials": 7, "hours": 2.0}, sampler={"seed": 3}, space=space)

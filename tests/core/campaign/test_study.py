@@ -90,7 +90,7 @@ def test_a_campaign_is_read_from_its_folder(finished_campaign: CampaignFolder) -
     assert all(set(trial.parameters) >= {"optimizer.learning_rate"} for trial in trials)
 
 
-def test_the_study_of_another_name_is_said_to_be_missing(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
+def test_a_study_of_another_name_is_reported_as_missing(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
     folder = CampaignFolder(tmp_path)
     content = finished_campaign.campaign.read_text().replace(
         f"name: {read_campaign(finished_campaign).name}", "name: b"

@@ -10,7 +10,7 @@ from core.campaign.trials import ENDED, SCORED, STALE, Standing, State, TrialRec
 
 
 def retried(times: int) -> list[TrialRecord]:
-    """Trial 0, interrupted so often, and the one that continues it; beside it a trial 1 of its own."""
+    """Trial 0, interrupted several times, and the trial that continues it; trial 1 is unrelated."""
     first = [TrialRecord(0, "failed", 0, reason=STALE), TrialRecord(1, "complete", 1, value=0.5)]
     others = [TrialRecord(n, "failed", 0, retry_of=0 if n == 2 else n - 1, reason=STALE) for n in range(2, times + 1)]
     return [*first, *others, TrialRecord(times + 1, "complete", 0, retry_of=0 if times == 1 else times, value=0.25)]

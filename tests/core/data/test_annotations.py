@@ -36,7 +36,7 @@ def write(root: Path, records: Any) -> Path:
     return path
 
 
-def test_a_record_is_read_with_corners_and_relations(root: Path) -> None:
+def test_an_entry_is_read_with_corners_and_relations(root: Path) -> None:
     (read,) = read_annotations(write(root, [record()]), root).images
     assert (read.group, read.path) == ("0839", root / "train/0839/image-0.jpeg")
     assert read.captions == ("In the center is an office building.",)
@@ -50,7 +50,7 @@ def test_a_caption_may_be_a_list_as_in_test_files(root: Path) -> None:
     assert read.captions == ("one", "two", "three")
 
 
-def test_records_of_one_image_are_merged_and_what_repeats_is_kept_once(root: Path) -> None:
+def test_entries_of_one_image_are_merged_without_repetitions(root: Path) -> None:
     annotations = read_annotations(
         write(root, [record(caption="one"), record(1), record(caption="two"), record(caption="one")]), root
     )
@@ -113,7 +113,7 @@ def test_text_of_any_script_is_kept(root: Path) -> None:
         ({"relations": [None, "beside", None]}, "relations[1]: 'beside' is not one of left, right"),
     ],
 )
-def test_a_bad_record_is_one_line_that_names_file_and_record(root: Path, change: dict[str, Any], message: str) -> None:
+def test_a_bad_entry_is_one_line_that_names_file_and_entry(root: Path, change: dict[str, Any], message: str) -> None:
     path = write(root, [record(), record(1, **change)])
     with pytest.raises(UserError) as caught:
         read_annotations(path, root)
@@ -161,7 +161,7 @@ def test_one_image_under_two_spellings_is_one_image(root: Path) -> None:
     assert len(read.captions) == 4
 
 
-def test_relations_of_merged_records_are_to_the_first_region_of_the_image(root: Path) -> None:
+def test_relations_of_merged_entries_refer_to_the_first_region_of_the_image(root: Path) -> None:
     left, middle, right = [0.2, 0.5, 0.1, 0.1], [0.5, 0.5, 0.1, 0.1], [0.8, 0.5, 0.1, 0.1]
     first = record(sentences=["middle", "left"], bboxes=[middle, left])
     second = record(caption="two", sentences=["left", "right", "middle"], bboxes=[left, right, middle])
@@ -216,7 +216,7 @@ def test_rounding_at_the_edges_of_real_boxes_is_no_repair() -> None:
     assert "box clamped to the image" not in annotations.repaired
 
 
-def test_a_check_counts_on_after_a_bad_record(root: Path) -> None:
+def test_a_check_continues_after_a_bad_entry(root: Path) -> None:
     (root / "train/0839/image-2.jpeg").write_bytes(b"no image")
     path = write(root, [record(), record(1, caption=None), record(2)])
     counts = check_dataset(path, root)

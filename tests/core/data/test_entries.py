@@ -54,7 +54,7 @@ def refusal(root: Path, **changes: Any) -> str:
         [10**300, 1, 1, 1],
     ],
 )
-def test_a_box_in_pixels_is_called_one(root: Path, box: list[float]) -> None:
+def test_a_box_in_pixels_is_reported_as_such(root: Path, box: list[float]) -> None:
     message = refusal(root, bboxes=[box])
     assert "bboxes[0]: " in message
     assert "looks like pixels; write [cx, cy, w, h] as fractions of width and height" in message
@@ -223,7 +223,7 @@ def read_or_error(path: Path, root: Path) -> list[AnnotatedImage] | UserError:
 
 
 @given(st.lists(FIELDS.map(lambda fields: record(**fields)) | JSON_VALUES, max_size=4) | JSON_VALUES)
-def test_any_json_gives_records_or_one_line(root: Path, content: Any) -> None:
+def test_any_json_gives_entries_or_one_line(root: Path, content: Any) -> None:
     path = root.parent / "train.json"
     path.write_text(json.dumps(content))
     read = read_or_error(path, root)
@@ -242,7 +242,7 @@ def test_any_json_gives_records_or_one_line(root: Path, content: Any) -> None:
 
 
 @given(st.lists(FIELDS.map(lambda fields: record(**fields)) | JSON_VALUES, min_size=1, max_size=4))
-def test_a_check_of_any_records_goes_on_to_the_end(root: Path, content: Any) -> None:
+def test_a_check_of_any_entries_runs_to_the_end(root: Path, content: Any) -> None:
     path = root.parent / "train.json"
     path.write_text(json.dumps(content))
     counts = check_dataset(path, root)

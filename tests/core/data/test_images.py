@@ -59,7 +59,7 @@ DEEP: dict[str, tuple[NDArray[Any], str]] = {
 
 
 @pytest.mark.parametrize(("pixels", "file_format"), DEEP.values(), ids=DEEP.keys())
-def test_more_than_eight_bits_are_scaled_and_said(tmp_path: Path, pixels: NDArray[Any], file_format: str) -> None:
+def test_more_than_eight_bits_are_scaled_and_reported(tmp_path: Path, pixels: NDArray[Any], file_format: str) -> None:
     Image.fromarray(pixels).save(tmp_path / "image", file_format)
     image, repairs = open_image(tmp_path / "image")
     assert (image.mode, len(repairs)) == ("RGB", 1)
@@ -73,7 +73,7 @@ def test_an_even_image_of_16_bits_keeps_its_level(tmp_path: Path, value: int, le
     assert (levels(tmp_path / "a.png") == level).all()
 
 
-def test_unsigned_32_bits_and_white_as_zero_are_heeded(tmp_path: Path) -> None:
+def test_unsigned_32_bits_and_white_as_zero_are_respected(tmp_path: Path) -> None:
     unsigned = (RAMP * (2**32 - 1)).astype(np.uint32)
     Image.fromarray(unsigned.view(np.int32)).save(tmp_path / "a.tif")
     retag(tmp_path / "a.tif", 339, 1)
@@ -265,7 +265,7 @@ def test_damaged_bytes_give_an_image_or_one_line(scratch: Path, encoded: bytes, 
         assert open_image(scratch / "damaged")[0].mode == "RGB"
 
 
-def test_a_truncated_jpeg_is_repaired_and_said(tmp_path: Path) -> None:
+def test_a_truncated_jpeg_is_repaired_and_reported(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.jpeg")
     content = (tmp_path / "a.jpeg").read_bytes()
@@ -293,7 +293,7 @@ def test_a_file_that_is_no_image_is_named_with_the_reason(tmp_path: Path, conten
     assert reason in message
 
 
-def test_too_many_pixels_are_told_from_the_header_alone(tmp_path: Path) -> None:
+def test_too_many_pixels_are_detected_from_the_header_alone(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "a.bmp")
     content = bytearray((tmp_path / "a.bmp").read_bytes())
     struct.pack_into("<ii", content, 18, 20_000, 20_000)

@@ -14,7 +14,7 @@ def records(groups: list[int]) -> list[AnnotatedImage]:
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(0, 5), st.floats(0.05, 0.95))
-def test_no_building_straddles_and_no_record_is_lost(groups: list[int], seed: int, fraction: float) -> None:
+def test_no_building_straddles_and_no_image_is_lost(groups: list[int], seed: int, fraction: float) -> None:
     members = records(groups)
     fractions = {"train": 1 - fraction, "validation": fraction}
     if len(set(groups)) < 2:

@@ -52,7 +52,7 @@ def test_equal_seeds_draw_equal_data_and_others_do_not(tmp_path: Path) -> None:
     assert (a / image).read_bytes() == (b / image).read_bytes()
 
 
-def test_a_box_lies_round_the_object_that_its_sentence_names(tmp_path: Path) -> None:
+def test_a_box_surrounds_the_object_that_its_sentence_names(tmp_path: Path) -> None:
     folder = draw(tmp_path / "data", buildings=40)
     solid = ("a red rectangular building", "a red round pool", "a red hexagonal tower")
     is_red = []
@@ -96,11 +96,11 @@ def test_an_interrupted_drawing_leaves_nothing_and_starts_over(tmp_path: Path) -
     assert draw(tmp_path / "data").exists()
 
 
-def test_it_says_that_it_is_synthetic(tmp_path: Path) -> None:
+def test_it_is_marked_as_synthetic(tmp_path: Path) -> None:
     assert "Synthetic" in json.loads((draw(tmp_path / "data") / "synthetic.json").read_text())["notice"]
 
 
-def test_what_lies_beside_is_not_touched(tmp_path: Path) -> None:
+def test_other_files_are_not_touched(tmp_path: Path) -> None:
     """A folder of the name that an earlier version drew into, and wiped."""
     (tmp_path / ".data.partial").mkdir()
     (tmp_path / ".data.partial" / "thesis.tex").write_text("mine")

@@ -14,7 +14,7 @@ from tests.conftest import planted_split
 
 
 class Oracle(CrossModalModel):
-    """Answers with what it was given instead of looking."""
+    """Returns fixed answers instead of using the image."""
 
     def __init__(self, boxes: Tensor, logits: Tensor) -> None:
         super().__init__(16, 20, ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
@@ -64,7 +64,7 @@ def test_a_split_without_regions_has_no_figures(split: FeatureSplit) -> None:
     assert measure_regions(Oracle(split.boxes, split.boxes), bare, *dummy(bare)).metrics == {}
 
 
-def test_a_sentence_that_gives_the_box_away_needs_no_picture(split: FeatureSplit) -> None:
+def test_a_sentence_that_gives_the_box_away_needs_no_image(split: FeatureSplit) -> None:
     other = planted_split(10, seed=4)
     measured = blind_baselines(split, other, split.boxes, other.boxes)  # the sentence is the box itself
     assert measured["box_iou_text_only"] > 0.9

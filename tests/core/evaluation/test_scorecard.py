@@ -37,7 +37,7 @@ def test_no_reranking_is_measured_once(checkpoint: Checkpoint, planted_features:
     assert len(card.evaluations) == 3
 
 
-def test_cost_is_told(checkpoint: Checkpoint, planted_features: Features) -> None:
+def test_costs_are_in_the_table(checkpoint: Checkpoint, planted_features: Features) -> None:
     cost = measure(checkpoint, planted_features, name="a.pth", rerank=0).scorecard.efficiency
     assert cost.training_epochs == 4
     assert cost.trainable_parameters == sum(p.numel() for name, p in checkpoint.weights.items() if "norm" not in name)

@@ -34,7 +34,7 @@ def backbone(demo_config: TrainConfig) -> FrozenBackbone:
 
 
 class Interrupt:
-    """Stops an extraction after so many progress reports, as Ctrl-C would."""
+    """Interrupts an extraction after a number of progress reports, as Ctrl-C would."""
 
     def __init__(self, after: int) -> None:
         self.left = after
@@ -87,7 +87,7 @@ def test_equal_texts_are_encoded_once(inputs: FeatureInputs, backbone: FrozenBac
     assert len(seen) == len(set(seen)) == len(set(texts)) < len(texts)
 
 
-def test_an_interrupted_extraction_goes_on_after_its_last_whole_shard(
+def test_an_interrupted_extraction_continues_after_its_last_complete_shard(
     inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -154,7 +154,7 @@ def test_a_second_extraction_of_the_same_fingerprint_encodes_nothing(
     assert extract(inputs, backbone, tmp_path).fingerprint == inputs.parts.fingerprint
 
 
-def test_health_tells_the_first_token_apart_and_it_is_refused(
+def test_health_identifies_the_first_token_and_it_is_refused(
     inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path
 ) -> None:
     store = extract(inputs, backbone, tmp_path)

@@ -94,7 +94,7 @@ def test_a_replaced_image_of_equal_size_and_time_changes_it(copy: Path, moved: T
     assert fingerprint(moved) != before
 
 
-def test_what_it_remembers_lies_in_the_folder_of_stores_and_nothing_else_there_is_touched(
+def test_its_cache_is_in_the_folder_of_stores_and_nothing_else_there_is_touched(
     demo_config: TrainConfig,
 ) -> None:
     root = demo_config.features.store

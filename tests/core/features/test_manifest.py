@@ -20,7 +20,7 @@ def store(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_was_told_is_read_and_every_file_passes(store: Path) -> None:
+def test_a_manifest_is_read_back_and_every_file_passes(store: Path) -> None:
     manifest = read_manifest(store, "f")
     assert manifest["counts"] == {"train": {"images": 2048}}
     for name in ("train/images_cls.npy", "statistics.safetensors"):

@@ -31,7 +31,7 @@ def remembered(memory: Path) -> Path:
 
 
 def replace_unseen(path: Path, memory: Path) -> None:
-    """Other content, and a memory that takes its size and times for known: as with a clock that was set back."""
+    """New content, and a cache that contains its size and times: as if the clock had been set back."""
     path.write_bytes(b"x" * path.stat().st_size)
     stat = path.stat()
     content = read_sealed(remembered(memory))
@@ -39,7 +39,7 @@ def replace_unseen(path: Path, memory: Path) -> None:
     write_sealed(remembered(memory), content)
 
 
-def test_equal_content_has_equal_digests_whatever_it_is_called(files: list[Path], memory: Path) -> None:
+def test_equal_content_has_equal_digests_under_any_name(files: list[Path], memory: Path) -> None:
     files[1].write_bytes(files[0].read_bytes())
     found = file_digests(files, memory)
     assert found[0] == found[1]
@@ -66,7 +66,7 @@ def test_a_replaced_file_of_equal_size_and_time_is_read(
     assert [old == new for old, new in zip(before, after, strict=True)] == [True, True, False, True, True]
 
 
-def test_the_sample_finds_what_no_time_tells(files: list[Path], memory: Path) -> None:
+def test_the_sample_finds_a_change_that_no_time_shows(files: list[Path], memory: Path) -> None:
     before = file_digests(files, memory)
     replace_unseen(files[3], memory)
     assert file_digests(files, memory)[3] != before[3]
@@ -98,13 +98,13 @@ def test_every_piece_of_a_big_file_counts(tmp_path: Path, memory: Path, monkeypa
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"{}", b'{"files": 3}', b"\x00" * 500])
-def test_a_torn_memory_is_ignored(files: list[Path], memory: Path, raw: bytes) -> None:
+def test_a_torn_cache_is_ignored(files: list[Path], memory: Path, raw: bytes) -> None:
     before = file_digests(files, memory)
     remembered(memory).write_bytes(raw)
     assert file_digests(files, memory) == before
 
 
-def test_an_edited_memory_is_ignored(files: list[Path], memory: Path) -> None:
+def test_an_edited_cache_is_ignored(files: list[Path], memory: Path) -> None:
     before = file_digests(files, memory)
     content = json.loads(remembered(memory).read_text())
     content["files"][str(files[0])][3] = "0" * 64
@@ -112,7 +112,7 @@ def test_an_edited_memory_is_ignored(files: list[Path], memory: Path) -> None:
     assert file_digests(files, memory) == before
 
 
-def test_a_folder_of_somebody_else_is_no_memory(files: list[Path], memory: Path) -> None:
+def test_a_foreign_folder_is_not_used_as_a_cache(files: list[Path], memory: Path) -> None:
     memory.mkdir()
     (memory / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"holds notes\.txt, which crossmodal did not write"):

@@ -16,14 +16,14 @@ def test_a_claim_makes_the_folder_and_keeps_its_id(tmp_path: Path) -> None:
     assert claim_folder(tmp_path / "another", ["log.txt"]) != first
 
 
-def test_somebody_elses_file_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+def test_a_foreign_file_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     (tmp_path / "checkpoint_3.pth").write_text("mine")
     with pytest.raises(UserError, match=r"holds checkpoint_3.pth, which crossmodal did not write"):
         claim_folder(tmp_path, ["log.txt", "checkpoint_*.pth"])
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_3.pth"]
 
 
-def test_other_files_of_a_claimed_folder_stay_somebody_elses(tmp_path: Path) -> None:
+def test_other_files_of_a_claimed_folder_stay_foreign(tmp_path: Path) -> None:
     claim_folder(tmp_path, ["log.txt"])
     (tmp_path / "metrics.json").write_text("mine")
     with pytest.raises(UserError, match=r"metrics\.json"):
@@ -67,7 +67,7 @@ def test_a_second_process_is_refused_by_name_while_the_first_holds_the_folder(tm
         other.start()
         assert f"process {os.getpid()} on" in answer.get()
         other.join()
-        assert read_holder(tmp_path) is not None  # the refused one left the note alone
+        assert read_holder(tmp_path) is not None  # the refused process left the file alone
     assert read_holder(tmp_path) is None
     other = context.Process(target=_hold, args=(tmp_path, answer))
     other.start()
@@ -76,13 +76,13 @@ def test_a_second_process_is_refused_by_name_while_the_first_holds_the_folder(tm
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"pid": "x", "host": 3}', "{"])
-def test_a_damaged_note_of_the_holder_is_one_line(tmp_path: Path, content: str) -> None:
+def test_a_damaged_holder_file_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "driver.json").write_text(content)
     with pytest.raises(UserError, match=r"driver\.json"):
         read_holder(tmp_path)
 
 
-def test_a_scratch_folder_takes_only_itself_away(tmp_path: Path) -> None:
+def test_a_scratch_folder_removes_only_itself(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with scratch_folder(tmp_path) as scratch:
         (scratch / "whole").write_text("ours")

@@ -61,7 +61,7 @@ def refusal(folder: Path, text: str | bytes) -> str:
         ("!!float 5", 5.0),
     ],
 )
-def test_a_scalar_is_what_yaml_1_2_says(tmp_path: Path, text: str, value: object) -> None:
+def test_a_scalar_is_read_as_in_yaml_1_2(tmp_path: Path, text: str, value: object) -> None:
     read_back = read(tmp_path, f"key: {text}\n")["key"]
     assert read_back == value
     assert type(read_back) is type(value)
@@ -76,7 +76,7 @@ def test_an_empty_file_is_an_empty_mapping(tmp_path: Path, text: str) -> None:
     assert read(tmp_path, text) == {}
 
 
-def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     assert read(tmp_path, b"\xef\xbb\xbfseed: 3") == {"seed": 3}
 
 

@@ -27,7 +27,7 @@ def unit(rows: int, seed: int, width: int = 5) -> Tensor:
     return functional.normalize(torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
-def test_itc_of_a_model_that_tells_nothing_apart_is_the_logarithm_of_the_batch() -> None:
+def test_itc_of_a_constant_model_is_the_logarithm_of_the_batch() -> None:
     same = unit(1, 0).expand(8, -1)
     logits = contrastive_logits(same, same, torch.tensor(0.07))
     assert itc_loss(logits, torch.arange(8)).item() == pytest.approx(math.log(8), abs=1e-5)

@@ -36,7 +36,7 @@ def edited(config: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     return config
 
 
-def test_synthetic_data_is_drawn_checked_and_called_synthetic(crossmodal: CommandLine, tmp_path: Path) -> None:
+def test_synthetic_data_is_drawn_checked_and_marked_as_synthetic(crossmodal: CommandLine, tmp_path: Path) -> None:
     drawn = crossmodal("data", "synth", tmp_path / "d", "--buildings", 3, "--images-per-building", 2, "--seed", 1)
     assert drawn.code == 0
     assert "synthetic" in drawn.out
@@ -56,7 +56,7 @@ def test_check_counts_what_is_wrong_and_fails(crossmodal: CommandLine, demo: Pat
     assert "1 entries were rejected" in outcome.err
 
 
-def test_info_tells_health_and_parameters(crossmodal: CommandLine, config: Path) -> None:
+def test_info_prints_health_and_parameters(crossmodal: CommandLine, config: Path) -> None:
     outcome = crossmodal("features", "info", "--config", config)
     assert outcome.code == 0
     for expected in ("texts by first", "distinct", "trainable in all"):
@@ -159,7 +159,7 @@ ANNOTATIONS: dict[str, tuple[Callable[[Path, Path], str], str]] = {
 
 
 @pytest.mark.parametrize(("write", "message"), ANNOTATIONS.values(), ids=ANNOTATIONS.keys())
-def test_a_mistake_in_the_annotations_names_file_and_record(
+def test_a_mistake_in_the_annotations_names_file_and_entry(
     crossmodal: CommandLine,
     config: Path,
     demo: Path,
@@ -179,7 +179,7 @@ def test_a_mistake_in_the_annotations_names_file_and_record(
     assert not (tmp_path / "store").exists() or not any((tmp_path / "store").glob("*/manifest.json"))
 
 
-def test_what_is_no_mistake_but_unusual_is_said_once(
+def test_valid_but_unusual_content_is_reported_once(
     crossmodal: CommandLine, config: Path, demo: Path, tmp_path: Path
 ) -> None:
     records = read_json(demo / "train.json")
@@ -320,7 +320,7 @@ def test_verify_reads_what_is_remembered(
     assert "--verify" in crossmodal("features", "extract", "--help").out
 
 
-def test_a_store_that_somebody_damaged_is_one_line(crossmodal: CommandLine, config: Path, tmp_path: Path) -> None:
+def test_a_damaged_store_is_one_line(crossmodal: CommandLine, config: Path, tmp_path: Path) -> None:
     assert crossmodal("features", "extract", "--config", config).code == 0
     (manifest,) = (tmp_path / "store").glob("*/manifest.json")
     for raw in ("", "[]", '{"counts": 3}'):
@@ -336,7 +336,7 @@ def test_a_store_that_somebody_damaged_is_one_line(crossmodal: CommandLine, conf
     assert f"remove {manifest.parent} and extract again" in crossmodal("features", "extract", "--config", config).err
 
 
-def test_what_may_not_be_meant_is_said_when_features_are_extracted(
+def test_what_may_be_unintended_is_reported_when_features_are_extracted(
     crossmodal: CommandLine, config: Path, demo: Path, tmp_path: Path
 ) -> None:
     records = read_json(demo / "test.json")
@@ -348,7 +348,7 @@ def test_what_may_not_be_meant_is_said_when_features_are_extracted(
     assert "noted" not in crossmodal("features", "extract", "--config", config).out
 
 
-def test_an_interrupted_extraction_says_that_the_same_command_continues(
+def test_an_interrupted_extraction_prints_how_to_continue(
     crossmodal: CommandLine, config: Path, tmp_path: Path
 ) -> None:
     command = ("features", "extract", "--config", config, "--shard", 8)
@@ -359,7 +359,7 @@ def test_an_interrupted_extraction_says_that_the_same_command_continues(
         process.send_signal(signal.SIGCONT)
         stopped = finish(process)
     assert len(shards) == 3
-    assert (stopped.code, stopped.err) == (130, "interrupted; the same command continues\n")
+    assert (stopped.code, stopped.err) == (130, "interrupted; run the same command to continue\n")
     assert sorted((tmp_path / "store").glob(".*.partial/shard_*")) == shards
     assert crossmodal(*command).code == 0
     assert not list((tmp_path / "store").glob(".*.partial"))
@@ -374,7 +374,7 @@ def test_an_interrupted_extraction_says_that_the_same_command_continues(
         (["leaderboard", "."], "analysis.trials.load_trials"),
     ],
 )
-def test_any_interrupted_command_says_what_is_next(
+def test_any_interrupted_command_prints_how_to_continue(
     crossmodal: CommandLine,
     config: Path,
     tmp_path: Path,
@@ -389,12 +389,10 @@ def test_any_interrupted_command_says_what_is_next(
     (tmp_path / "train.json").write_text("[]")
     monkeypatch.setattr(work, interrupted)
     outcome = crossmodal(*command)
-    assert (outcome.code, outcome.err) == (130, "interrupted; the same command continues\n")
+    assert (outcome.code, outcome.err) == (130, "interrupted; run the same command to continue\n")
 
 
-def test_somebody_elses_folder_in_the_place_of_the_tiny_backbone_is_kept(
-    crossmodal: CommandLine, tmp_path: Path
-) -> None:
+def test_a_foreign_folder_in_place_of_the_tiny_backbone_is_kept(crossmodal: CommandLine, tmp_path: Path) -> None:
     drawn = ["data", "synth", tmp_path / "d", "--buildings", 3, "--images-per-building", 2]
     assert crossmodal(*drawn).code == 0
     shutil.rmtree(tmp_path / "d" / "tiny-internvl")
@@ -442,7 +440,7 @@ OUTPUTS: dict[str, tuple[str, list[str]]] = {
 
 
 @pytest.mark.parametrize(("name", "command"), OUTPUTS.items(), ids=OUTPUTS.keys())
-def test_a_folder_with_somebody_elses_file_is_refused_before_features_are_extracted(
+def test_a_folder_with_a_foreign_file_is_refused_before_features_are_extracted(
     crossmodal: CommandLine, config: Path, tmp_path: Path, name: str, command: tuple[str, list[str]]
 ) -> None:
     edited(config, lambda content: content["recipe"].update(stage1_epochs=1))

@@ -1,4 +1,4 @@
-"""What a CUDA graph does, without a GPU: operations written down at the tensor library's lowest level and done again.
+"""What a CUDA graph does, without a GPU: operations recorded at the tensor library's lowest level and replayed.
 
 As with the real thing, recording leaves no trace in any tensor, a replay runs no line of Python of what was recorded,
 works on the very same memory, and an operation that asks for a tensor's value cannot be recorded.

@@ -27,7 +27,7 @@ def code_in(folder: Path) -> Path:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with one commit; asked once per test, since a process asks git once."""
+    """A checkout with one commit; used once per test, since a process queries git once."""
     folder = code_in(tmp_path / "checkout")
     git(folder, "init", "-q")
     git(folder, "add", ".")
@@ -48,7 +48,7 @@ def test_a_version_is_that_of_the_imported_module(tmp_path: Path, monkeypatch: p
     assert module_version("torch") == import_module("torch").__version__
 
 
-def test_a_clean_checkout_tells_its_commit(checkout: Path) -> None:
+def test_a_clean_checkout_has_its_commit(checkout: Path) -> None:
     (checkout / "results").mkdir()
     (checkout / "results" / "log.txt").write_text("not code")
     assert git_commit(checkout) == git(checkout, "rev-parse", "HEAD")
@@ -73,7 +73,7 @@ def test_a_changed_checkout_is_dirty(checkout: Path, change: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["above", "above, ours ignored", "same folder, not tracked", "without a commit"])
-def test_somebody_elses_repository_tells_nothing(tmp_path: Path, place: str) -> None:
+def test_a_foreign_repository_gives_no_commit(tmp_path: Path, place: str) -> None:
     top = tmp_path / "theirs"
     code = code_in(top if place.startswith(("same", "without")) else top / "venv" / "site-packages")
     git(top, "init", "-q")
@@ -95,7 +95,7 @@ def test_no_repository_and_no_git_tell_nothing(checkout: Path, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("answer", ["exit 128", "exec sleep 100", "echo gibberish", "printf '\\377\\n'"])
-def test_a_git_that_fails_hangs_or_babbles_tells_nothing(
+def test_a_git_that_fails_hangs_or_prints_garbage_gives_no_commit(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     fake = tmp_path / "bin" / "git"
@@ -128,7 +128,7 @@ def test_a_worktree_is_a_checkout_and_a_repository_is_not_written_to(checkout: P
 
 @pytest.mark.slow
 def test_receipts_need_no_distribution_of_ours(tmp_path: Path) -> None:
-    """`importlib.metadata` finds nothing here, as where only the dependencies are installed."""
+    """`importlib.metadata` finds nothing, as if only the dependencies were installed."""
     for package in ("core", "search", "analysis"):
         shutil.copytree(CHECKOUT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     code = (

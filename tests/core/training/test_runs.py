@@ -193,7 +193,7 @@ def snapshot(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "log.txt", "receipt.json", "checkpoint_3.pth", "checkpoint_best.pth"])
-def test_a_run_is_not_begun_among_somebody_elses_files(tmp_path: Path, name: str) -> None:
+def test_a_run_is_not_started_among_foreign_files(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     before = snapshot(tmp_path)
     for refuse in (require_free_run, lambda root: hold_run(root).__enter__()):
@@ -203,7 +203,7 @@ def test_a_run_is_not_begun_among_somebody_elses_files(tmp_path: Path, name: str
 
 
 @pytest.mark.parametrize("name", ["stage1", "stage2/log.txt", "experiment_summary.json"])
-def test_two_stages_are_not_begun_among_somebody_elses_files(tmp_path: Path, name: str) -> None:
+def test_two_stages_are_not_started_among_foreign_files(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     before = snapshot(tmp_path)

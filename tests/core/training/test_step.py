@@ -41,7 +41,7 @@ def run(step: TrainStep, optimizer: torch.optim.AdamW, given: list[Batch]) -> to
 
 
 class Counting:
-    """`record_operations`, and how often something was recorded and replayed."""
+    """`record_operations` with counts of recordings and replays."""
 
     def __init__(self) -> None:
         self.recorded = self.replayed = 0

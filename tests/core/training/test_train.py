@@ -82,7 +82,7 @@ def test_the_alignment_stage_leaves_box_and_relation_alone(
     assert [metrics.loss_box is None for metrics in history] == [True, True, False, False]
 
 
-def test_the_receipt_tells_what_was_used(planted_features: Features, small_config: TrainConfig) -> None:
+def test_the_receipt_contains_what_was_used(planted_features: Features, small_config: TrainConfig) -> None:
     config = small_config.with_overrides({"recipe.stage1_epochs": 1, "recipe.stage2_lr_scale": 0.5, "loss.box": 0.0})
     receipt = train(config, planted_features).receipt
     assert receipt.config_hash == config_hash(config)
@@ -119,7 +119,7 @@ def test_weights_that_explode_are_an_error(planted_features: Features, small_con
 
 
 @pytest.mark.parametrize("part", ["vision_", "match_head", "relation_head"])
-def test_finite_weights_whose_outputs_are_not_are_told_in_evaluation(
+def test_finite_weights_with_outputs_that_are_not_finite_are_reported_in_evaluation(
     planted_features: Features, small_config: TrainConfig, part: str
 ) -> None:
     last = train(small_config.with_overrides({"recipe.epochs": 1}), planted_features).last

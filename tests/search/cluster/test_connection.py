@@ -38,7 +38,7 @@ def test_dead_nodes_have_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:
         count_slots(cpu=1, gpu=0)
 
 
-def test_an_address_where_nobody_answers_is_one_line() -> None:
+def test_an_address_without_an_answer_is_one_line() -> None:
     with pytest.raises(UserError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"), connect("127.0.0.1:1"):
         pass
 
@@ -51,7 +51,7 @@ def test_an_address_where_nobody_answers_is_one_line() -> None:
     ],
 )
 def test_what_is_no_address_is_one_line_at_once(address: str) -> None:
-    with pytest.raises(UserError, match="no address of a Ray cluster; give auto, host:port or ray://") as refused:
+    with pytest.raises(UserError, match="not the address of a Ray cluster; give auto, host:port or ray://") as refused:
         require_cluster(address)
     assert len(str(refused.value)) < 200
 
@@ -65,7 +65,7 @@ def test_a_host_that_is_not_there_is_one_line(address: str) -> None:
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+PONG\r\n", b""])
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_what_listens_there_but_is_not_ray_is_one_line(answer: bytes, scheme: str) -> None:
+def test_a_server_that_is_not_ray_is_one_line(answer: bytes, scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -76,6 +76,6 @@ def test_what_listens_there_but_is_not_ray_is_one_line(answer: bytes, scheme: st
 
         thread = threading.Thread(target=serve)
         thread.start()
-        with pytest.raises(UserError, match="what listens there is not Ray"):
+        with pytest.raises(UserError, match="the server there is not Ray"):
             require_cluster(f"{scheme}127.0.0.1:{server.getsockname()[1]}")
         thread.join()

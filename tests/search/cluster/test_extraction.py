@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def gpu_config(demo_config: TrainConfig) -> TrainConfig:
-    """Asks for the GPUs that the nodes say they have."""
+    """Requests the GPUs that the nodes claim to have."""
     return demo_config.with_overrides({"device": "auto"})
 
 
@@ -36,7 +36,7 @@ def tables(store: FeatureStore) -> dict[str, np.ndarray]:
 
 
 class Watched:
-    """Encodes on the cluster, notes which shards were asked for, and may lose a node on the way."""
+    """Encodes on the cluster, keeps the requested shards, and may lose a node meanwhile."""
 
     def __init__(self, config: TrainConfig, cluster: Cluster) -> None:
         self._encode = encode_on_cluster(config, cluster.address)
@@ -85,7 +85,7 @@ def test_a_killed_extraction_asks_only_for_what_is_missing(
     assert len({name for name in {*kept, *watched.asked} if "images" in name}) == images
 
 
-def test_what_is_wrong_with_a_picture_is_told_as_at_home(
+def test_a_bad_image_is_reported_as_in_local_extraction(
     cluster: Cluster, gpu_config: TrainConfig, tmp_path: Path
 ) -> None:
     image = tmp_path / "torn.jpg"

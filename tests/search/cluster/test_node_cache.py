@@ -39,7 +39,7 @@ def test_pieces_make_the_file_in_any_order_and_twice(tmp_path: Path) -> None:
 
 
 def test_the_manifest_appears_whole(tmp_path: Path) -> None:
-    """A reader that comes between must not see half of it: it makes the copy a store."""
+    """A concurrent reader must not see half of it, since it completes the store."""
     write_piece("f/manifest.json", 0, b"{}")
     held = (tmp_path / "cache" / "f" / "manifest.json").open("rb")
     write_piece("f/manifest.json", 0, b'{"fingerprint": "f"}')

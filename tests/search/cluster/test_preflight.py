@@ -8,7 +8,15 @@ from core.campaign.campaign import Campaign
 from core.config import TrainConfig
 from core.errors import UserError
 from search.cluster import preflight
-from search.cluster.preflight import NodeReport, _complain, _pieces, _written_by, inspect_node, preflight_here, versions
+from search.cluster.preflight import (
+    NodeReport,
+    _pieces,
+    _raise_problems,
+    _written_by,
+    inspect_node,
+    preflight_here,
+    versions,
+)
 from search.session.storage import Storage
 
 
@@ -17,22 +25,22 @@ def report(**changes: object) -> NodeReport:
     return NodeReport(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def test_a_sound_node_is_passed_over() -> None:
-    _complain(report(), was_read_back=True)
+def test_a_healthy_node_raises_nothing() -> None:
+    _raise_problems(report(), was_read_back=True)
 
 
 @pytest.mark.parametrize(
     ("changes", "read_back", "message"),
     [
-        ({"versions": {**versions(), "torch": "1.0"}}, True, r"node n1: torch is 1\.0 there and .* here"),
+        ({"versions": {**versions(), "torch": "1.0"}}, True, r"node n1: torch is 1\.0 there but .* here"),
         ({"storage_problem": "Permission denied"}, False, r"node n1: storage cannot be written \(Permission denied\)"),
-        ({}, False, "node n1: what it writes to storage does not arrive here"),
+        ({}, False, "node n1: the driver cannot read what it writes to storage"),
         ({"gpu_problem": "torch sees no GPU"}, True, "node n1: torch sees no GPU"),
     ],
 )
-def test_a_complaint_names_the_node(changes: dict[str, object], read_back: bool, message: str) -> None:
+def test_a_problem_names_the_node(changes: dict[str, object], read_back: bool, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        _complain(report(**changes), was_read_back=read_back)
+        _raise_problems(report(**changes), was_read_back=read_back)
 
 
 def test_a_node_tells_what_it_lacks_and_writes_where_the_driver_reads(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The driver's book of running trials, told what Ray would tell it; real Ray runs it in tests/end_to_end."""
+"""The driver's book of running trials with simulated Ray events; real Ray runs it in tests/end_to_end."""
 
 import json
 import math
@@ -26,7 +26,7 @@ from search.study.ledger import Ledger
 
 
 class Session:
-    """A book over a fresh campaign, and the trial that it handed out first."""
+    """A book over a fresh campaign, and the first trial that it started."""
 
     def __init__(self, folder: CampaignFolder, ledger: Ledger, features: Features) -> None:
         self.folder, self.ledger, self.features = folder, ledger, features
@@ -81,7 +81,7 @@ def test_a_trial_that_ends_well_leaves_all_its_files(session: Session) -> None:
     assert session.changes == 2
 
 
-def test_an_epoch_that_is_told_twice_counts_once(session: Session) -> None:
+def test_an_epoch_that_is_reported_twice_counts_once(session: Session) -> None:
     result = session.train()
     session.tell(result)
     session.tell(result)
@@ -91,8 +91,8 @@ def test_an_epoch_that_is_told_twice_counts_once(session: Session) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"seed": 7}, "the receipt's configuration is not the one that was asked"),
-        ({"optimizer.weight_decay": 0.2}, "the receipt's configuration is not the one that was asked"),
+        ({"seed": 7}, "the receipt is of another configuration than requested"),
+        ({"optimizer.weight_decay": 0.2}, "the receipt is of another configuration than requested"),
     ],
 )
 def test_a_worker_that_trained_something_else_fails_the_trial(
@@ -109,7 +109,7 @@ def test_a_rate_that_never_reached_the_optimizer_fails_the_trial(session: Sessio
         group["learning_rate"] = 0.5
     session.tell(result)
     session.book.finish("a", None, crash=None)
-    assert reasons(session) == ["the optimizer held learning rates [0.5], not 0.01"]
+    assert reasons(session) == ["the optimizer had learning rates [0.5], not 0.01"]
 
 
 @pytest.mark.parametrize("crash", [None, "the worker died"])
@@ -118,7 +118,7 @@ def test_a_trial_without_a_report_fails_with_its_reason(session: Session, crash:
     assert reasons(session) == [crash or "ended without a report"]
 
 
-def test_a_failure_that_the_worker_tells_is_kept(session: Session) -> None:
+def test_a_failure_reported_by_the_worker_is_kept(session: Session) -> None:
     session.book.record("a", {"failure": "DivergedError: the loss is not finite in epoch 2"})
     session.book.finish("a", None, crash=None)
     assert reasons(session) == ["DivergedError: the loss is not finite in epoch 2"]
@@ -135,7 +135,7 @@ def test_a_value_that_is_no_number_is_a_failure(session: Session) -> None:
     assert "recall_mean" in reason
 
 
-def test_a_book_that_cannot_be_written_stops_the_session_and_is_told_at_its_end(session: Session) -> None:
+def test_an_error_of_the_driver_stops_the_session_and_is_raised_at_its_end(session: Session) -> None:
     session.folder.trial(0).metrics.mkdir(parents=True)  # nothing can be appended to a folder
     assert session.tell(session.train())[0] is True
     assert session.book.next_trial("b") is None
@@ -153,10 +153,10 @@ def test_at_the_limits_there_is_no_next_trial(session: Session) -> None:
 def test_a_checkpoint_that_did_not_arrive_fails_the_trial_instead_of_losing_it_in_silence(session: Session) -> None:
     session.tell(session.train())
     session.book.finish("a", None, crash=None)
-    assert reasons(session) == ["its checkpoint did not arrive whole"]
+    assert reasons(session) == ["its last checkpoint is missing or torn"]
 
 
-def test_a_stopping_book_hands_out_nothing_and_puts_running_trials_back(session: Session) -> None:
+def test_a_stopping_book_starts_nothing_and_requeues_running_trials(session: Session) -> None:
     result = session.train()
     session.book.stop()
     assert session.book.next_trial("b") is None
@@ -168,7 +168,7 @@ def test_a_stopping_book_hands_out_nothing_and_puts_running_trials_back(session:
     assert (again.lineage, again.config) == ([0], result.last.config)
 
 
-def test_a_retry_takes_up_the_epochs_of_the_trial_that_died(
+def test_a_retry_keeps_the_epochs_of_the_trial_that_died(
     session: Session, small_config: TrainConfig, planted_features: Features
 ) -> None:
     kept = []
@@ -188,7 +188,7 @@ def test_a_retry_takes_up_the_epochs_of_the_trial_that_died(
     assert rows == [metrics.to_json() for metrics in half.history]
 
 
-def test_a_trial_that_says_nothing_for_too_long_is_named_once(
+def test_a_trial_without_reports_for_too_long_is_returned_once(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert session.book.silent() == []
@@ -211,7 +211,7 @@ def leave(session: Session, ray_session: str, number: int, checkpoint: Checkpoin
     save_checkpoint(place / CHECKPOINT_NAME, checkpoint)
 
 
-def test_a_retry_of_a_retry_takes_up_the_latest_checkpoint_of_all_of_them(
+def test_a_retry_of_a_retry_continues_from_the_latest_checkpoint_of_all(
     session: Session, small_config: TrainConfig, planted_features: Features
 ) -> None:
     """The trial in between was killed before its first checkpoint."""
@@ -244,7 +244,7 @@ def test_a_trial_that_was_trained_to_its_end_before_its_driver_died_is_not_train
 
 
 def two_stages(history: list[EpochMetrics], *stages: int) -> list[EpochMetrics]:
-    """The earlier, the better: what a score by any epoch would choose."""
+    """Earlier epochs are better: a score over all epochs would choose them."""
     return [
         replace(metrics, stage=stage, recall_mean=0.9 - metrics.epoch / 10)
         for metrics, stage in zip(history, stages, strict=False)
@@ -279,7 +279,7 @@ def test_a_two_stage_trial_is_scored_by_its_joint_stage_alone(staged: Session) -
     assert kept.epoch == kept.best_epoch == 2
 
 
-def test_a_trial_given_up_before_its_joint_stage_has_no_score(staged: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_pruned_before_its_joint_stage_has_no_score(staged: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     last = staged.train().last
     row = {"receipt": json.dumps(last.receipt.to_json())}
     (metrics,) = two_stages(last.history, 1)

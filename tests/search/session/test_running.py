@@ -1,4 +1,4 @@
-"""The verdict on a trial, from what it reported; whole trials are judged in test_book."""
+"""The outcome of a trial, from its reports; whole trials are in test_book."""
 
 import dataclasses
 from typing import Any
@@ -26,14 +26,14 @@ def trial(small_config: TrainConfig) -> RunningTrial:
 HISTORY = [epoch(0, 1, 0.9), epoch(1, 1, 0.8), epoch(2, 2, 0.3), epoch(3, 2, 0.2)]
 
 
-def test_a_trial_that_was_given_up_is_pruned_with_its_best_epoch_so_far(trial: RunningTrial) -> None:
+def test_a_pruned_trial_has_its_best_epoch_so_far(trial: RunningTrial) -> None:
     trial.history, trial.stopped_early = HISTORY[:3], True
     outcome = judge(trial, None, crash=None, now=12.5)
     assert (outcome.state, outcome.value, outcome.reason, outcome.seconds) == ("pruned", 0.3, None, 2.5)
     assert outcome.best == HISTORY[2]
 
 
-def test_before_its_joint_stage_nothing_scores_a_trial(trial: RunningTrial) -> None:
+def test_a_trial_has_no_score_before_its_joint_stage(trial: RunningTrial) -> None:
     trial.history, trial.stopped_early = HISTORY[:2], True
     outcome = judge(trial, None, crash=None, now=11.0)
     assert (outcome.state, outcome.value, outcome.best) == ("pruned", None, None)
@@ -44,10 +44,10 @@ def test_before_its_joint_stage_nothing_scores_a_trial(trial: RunningTrial) -> N
     [
         ("no memory", "the worker died", "no memory"),
         (None, "the worker died", "the worker died"),
-        (None, None, "its checkpoint did not arrive whole"),
+        (None, None, "its last checkpoint is missing or torn"),
     ],
 )
-def test_what_the_worker_says_itself_comes_before_what_ray_says_of_it(
+def test_a_failure_reported_by_the_worker_takes_precedence_over_rays(
     trial: RunningTrial, failure: str | None, crash: str | None, reason: str
 ) -> None:
     trial.history, trial.failure = HISTORY, failure

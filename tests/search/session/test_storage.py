@@ -79,7 +79,7 @@ def test_a_place_that_cannot_be_written_is_one_line_without_secrets(tmp_path: Pa
 
 
 def test_only_the_sessions_of_this_campaign_are_removed(storage: Storage) -> None:
-    """The place is the user's: other files, other campaigns and unknown sessions stay."""
+    """The location is the user's: other files, other campaigns and unknown sessions stay."""
     first, second = (Storage.of_campaign(storage.root, "demo", identity) for identity in ("aa", "bb"))
     put(storage, "thesis", b"mine")
     for campaign in (first, second):

@@ -1,4 +1,4 @@
-"""The trainable, called without Ray: its reports are caught where it hands them over."""
+"""The trainable without Ray: its reports are intercepted."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ from search.session.trainable import run_trial
 
 
 class Reports:
-    """Stands where Ray would: keeps rows and checkpoints."""
+    """Stands in for Ray: keeps rows and checkpoints."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -100,9 +100,7 @@ def test_ray_may_stop_a_trial_with_system_exit(monkeypatch: pytest.MonkeyPatch, 
         run_trial(payload(demo_config, features.fingerprint))
 
 
-def test_an_interrupted_trial_is_taken_up_where_it_was(
-    reports: Reports, demo_config: TrainConfig, tmp_path: Path
-) -> None:
+def test_an_interrupted_trial_is_resumed(reports: Reports, demo_config: TrainConfig, tmp_path: Path) -> None:
     features = open_features(demo_config)
     run_trial(payload(demo_config, features.fingerprint, checkpoint_every_s=0.0))
     whole = [json.loads(row["metrics"]) for row in reports.rows]

@@ -1,4 +1,4 @@
-"""What is written of a trial, and in which order; a whole campaign's files are looked at in tests/end_to_end."""
+"""What is written about a trial, and in which order; tests/end_to_end checks the files of a whole campaign."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,19 +17,19 @@ from search.study.ledger import Ledger, TrialOutcome
 
 
 class Tracker:
-    """Remembers what it is told."""
+    """Keeps the calls it receives."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, Any]] = []
+        self.calls: list[tuple[str, Any]] = []
 
     def start(self, name: str, config: dict[str, Any]) -> None:
-        self.told.append((name, "start"))
+        self.calls.append((name, "start"))
 
     def epoch(self, name: str, metrics: Any) -> None:
-        self.told.append((name, metrics.epoch))
+        self.calls.append((name, metrics.epoch))
 
     def finish(self, name: str, summary: dict[str, Any], *, failed: bool) -> None:
-        self.told.append((name, (summary["state"], failed)))
+        self.calls.append((name, (summary["state"], failed)))
 
     def close(self) -> None: ...
 
@@ -52,7 +52,9 @@ def result(small_config: TrainConfig, planted_features: Features) -> TrainResult
     return train(small_config, planted_features)
 
 
-def test_a_trials_life_is_told_to_all_three(ledger: Ledger, folder: CampaignFolder, result: TrainResult) -> None:
+def test_a_trial_is_logged_in_its_folder_the_tracker_and_the_ledger(
+    ledger: Ledger, folder: CampaignFolder, result: TrainResult
+) -> None:
     tracker = Tracker()
     log = TrialLog(ledger, folder, tracker)
     asked = ledger.ask()
@@ -66,7 +68,7 @@ def test_a_trials_life_is_told_to_all_three(ledger: Ledger, folder: CampaignFold
     assert read_json_lines(files.metrics) == [metrics.to_json() for metrics in result.history]
     assert files.receipt.exists()
     assert files.best_checkpoint.exists()
-    assert tracker.told == [
+    assert tracker.calls == [
         ("trial-0000", each) for each in ["start", *range(len(result.history)), ("complete", False)]
     ]
     (trial,) = ledger.trials()
@@ -89,4 +91,4 @@ def test_an_interrupted_trial_waits_again(ledger: Ledger, folder: CampaignFolder
     assert ledger.ask() is not None
     TrialLog(ledger, folder, tracker).interrupt(0, seconds=2.0)
     assert (ledger.standing().interrupted, ledger.standing().waiting) == (1, 1)
-    assert tracker.told == [("trial-0000", ("interrupted", True))]
+    assert tracker.calls == [("trial-0000", ("interrupted", True))]

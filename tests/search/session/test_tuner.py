@@ -1,4 +1,4 @@
-"""Ray's side of a session, told by hand; real Ray runs it in tests/end_to_end."""
+"""Ray's side of a session with simulated events; real Ray runs it in tests/end_to_end."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from search.session.tuner import STOP_WITHIN_S, SessionWatch, _crash_reason, _st
 
 
 class Book:
-    """Stands for a SessionBook."""
+    """Stands in for a SessionBook."""
 
     def __init__(self, silent: tuple[str, ...] = (), stopping_for: float = 0.0) -> None:
         self._silent, self._stopping_for, self.stopped = list(silent), stopping_for, 0
@@ -40,12 +40,12 @@ def test_a_silent_trials_worker_is_killed_and_not_tried_again(monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("seconds", "ends"), [(0.0, False), (STOP_WITHIN_S - 1, False), (STOP_WITHIN_S + 1, True)])
-def test_a_stopping_session_waits_for_the_end_of_an_epoch_but_not_for_ever(seconds: float, ends: bool) -> None:
+def test_a_stopping_session_waits_for_the_end_of_an_epoch_but_not_forever(seconds: float, ends: bool) -> None:
     assert SessionWatch(Book(stopping_for=seconds)).stop_all() is ends  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_stops_the_book_and_the_second_is_obeyed_at_once(number: signal.Signals) -> None:
+def test_the_first_signal_stops_the_book_and_the_second_takes_effect_at_once(number: signal.Signals) -> None:
     book = Book()
     before = signal.getsignal(number)
     with _stop_signals(book) as received:  # type: ignore[arg-type]

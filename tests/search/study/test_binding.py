@@ -1,4 +1,4 @@
-"""Whose study it is, and what is done to a journal before it is written to again."""
+"""The binding of a study to its campaign, and repair of a journal before it is written to again."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_the_study_of_another_campaign_is_refused(campaign_of: CampaignOf, folde
     for changed in ({"fingerprints": ["g"]}, {}):
         campaign = campaign_of() if changed else campaign_of(sampler={"seed": 9})
         with (
-            pytest.raises(UserError, match="started with other settings or features"),
+            pytest.raises(UserError, match="started with settings or features other than"),
             open_ledger(campaign, folder, **changed),
         ):
             pass
@@ -61,7 +61,7 @@ def test_a_study_that_another_program_made_is_refused(campaign_of: CampaignOf, f
     assert [trial.params for trial in study.trials] == [{}]
 
 
-def test_a_study_begun_anew_does_not_write_over_the_trials_of_the_old_one(
+def test_a_new_study_does_not_overwrite_the_trials_of_a_lost_one(
     campaign_of: CampaignOf, folder: CampaignFolder
 ) -> None:
     folder.trial(3).root.mkdir(parents=True)

@@ -177,7 +177,7 @@ def test_failures_in_a_row_stop_the_campaign_with_their_reasons(
         assert ledger.stop_reason == "3 trials failed in a row (2 × out of memory; 1 × diverged)"
 
 
-def test_a_bad_trial_is_given_up_but_never_the_baseline(campaign_of: CampaignOf, folder: CampaignFolder) -> None:
+def test_a_bad_trial_is_pruned_but_never_the_baseline(campaign_of: CampaignOf, folder: CampaignFolder) -> None:
     pruner = {"kind": "asha", "min_epochs": 1, "reduction_factor": 2, "bootstrap": 1}
     with open_ledger(campaign_of(pruner=pruner), folder) as ledger:
         for expected, value in ((False, 0.9), (True, 0.1)):
@@ -221,7 +221,7 @@ def test_a_value_of_zero_is_a_value(campaign_of: CampaignOf, folder: CampaignFol
 
 
 def left_running(campaign: Campaign, folder: CampaignFolder) -> None:
-    """What a driver leaves that is killed while its first trial runs."""
+    """What a driver leaves if it is killed while its first trial runs."""
     with open_ledger(campaign, folder) as ledger:
         assert ledger.ask() is not None
 
@@ -248,7 +248,7 @@ def test_a_kill_between_any_two_writes_of_a_retry_loses_nothing_and_runs_nothing
         assert ledger.standing().baseline is not None
 
 
-def test_a_baseline_whose_driver_died_before_it_was_drawn_is_the_baseline_all_the_same(
+def test_a_baseline_whose_driver_died_before_it_was_drawn_stays_the_baseline(
     campaign_of: CampaignOf, folder: CampaignFolder
 ) -> None:
     with open_ledger(campaign_of(), folder) as ledger:

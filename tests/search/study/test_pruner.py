@@ -4,7 +4,7 @@ from search.study.pruner import AshaPruner
 
 
 def stopped_at(values: list[list[float]], pruner: AshaPruner) -> list[int | None]:
-    """For each trial, run to its end one after the other, the epoch at which it is given up."""
+    """The epoch at which each trial is pruned; trials run one after the other."""
     study = optuna.create_study(direction="maximize", pruner=pruner)
     stops: list[int | None] = []
     for curve in values:
@@ -24,7 +24,7 @@ def _pruned() -> optuna.trial.TrialState:
     return optuna.trial.TrialState.PRUNED
 
 
-def test_the_first_trials_of_a_rung_go_on_and_a_later_worse_one_stops() -> None:
+def test_the_first_trials_at_a_rung_continue_and_a_later_worse_one_stops() -> None:
     pruner = AshaPruner(min_epochs=1, reduction_factor=3, bootstrap=3)
     curves = [[0.1] * 4, [0.2] * 4, [0.3] * 4, [0.15] * 4, [0.4] * 4]
     assert stopped_at(curves, pruner) == [None, None, None, 1, None]
@@ -37,6 +37,6 @@ def test_it_looks_only_at_rungs() -> None:
     assert stopped_at(late, pruner) == [None, 4]
 
 
-def test_ties_go_on() -> None:
+def test_ties_continue() -> None:
     pruner = AshaPruner(min_epochs=1, reduction_factor=3, bootstrap=1)
     assert stopped_at([[0.2], [0.2], [0.2]], pruner) == [None, None, None]

@@ -1,4 +1,4 @@
-"""Files of trials that are lost, and what becomes of them."""
+"""Lost files of trials, and their restoration."""
 
 import shutil
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def tear(path: Path) -> None:
 
 @pytest.mark.parametrize("lose", [Path.unlink, tear])
 @pytest.mark.parametrize("name", ["config", "metrics", "receipt"])
-def test_a_lost_file_is_named_and_written_again_as_it_was(
+def test_a_lost_file_is_reported_and_restored_unchanged(
     campaign: CampaignFolder, name: str, lose: Callable[[Path], None]
 ) -> None:
     path = getattr(campaign.trial(2), name)
@@ -41,12 +41,12 @@ def test_a_lost_file_is_named_and_written_again_as_it_was(
     lose(path)
     assert lost_of_trial(campaign.trial(2), pruned=False, epochs=3) == [path]
     (note,) = restore(campaign)
-    assert note.startswith(f"trials/0002/{path.name} was missing or torn: written again from")
+    assert note.startswith(f"trials/0002/{path.name} was missing or torn: restored from")
     assert path.read_text() == before
     assert restore(campaign) == []
 
 
-def test_a_lost_checkpoint_is_named_with_the_way_to_repeat_the_trial(campaign: CampaignFolder) -> None:
+def test_a_lost_checkpoint_is_reported_with_the_command_that_repeats_the_trial(campaign: CampaignFolder) -> None:
     campaign.trial(1).best_checkpoint.unlink()
     campaign.trial(1).metrics.unlink()
     notes = restore(campaign)

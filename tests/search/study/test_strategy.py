@@ -21,7 +21,7 @@ def test_draws_follow_from_the_seed_and_the_progress(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "given_up"), [("asha", True), ("none", False)])
-def test_the_worse_of_two_trials_is_given_up_where_the_campaign_prunes(kind: str, given_up: bool) -> None:
+def test_the_worse_of_two_trials_is_stopped_if_the_campaign_prunes(kind: str, given_up: bool) -> None:
     pruner = Pruner.model_validate({"kind": kind, "bootstrap": 1, "reduction_factor": 2})
     study = optuna.create_study(direction="maximize", pruner=build_pruner(pruner))
     for value, expected in ((0.9, False), (0.1, given_up)):
