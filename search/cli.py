@@ -190,10 +190,10 @@ def _print_estimate(cost: "Estimate", campaign: "Campaign") -> None:
             f"features {store.fingerprint}: {store.images:,} images, {store.texts:,} texts, "
             f"{store.gigabytes:,.3g} GB on disk, {state}"
         )
-        for cost in store.costs:
-            unit = "an image" if cost.reading.kind == "images" else "a text"
-            say(f"  {cost.reading.name}: {cost.gigabytes:,.3g} GB, {cost.gigaflops:,.3g} GFLOP {unit}")
-    training = found.training
+        for each in store.costs:
+            unit = "image" if each.reading.kind == "images" else "text"
+            say(f"  {each.reading.name}: {each.gigabytes:,.3g} GB, {each.gigaflops:,.3g} GFLOP per {unit}")
+    training = cost.training
     say(
         f"an epoch: {training.seconds_per_epoch:.2f} s ({training.basis}); "
         f"a trial: {training.epochs_per_trial:.1f} of {campaign.base.recipe.epochs} epochs with pruning"
