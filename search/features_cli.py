@@ -62,7 +62,7 @@ def info(config: ConfigOption, verify: VerifyOption = False) -> None:
     features = store.features(
         image_pooling=wanted.image_pooling, text_pooling=wanted.text_pooling, allow_degenerate=True
     )
-    model = build_model(settings.model, features, normalization=wanted.normalization, seed=settings.seed)
+    model = build_model(settings, features)
     table = Table(title=f"features {store.fingerprint}", show_header=False)
     for split, counts in store.manifest["counts"].items():
         table.add_row(split, ", ".join(f"{value:,} {name}" for name, value in counts.items()))

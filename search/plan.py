@@ -25,8 +25,8 @@ from core.data.splits import Split
 from core.device import choose_device, peak_memory_mb
 from core.features.extraction import SplitIndex, distinct_inputs, encode_image_files, index_splits, split_counts
 from core.features.inputs import read_inputs
-from core.features.random import SplitShape, Widths, random_features
-from core.features.store import FeatureStore
+from core.features.random import SplitShape, random_features
+from core.features.store import FeatureStore, Widths
 from core.files.folders import CampaignFolder
 from core.training.train import train
 from search.campaign import extraction_variants

@@ -10,20 +10,21 @@ from core.config import Normalization
 
 
 class FeatureNorm(nn.Module):
-    """What happens to pooled features before the adapters; has no parameters."""
+    """What happens to features of the backbone before trainable layers; has no parameters."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, width: int, kind: Normalization) -> None:
         super().__init__()
+        self.width = width
         self.kind = kind
         if kind == "standardize":
             self.register_buffer("mean", torch.zeros(width))
             self.register_buffer("std", torch.ones(width))
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, width] → [B, width]."""
+        """[..., width] → [..., width]."""
         match self.kind:
             case "none":
                 return features
@@ -48,3 +49,8 @@ def interaction(image: Tensor, text: Tensor) -> Tensor:
     stretch = math.sqrt(image.shape[1])
     image, text = image * stretch, text * stretch
     return torch.cat([image, text, image * text, (image - text).abs()], dim=1)
+
+
+def embedded_rows(table: Tensor, index: Tensor) -> Tensor:
+    """`table[index]` of [N, D]; its gradient, unlike that of plain indexing, adds up in a fixed order."""
+    return functional.embedding(index, table)

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.nn import functional
 
 from core.features.store import Table, gather
+from core.model.layers import embedded_rows
 
 
 class ImageView(NamedTuple):
@@ -37,8 +37,13 @@ class TextView(NamedTuple):
 
 
 def _embedded_rows(embedded: Tensor, index: Tensor | slice) -> Tensor:
-    # The gradient of an embedding, unlike that of plain indexing, adds up in a fixed order.
-    return embedded[index] if isinstance(index, slice) else functional.embedding(index, embedded)
+    return embedded[index] if isinstance(index, slice) else embedded_rows(embedded, index)
+
+
+def whole(table: Table | None) -> Tensor:
+    """All rows of a table that a head cannot do without."""
+    assert table is not None, "these heads see more than embeddings"
+    return table if isinstance(table, Tensor) else table[:]
 
 
 def _rows(table: Table, index: Tensor | slice) -> Tensor:

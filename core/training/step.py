@@ -9,12 +9,16 @@ from torch import Tensor
 from core.config import LossConfig, TrainConfig
 from core.model.losses import (
     Losses,
+    Negatives,
     box_loss,
     contrastive_logits,
     hard_negatives,
     itc_loss,
     itm_loss,
+    overlapping_itc_loss,
+    random_negatives,
     relation_loss,
+    sigmoid_loss,
     weighted_sum,
 )
 from core.model.model import CrossModalModel
@@ -124,20 +128,47 @@ def compute_losses(
     model: CrossModalModel, batch: Batch, weights: LossConfig, generator: torch.Generator
 ) -> Losses[Tensor]:
     """The unweighted losses of a step. One whose weight is 0, or that has nothing to learn from, is 0."""
-    sizes = [batch.pairs, batch.regions]
-    images, region_images = torch.split(model.embed_images(batch.images), sizes)
-    captions, sentences = torch.split(model.embed_texts(batch.texts), sizes)
-    logits = contrastive_logits(images, captions, model.temperature)
+    (images, region_images), (captions, sentences) = _views(model, batch)
+    same, logits = batch.same(), contrastive_logits(images.embedded, captions.embedded, model.temperature)
     itc = itm = box = spatial = logits.new_zeros(())
     if weights.itc:
-        itc = itc_loss(logits, batch.keys)
+        itc = _contrastive_loss(model, batch, logits, same)
     if weights.itm:
-        negatives = hard_negatives(logits.detach(), batch.keys, generator)
-        itm = itm_loss(model.match_odds, ImageView(images), TextView(captions), *negatives)
+        negatives = _negatives(model, logits.detach(), same, generator)
+        itm = itm_loss(model.odds_with_negatives(images, captions, negatives), negatives)
     if batch.regions and (weights.box or weights.spatial):
-        boxes, relations = model.ground(ImageView(region_images), TextView(sentences), TextView(sentences))
+        references = TextView(sentences.embedded, batch.references)
+        boxes, relations = model.ground(region_images, sentences, references)
         if weights.box:
             box = box_loss(boxes, batch.boxes, giou=weights.giou)
         if weights.spatial:
             spatial = relation_loss(relations, batch.relations)
     return Losses(itc, itm, box, spatial)
+
+
+def _contrastive_loss(model: CrossModalModel, batch: Batch, logits: Tensor, same: Tensor) -> Tensor:
+    if model.contrastive_bias is not None:
+        return sigmoid_loss(logits + model.contrastive_bias, same)
+    return itc_loss(logits, same) if batch.caption_keys is None else overlapping_itc_loss(logits, same)
+
+
+def _views(model: CrossModalModel, batch: Batch) -> tuple[tuple[ImageView, ImageView], tuple[TextView, TextView]]:
+    """Images and texts of the pairs and of the regions."""
+    sizes = [batch.pairs, batch.regions]
+    grid = None if batch.grid is None else batch.grid.to(batch.images.dtype)  # once for all that look at it
+    images, region_images = torch.split(model.embed_images(batch.images, grid), sizes)
+    captions, sentences = torch.split(model.embed_texts(batch.texts), sizes)
+    grids = (None, None) if grid is None else torch.split(grid, sizes)
+    features = torch.split(batch.texts, sizes)
+    return (
+        (ImageView(images, grids[0]), ImageView(region_images, grids[1])),
+        (TextView(captions, features[0]), TextView(sentences, features[1])),
+    )
+
+
+def _negatives(model: CrossModalModel, logits: Tensor, same: Tensor, generator: torch.Generator) -> Negatives:
+    """Hard ones; heads that attend also see a random text, or they would know nothing of pairs that are easy."""
+    texts, images = hard_negatives(logits, same, generator)
+    if model.grounding is None:
+        return Negatives(texts[None], images)
+    return Negatives(torch.stack([texts, random_negatives(same, generator)]), images)

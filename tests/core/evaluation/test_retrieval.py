@@ -30,7 +30,7 @@ class Constant(CrossModalModel):
 @pytest.fixture
 def model(planted_features: Features, small_config: TrainConfig) -> CrossModalModel:
     result = train(small_config, planted_features)
-    model = build_model(small_config.model, planted_features, normalization="standardize", seed=0)
+    model = build_model(small_config, planted_features)
     model.load_state_dict(result.last.weights)
     return model
 

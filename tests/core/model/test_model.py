@@ -5,14 +5,14 @@ import torch
 from torch.nn import functional
 
 from core.config import Fusion, ModelConfig, Normalization, load_config
-from core.features.store import Features
+from core.features.store import Features, Widths
 from core.model.model import CrossModalModel, build_model, parameter_counts
 from core.model.views import ImageView, TextView
 
 
 def reference_model() -> CrossModalModel:
     config = load_config(Path("configs/internvl3_bbox.yaml")).model
-    return CrossModalModel(1024, 896, config)
+    return CrossModalModel(Widths(1024, 896), config)
 
 
 def test_the_reference_configuration_has_629773_parameters() -> None:
@@ -42,7 +42,9 @@ def test_adapting_every_token_and_taking_one_equals_pooling_first() -> None:
 def test_every_choice_gives_unit_embeddings_and_valid_boxes(fusion: Fusion, normalization: Normalization) -> None:
     torch.manual_seed(0)
     model = CrossModalModel(
-        12, 10, ModelConfig(adapter_width=8, embed_dim=6, dropout=0.0, fusion=fusion), normalization=normalization
+        Widths(12, 10),
+        ModelConfig(adapter_width=8, embed_dim=6, dropout=0.0, fusion=fusion),
+        normalization=normalization,
     )
     image, text = model.embed_images(torch.randn(5, 12)), model.embed_texts(torch.randn(5, 10))
     torch.testing.assert_close(image.norm(dim=1), torch.ones(5))
@@ -59,7 +61,7 @@ def test_every_choice_gives_unit_embeddings_and_valid_boxes(fusion: Fusion, norm
 
 
 def test_what_is_embedded_as_zeros_stays_so_and_its_gradient_is_a_number() -> None:
-    model = CrossModalModel(4, 4, ModelConfig(adapter_width=8, embed_dim=6, dropout=0.0, fusion="concat"))
+    model = CrossModalModel(Widths(4, 4), ModelConfig(adapter_width=8, embed_dim=6, dropout=0.0, fusion="concat"))
     torch.nn.init.zeros_(model.vision_projector.weight)
     torch.nn.init.zeros_(model.vision_projector.bias)
     embedded = model.embed_images(torch.randn(2, 4))
@@ -72,7 +74,7 @@ def test_what_is_embedded_as_zeros_stays_so_and_its_gradient_is_a_number() -> No
 @pytest.mark.parametrize("probability", [0.0, 0.5])
 def test_dropout_follows_the_global_seed_in_training_and_does_nothing_in_evaluation(probability: float) -> None:
     config = ModelConfig(adapter_width=32, embed_dim=6, dropout=probability)
-    model, features = CrossModalModel(4, 4, config), torch.randn(9, 4)
+    model, features = CrossModalModel(Widths(4, 4), config), torch.randn(9, 4)
 
     def embed(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
@@ -88,7 +90,7 @@ def test_a_concat_head_scores_pairs_additively_and_an_interaction_head_does_not(
     torch.manual_seed(0)
     gaps = {}
     for fusion in ("concat", "interaction"):
-        model = CrossModalModel(4, 4, ModelConfig(adapter_width=8, embed_dim=6, dropout=0.0, fusion=fusion))
+        model = CrossModalModel(Widths(4, 4), ModelConfig(adapter_width=8, embed_dim=6, dropout=0.0, fusion=fusion))
         image, text = model.embed_images(torch.randn(2, 4)), model.embed_texts(torch.randn(2, 4))
         matched = model.match(ImageView(image), TextView(text)).sum(dim=0)
         swapped = model.match(ImageView(image), TextView(text.flip(0))).sum(dim=0)
@@ -98,10 +100,10 @@ def test_a_concat_head_scores_pairs_additively_and_an_interaction_head_does_not(
 
 
 def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone(planted_features: Features) -> None:
-    config = load_config(Path("configs/internvl3_bbox.yaml")).model
+    config = load_config(Path("configs/internvl3_bbox.yaml"))
     before = torch.get_rng_state()
     first, second, other = (
-        build_model(config, planted_features, normalization="none", seed=seed).state_dict() for seed in (1, 1, 2)
+        build_model(config.with_overrides({"seed": seed}), planted_features).state_dict() for seed in (1, 1, 2)
     )
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -110,7 +112,9 @@ def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone(pla
 
 def test_standardisation_uses_the_training_statistics_and_survives_a_constant_dimension() -> None:
     model = CrossModalModel(
-        3, 3, ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"), normalization="standardize"
+        Widths(3, 3),
+        ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"),
+        normalization="standardize",
     )
     model.vision_norm.use_statistics(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 0.5, 0.0]))
     normalised = model.vision_norm(torch.tensor([[3.0, 1.0, 3.0]]))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import Positives
+from core.config import Positives, TrainConfig
 from core.features.store import FeatureSplit
 from core.training.batches import Batch, epoch_batches, steps_per_epoch
 from tests.conftest import planted_split
@@ -15,9 +15,8 @@ def epoch(
     split: FeatureSplit, batch_size: int, *, positives: Positives = "image", with_regions: bool = True, seed: int = 0
 ) -> list[Batch]:
     generator = torch.Generator().manual_seed(seed)
-    return list(
-        epoch_batches(split, batch_size=batch_size, positives=positives, with_regions=with_regions, generator=generator)
-    )
+    config = TrainConfig().with_overrides({"optimizer.batch_size": batch_size, "loss.positives": positives})
+    return list(epoch_batches(split, config, with_regions=with_regions, generator=generator))
 
 
 @given(st.integers(2, 12), st.integers(2, 50), st.integers(0, 5))

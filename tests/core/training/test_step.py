@@ -14,19 +14,17 @@ from tests.core.training.recording import record_operations
 
 
 def prepare(features: Features, config: TrainConfig) -> tuple[CrossModalModel, torch.optim.AdamW]:
-    model = build_model(config.model, features, normalization=config.features.normalization, seed=0)
+    model = build_model(config, features)
     return model.train(), build_optimizer(model, 1e-2, 0.01)
 
 
 def batches(features: Features, config: TrainConfig, *, with_regions: bool = True) -> list[Batch]:
     generator = torch.Generator().manual_seed(0)
-    size = config.optimizer.batch_size
+    config = config.with_overrides({"loss.positives": "image"})
     return [
         batch
         for _ in range(4)
-        for batch in epoch_batches(
-            features.train, batch_size=size, positives="image", with_regions=with_regions, generator=generator
-        )
+        for batch in epoch_batches(features.train, config, with_regions=with_regions, generator=generator)
     ]
 
 
