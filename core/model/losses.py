@@ -126,9 +126,8 @@ def draw_columns(logits: Tensor, points: Tensor) -> Tensor:
 def _columns_at(cumulative: Tensor, points: Tensor) -> Tensor:
     points = points * cumulative[:, -1:]
     drawn = torch.searchsorted(cumulative, points, right=True)  # where it grows, so never one out of reach
-    return drawn.squeeze(1).clamp_(
-        max=cumulative.shape[1] - 1
-    )  # past the end only in a run that diverges, without numbers
+    last = cumulative.shape[1] - 1
+    return drawn.squeeze(1).clamp_(max=last)  # past the end only in a run that diverges, without numbers
 
 
 def itm_loss(log_odds: Tensor, negatives: Negatives) -> Tensor:

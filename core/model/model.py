@@ -186,7 +186,8 @@ def _use_statistics(model: CrossModalModel, statistics: Statistics) -> None:
     model.text_norm.use_statistics(statistics.text_mean, statistics.text_std)
     for part in (model.image_pooling, model.grounding):
         if part is not None:
-            assert statistics.grid_mean is not None and statistics.grid_std is not None, "a grid has statistics"
+            assert statistics.grid_mean is not None, "a grid has statistics"
+            assert statistics.grid_std is not None
             part.attention.norm.use_statistics(statistics.grid_mean, statistics.grid_std)
 
 

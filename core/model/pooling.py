@@ -33,4 +33,5 @@ class GridPooling(nn.Module):
     def forward(self, grid: Tensor) -> Tensor:
         """[N, P, grid_dim] as the store holds it → [N, QUERIES VALUE_WIDTH]."""
         _, attended = self.attention(grid, self.queries, self.places @ self.attention.positions.T)
-        return self.value(attended).flatten(1)
+        values: Tensor = self.value(attended)  # [N, QUERIES, VALUE_WIDTH]
+        return values.flatten(1)

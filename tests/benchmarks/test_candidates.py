@@ -17,9 +17,8 @@ from core.model.views import ImageView, TextView
 
 GROUPS = torch.tensor([0, 0, 1, 2, 2, 3])
 SAME = GROUPS[:, None] == GROUPS
-MODEL = CrossModalModel(Widths(4, 4), ModelConfig(adapter_width=4, embed_dim=6, fusion="interaction")).requires_grad_(
-    False
-)
+MODEL = CrossModalModel(Widths(4, 4), ModelConfig(adapter_width=4, embed_dim=6, fusion="interaction"))
+MODEL.requires_grad_(False)
 
 
 def match_odds(image: Tensor, text: Tensor) -> Tensor:
