@@ -1,7 +1,7 @@
-"""The configuration of one training run: frozen pydantic models, read from YAML, every mistake named.
+"""The configuration of one training run: frozen pydantic models, read from YAML with precise error messages.
 
-A YAML file holds only what differs from the defaults below, or from the file that its `base` names. Modules never see
-these models; `build_*` functions unpack them into plain numbers. Whoever adds a field adds a docstring under it.
+A YAML file holds only what differs from the defaults below, or from the file named by its `base`. `build_*` functions
+unpack these models into plain numbers for the modules. Every field has a docstring under it.
 """
 
 import hashlib
@@ -32,9 +32,9 @@ Objective = Literal["recall_mean", "t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t
 
 def _require_number(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("a number is needed, not true or false")
+        raise ValueError("must be a number")
     if isinstance(value, str):
-        raise ValueError("a number is needed, like 10, 0.5 or 1e-4")
+        raise ValueError("must be a number like 10, 0.5 or 1e-4")
     return value
 
 
@@ -42,11 +42,11 @@ Integer = Annotated[int, Strict()]
 Number = Annotated[float, BeforeValidator(_require_number)]
 Weight = Annotated[Number, Field(ge=0.0, le=1e6)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
-"""Numpy takes 32 bits; an epoch's seed, about 200,000 times as large (`core.training.stages`), fits torch's 64."""
+"""NumPy takes 32 bits; an epoch's seed, about 200,000 times as large (`core.training.stages`), fits torch's 64."""
 
 
 class Section(BaseModel):
-    """Base of everything people write: frozen, unknown keys refused."""
+    """Base class of everything read from YAML: frozen, unknown keys are refused."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
@@ -68,7 +68,7 @@ class ModelConfig(Section):
     image_pooling: GridPooling = "none"
     """Whether learned queries over the grid join the image's readings."""
     temperature: Number = Field(default=0.07, ge=0.001, le=1.0)
-    """Start value of the learned contrastive temperature, in the range to which training clips it."""
+    """Initial value of the learned contrastive temperature; training clips it to the same range."""
 
     @property
     def uses_grid(self) -> bool:
@@ -77,18 +77,18 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    """Weights of the four losses; 0 switches a loss off. Only ratios to `itc` matter."""
+    """Weights of the four losses; 0 disables a loss. Only their ratios matter."""
 
     itc: Weight = 1.0
     """Image-text contrastive."""
     itm: Weight = 1.0
     """Image-text matching, with hard negatives."""
     box: Weight = 0.1
-    """Box regression of a region sentence."""
+    """Regression of the box that a region's sentence describes."""
     spatial: Weight = 0.1
     """Spatial relation of a region to the first region of its image."""
     giou: Weight = 0.0
-    """Weight of 1 − GIoU inside the box loss, beside L1."""
+    """Weight of 1 − GIoU within the box loss, added to L1."""
     positives: Positives = "building"
     """Which pairs of a batch count as matching: the same image, any image of the same building, or the same image and
     any with an equal caption."""
@@ -98,7 +98,7 @@ class LossConfig(Section):
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
         if max(self.itc, self.itm) < 1e-6:
-            raise ValueError("itc and itm are both 0 or next to it, so nothing would train retrieval")
+            raise ValueError("itc and itm are both 0 or nearly 0, so nothing would train retrieval")
         return self
 
 
@@ -108,24 +108,24 @@ class OptimizerConfig(Section):
     learning_rate: Number = Field(default=1e-3, ge=1e-12, le=1.0)
     """Peak learning rate."""
     weight_decay: Number = Field(default=0.01, ge=0.0, le=10.0)
-    """Decoupled weight decay: each step takes rate × weight_decay off every weight."""
+    """Decoupled weight decay: each step multiplies the weights by 1 − rate × weight_decay."""
     warmup_ratio: Number = Field(default=0.1, ge=0.0, lt=1.0)
-    """Share of a stage's steps in which the rate rises linearly from 0."""
+    """Fraction of a stage's steps during which the rate rises linearly from 0."""
     batch_size: Integer = Field(default=512, ge=2, le=65536)
-    """Image-caption pairs a step; also the number of contrastive candidates."""
+    """Image-caption pairs per step; also the number of contrastive candidates."""
     cuda_graph: bool = True
-    """On a GPU record the step once and replay it; false runs it operation by operation."""
+    """On a GPU, record the step as a CUDA graph and replay it; false runs it operation by operation."""
 
 
 class RecipeConfig(Section):
-    """How long to train and where the stages split."""
+    """Number of epochs, and how they are divided into stages."""
 
     epochs: Integer = Field(default=8, ge=1, le=100_000)
-    """Passes over the training captions, both stages together; more would draw the seeds of another run."""
+    """Passes over the training captions, both stages together; with more, epochs would reuse seeds of other runs."""
     stage1_epochs: Integer = Field(default=0, ge=0, le=100_000)
     """Epochs of alignment (ITC + ITM) before the joint stage; 0 is single-stage."""
     stage2_lr_scale: Number = Field(default=1.0, ge=1e-6, le=10.0)
-    """Learning rate of the joint stage over that of the first; only used when stage1_epochs > 0."""
+    """Ratio of the joint stage's learning rate to that of the first stage; only used if stage1_epochs > 0."""
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
@@ -135,61 +135,62 @@ class RecipeConfig(Section):
 
 
 class DataConfig(Section):
-    """Annotations in GeoText-1652 format and the pictures they name."""
+    """Annotations in GeoText-1652 format, and their images."""
 
     train_annotations: FilePath = Path("train.json")
-    """Training annotations; a validation split by building is held out of them."""
+    """Training annotations, of which a validation split by building is held out."""
     test_annotations: FilePath | None = None
     """Test annotations, read only by `retrain` and `train --evaluate`."""
     image_root: FilePath = Path("images")
     """Folder that the `image` paths of the annotations start from."""
     validation_fraction: Number = Field(default=0.1, gt=0.0, lt=1.0)
-    """Share of the training buildings held out for validation."""
+    """Fraction of the training buildings held out for validation."""
     split_seed: Seed = 0
-    """Which buildings are held out."""
+    """Seed of the choice of buildings to hold out."""
 
 
 class FeaturesConfig(Section):
-    """What the frozen backbone computes, once, and which of it a run reads."""
+    """What the frozen backbone computes once, and which of its outputs a run reads."""
 
     backbone: BackboneName = "OpenGVLab/InternVL3-1B-hf"
-    """A folder in transformers format, or a hub id. A name that is a folder, seen from the file, is that folder; one
-    that begins with `.`, `/` or `~` is never a hub id."""
+    """A folder in transformers format, or a hub id. A name that is a folder relative to the file means that folder; one
+    that starts with `.`, `/` or `~` is never a hub id."""
     store: FilePath = Path("output/features")
-    """Folder of feature stores; each lies in a sub-folder named by its fingerprint."""
+    """Folder of feature stores; each is a sub-folder named by its fingerprint."""
     image_size: Integer = Field(default=448, ge=28, le=4032)
-    """Pixels of the squared picture; what exceeds a multiple of the patch size is not seen (384 = 27 × 14 + 6)."""
+    """Side of the resized square image in pixels; the remainder beyond a multiple of the patch size is ignored
+    (384 = 27 × 14 + 6)."""
     max_tokens: Integer = Field(default=128, ge=2, le=32768)
-    """Longer texts are cut."""
+    """Tokens per text; longer texts are truncated."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the frozen backbone; features are stored as float32."""
+    """Precision of the frozen backbone; features are stored as float32."""
     micro_batch: Integer = Field(default=32, ge=1, le=65536)
-    """Pictures or texts in one pass of the backbone; halved when memory runs out."""
+    """Images or texts per pass of the backbone; halved when memory runs out."""
     image_pooling: ImagePooling = "mean"
-    """One vector a picture: the CLS token, or the mean of the patch tokens."""
+    """Vector of an image: its CLS token, or the mean of its patch tokens."""
     text_pooling: TextPooling = "last"
-    """One vector a text: its first, mean or last valid token."""
+    """Vector of a text: its first token, the mean of its tokens, or its last token."""
     grid: Integer = Field(default=8, ge=1, le=64)
     """Rows and columns of the patch grid, average-pooled; extracted only for models that look at it."""
     normalization: Normalization = "standardize"
-    """Before the adapters: nothing, per-dimension standardisation by the training split, or LayerNorm."""
+    """Applied before the adapters: nothing, standardisation per dimension by the training split, or LayerNorm."""
     allow_degenerate: bool = False
-    """Accept a pooling that gives many different inputs the same vector."""
+    """Accept a pooling that maps many different inputs to the same vector."""
     source: Literal["cached", "live"] = "cached"
-    """Read the features from the store, or run the backbone in the training loop."""
+    """Read features from the store, or run the backbone in the training loop."""
 
 
 class EvaluationConfig(Section):
-    """How `train --evaluate` measures."""
+    """Settings of `train --evaluate`."""
 
     k_test: Integer = Field(default=256, ge=0, le=10_000_000)
-    """Best candidates re-ranked by the matching head, clipped to the gallery; 0 for none."""
+    """Number of top candidates re-ranked by the matching head, clipped to the gallery size; 0 disables re-ranking."""
     rerank_weight: Number = Field(default=1.0, ge=0.0, le=1000.0)
     """Candidates are re-ranked by similarity / temperature + this weight × the matching head's log-odds."""
 
 
 class TrainConfig(Section):
-    """Everything one training run depends on."""
+    """Everything that a training run depends on."""
 
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
@@ -199,26 +200,26 @@ class TrainConfig(Section):
     features: FeaturesConfig = FeaturesConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     objective: Objective = "recall_mean"
-    """The validation metric that decides which epoch of the last stage a run is scored by and keeps."""
+    """Validation metric by which the best epoch of the last stage is chosen; its value there is the run's score."""
     device: Device = "auto"
-    """Where the backbone and the adapters run; auto is the GPU where there is one."""
+    """Device of the backbone and the adapters; auto uses the GPU if there is one."""
     seed: Seed = 0
     """Seeds weights, batches, dropout and hard negatives."""
 
     @model_validator(mode="before")
     @classmethod
     def _validate_missing_sections(cls, content: Any) -> Any:
-        """A section that is left out is read like an empty one: its default paths become absolute, too."""
+        """Validate an omitted section like an empty one, so that its default paths become absolute."""
         sections: dict[str, Any] = {
             name: {} for name, field in cls.model_fields.items() if isinstance(field.default, Section)
         }
         return sections | content if isinstance(content, dict) else content
 
     def with_overrides(self, overrides: Mapping[str, Scalar]) -> "TrainConfig":
-        """A copy with dotted paths set, e.g. {'loss.itm': 0.5}, validated again.
+        """Return a validated copy with other values at dotted paths, e.g. {'loss.itm': 0.5}.
 
         Raises:
-            UserError: a path is not a setting, or a value does not fit it.
+            UserError: a path is not a setting, or a value is invalid.
         """
         content = self.model_dump(mode="json")
         for path, value in overrides.items():
@@ -228,17 +229,17 @@ class TrainConfig(Section):
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 BASE = "base"
-"""Key of a file that holds what this one does not say."""
+"""Key that names the file to take all other settings from."""
 
 
 def parse(kind: type[ModelT], content: object, *, where: object, base: Path | None = None) -> ModelT:
     """Validate plain YAML content as a section.
 
     Args:
-        where: named in errors, usually the file.
-        base: folder that relative paths start from; None leaves them as they are.
+        where: prefix of error messages, usually the file.
+        base: folder that relative paths are relative to; None leaves them unchanged.
     Raises:
-        UserError: names the place, the key and, for an unknown key, the nearest valid one.
+        UserError: names `where`, the key and, for an unknown key, a similar valid one.
     """
     if not isinstance(content, dict):
         raise UserError(f"must be a mapping of settings, not {shown(content)}", where=where)
@@ -246,32 +247,32 @@ def parse(kind: type[ModelT], content: object, *, where: object, base: Path | No
         return kind.model_validate(content, context={"base": base})
     except ValidationError as error:
         raise UserError(_first_problem(kind, error), where=where) from None
-    except UserError as error:  # in another file that this one names
+    except UserError as error:  # from another file that this one names
         raise UserError(str(error), where=where) from None
 
 
 def load_config(path: Path) -> TrainConfig:
-    """Read a training configuration; relative paths in it start from its folder.
+    """Read a training configuration; its paths are relative to its folder.
 
     Raises:
-        UserError: names the file, the key and the nearest valid key.
+        UserError: names the file, the key and, for an unknown key, a similar valid one.
     """
     return load_section(TrainConfig, path)
 
 
 def load_section(kind: type[ModelT], path: Path, *, above: tuple[Path, ...] = ()) -> ModelT:
-    """Read a file as a section. Its key `base` names another file, seen from it, that holds all it does not say.
+    """Read a file as a section; its key `base` names another file, which provides the settings that it omits.
 
-    A base is whole and valid by itself; relative paths start from the folder of the file in which they stand.
+    A base must be valid by itself. Every path is relative to the folder of the file that contains it.
 
     Args:
-        above: files that this one is a base of.
+        above: files that have this one as a base, to detect cycles.
     Raises:
-        UserError: names the file that holds the mistake, after those that it is a base of.
+        UserError: names the file with the mistake, after the files that have it as a base.
     """
     content = load_yaml(path)
     if kind is TrainConfig and isinstance(content, dict) and {"train", "space"} <= content.keys():
-        raise UserError("is a campaign, not a training configuration", where=path, how="name the file in its train")
+        raise UserError("is a campaign, not a training configuration", where=path, how="name the file in its train:")
     if isinstance(content, dict) and BASE in content:
         own = {key: value for key, value in content.items() if key != BASE}
         below = _load_base(kind, content[BASE], path, above)
@@ -286,14 +287,14 @@ def _load_base(kind: type[ModelT], name: object, path: Path, above: tuple[Path, 
             raise UserError(f"must be the name of a file, not {shown(name)}")
         base = above[-1].parent / Path(str(name)).expanduser()
         if base.resolve() in above:
-            raise UserError(f"{name} has this file as its own base", how="name another file")
+            raise UserError(f"{name} leads back to this file", how="name another file")
         return load_section(kind, base, above=above)
     except (ValueError, UserError) as error:
         raise UserError(f"{BASE}: {error}", where=path) from None
 
 
 def _merged(kind: type[BaseModel], below: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """What a file says, over its base; sections setting by setting, anything else as a whole."""
+    """Settings of a base, overridden by those of the file; sections are merged, other values replaced."""
     merged = below | own
     for name, field in kind.model_fields.items():
         section, changes = field.annotation, own.get(name)
@@ -303,17 +304,17 @@ def _merged(kind: type[BaseModel], below: dict[str, Any], own: dict[str, Any]) -
 
 
 def dump_yaml(section: Section) -> str:
-    """The section as YAML, every value written out."""
+    """The section as YAML, defaults included."""
     return dump_plain(section.model_dump(mode="json", by_alias=True))
 
 
 def config_hash(config: TrainConfig) -> str:
-    """Sixteen hexadecimal digits that are equal exactly when all settings are, wherever data and backbone lie."""
+    """Hash of all settings except the locations of data, features and backbone: sixteen hexadecimal digits."""
     return hash_of(config.model_dump(mode="json", exclude=PLACES))
 
 
 def hash_of(content: object) -> str:
-    """Sixteen hexadecimal digits of plain data."""
+    """Hash of plain JSON data, independent of the order of keys: sixteen hexadecimal digits."""
     canonical = json.dumps(content, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -328,23 +329,23 @@ def dotted_keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def accepts(path: str, value: object) -> bool:
-    """Whether a setting of TrainConfig may have this value, whatever the others are."""
-    place = tuple(path.split("."))
+    """Whether a value is valid for a setting of TrainConfig, regardless of the other settings."""
+    names = tuple(path.split("."))
     content = value
-    for name in reversed(place):
+    for name in reversed(names):
         content = {name: content}
     try:
         TrainConfig.model_validate(content)
     except ValidationError as error:
-        return all(problem["loc"] != place for problem in error.errors())
+        return all(problem["loc"] != names for problem in error.errors())
     return True
 
 
 def unknown_key(path: str, kind: type[BaseModel], sections: Iterable[str] = ()) -> str:
-    """The line that says a key is no setting, and names a similar one, or those that stand in its place.
+    """Error message for an unknown key; suggests a similar one, or lists the valid ones.
 
     Args:
-        sections: that may be meant, too.
+        sections: names of sections to suggest, too.
     """
     settings = list(dotted_keys(kind))
     if inside := [key for key in settings if key.startswith(f"{path}.")]:
@@ -353,8 +354,8 @@ def unknown_key(path: str, kind: type[BaseModel], sections: Iterable[str] = ()) 
     if near := similar_names(path[:80], settings, sections):
         return f"{problem}; did you mean {' or '.join(near)}?"
     section = path.rpartition(".")[0]
-    beside = [key for key in settings if section and key.startswith(f"{section}.")]
-    return f"{problem}; known are {', '.join(beside or dict.fromkeys(key.split('.')[0] for key in settings))}"
+    siblings = [key for key in settings if section and key.startswith(f"{section}.")]
+    return f"{problem}; valid names are {', '.join(siblings or dict.fromkeys(key.split('.')[0] for key in settings))}"
 
 
 def _set_dotted(content: dict[str, Any], path: str, value: Scalar) -> None:
@@ -368,14 +369,14 @@ def _set_dotted(content: dict[str, Any], path: str, value: Scalar) -> None:
 
 
 _MESSAGES = {
-    "missing": "is missing; write it",
+    "missing": "is missing; add it",
     "model_type": "must be a mapping of settings",
     "dict_type": "must be a mapping of settings",
     "list_type": "must be a list",
-    "path_type": "must be the name of a file or folder, in quotes where it looks like a number",
-    "string_type": "must be a text, in quotes where it looks like a number",
+    "path_type": "must be the name of a file or folder, in quotes if it looks like a number",
+    "string_type": "must be a string, in quotes if it looks like a number",
 }
-"""In the place of pydantic's own."""
+"""Type of a pydantic error → message used instead of pydantic's own."""
 
 
 def _first_problem(kind: type[BaseModel], error: ValidationError) -> str:
@@ -394,12 +395,12 @@ def _unknown_in_file(path: str, kind: type[BaseModel]) -> str:
     if path in settings:
         *sections, name = path.split(".")
         nested = "".join(f"{section}: {{" for section in sections) + f"{name}: …" + "}" * len(sections)
-        return f"{path} is one key here, but {name} stands inside of {'.'.join(sections)}: write {nested}"
+        return f"{path} is written as one key, but {name} belongs in {'.'.join(sections)}: write {nested}"
     return unknown_key(path, kind, {key[: key.rindex(".")] for key in settings if "." in key})
 
 
 def shown(value: object) -> str:
-    """A value as an error tells it: short, on one line, and without the password that a URL may hold."""
+    """A value as messages quote it: short, on one line; a URL is not shown, since it may contain a password."""
     if value is None:
         return "null"
     if isinstance(value, dict | list):

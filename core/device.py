@@ -10,10 +10,12 @@ from core.errors import UserError
 
 
 def choose_device(device: str) -> torch.device:
-    """`auto` is the GPU where there is one.
+    """The device of a setting; `auto` is the GPU if there is one.
 
+    Args:
+        device: auto, cpu or cuda.
     Raises:
-        UserError: a GPU is asked for and there is none.
+        UserError: the setting is cuda, and there is no usable GPU.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""Files, folders and backbones as a configuration names them: relative to the file in which they stand."""
+"""Paths and backbone names in a configuration: validated, and made absolute relative to the file they are in."""
 
 import os
 import re
@@ -10,35 +10,45 @@ from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 from core.files.yaml_files import unfit_character
 
 PLACES = {"data": {"train_annotations", "test_annotations", "image_root"}, "features": {"backbone", "store"}}
-"""Settings that say where something lies. What lies there, the fingerprint of the features tells by its content."""
+"""Settings that are locations. Their content is covered by the fingerprint of the features."""
 
 
 def require_place(value: object) -> object:
-    """Refuse what names no file or folder, wherever it is read from; anything but a name passes."""
+    """Check that a string can name a file or folder; values of other types are returned unchecked.
+
+    Raises:
+        ValueError: the name is empty, cannot be a path, or starts with an environment variable or an unknown ~user.
+    """
     if not isinstance(value, str | Path):
         return value
     name = str(value)
     if not name.strip():
-        raise ValueError("the name of a file or folder is needed, ./ for the one of this file")
+        raise ValueError("must be the name of a file or folder (./ is the folder of this file)")
     if unfit_character(name):
-        raise ValueError("a path in UTF-8 and on one line is needed")
+        raise ValueError("must be a path in UTF-8, on one line")
     if any(len(part.encode()) > 255 for part in name.split("/")):
-        raise ValueError("a path whose names have at most 255 bytes is needed")
+        raise ValueError("must be a path whose parts have at most 255 bytes each")
     if re.match(r"\$[{(\w]", name):
-        raise ValueError("a path without variables of the environment is needed")
+        raise ValueError("must be a path without environment variables")
     try:
         Path(name).expanduser()
     except RuntimeError:
-        raise ValueError("a path whose ~ belongs to a user of this machine is needed") from None
+        raise ValueError("must be a path whose ~ refers to a user of this machine") from None
     return value
 
 
 def absolute_path(path: Path, info: ValidationInfo) -> Path:
-    """Relative paths in a file are relative to that file: workers run in other folders."""
+    """Resolve a path relative to the folder `base` in the validation context, since workers run in other folders.
+
+    Without a `base` the path is returned unchanged.
+
+    Raises:
+        ValueError: as `require_place`, for the resolved path.
+    """
     base = (info.context or {}).get("base")
     if base is None:
         return path
-    absolute = os.path.realpath(base / path.expanduser())  # Path.resolve fails where links go in a circle
+    absolute = os.path.realpath(base / path.expanduser())  # Path.resolve fails on circular links
     require_place(absolute)
     return Path(absolute)
 
@@ -48,7 +58,7 @@ def _absolute_backbone(name: str, info: ValidationInfo) -> str:
     if name.startswith((".", "/", "~")) or (base is not None and os.path.isdir(base / name)):  # noqa: PTH112
         return str(absolute_path(Path(name), info))
     if len(name) > 96 or not re.fullmatch(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]*/)?[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ValueError("a folder, seen from this file, or a hub id like owner/name is needed")
+        raise ValueError("must be a folder relative to this file, or a hub id like owner/name")
     return name
 
 

@@ -1,4 +1,4 @@
-"""What runs leave behind as JSON: epoch metrics, receipts, evaluations. Free of torch, so analysis starts fast."""
+"""Records stored as JSON: epoch metrics, receipts, scorecards. Does not import torch, so that analysis starts fast."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,28 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter
 
 RETRIEVAL_KEYS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10")
-"""Recall at k as a fraction 0..1; the direction reads query → gallery: t2i is a text query over images."""
+"""Recall at k as a fraction in 0..1; the direction is query to gallery: t2i retrieves images by text."""
 
 ALIGN, JOINT = 1, 2
-"""Numbers of the stages: ITC + ITM on captions, then all four losses."""
+"""Stage numbers: 1 trains ITC + ITM on captions, 2 all four losses."""
 
 
 class Record:
-    """Base of the JSON records: `to_json` and a strict `from_json`."""
+    """Base class of JSON records, with a strict reader."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     def to_json(self) -> dict[str, Any]:
+        """All fields by name, as plain data."""
         return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Raises ValueError when a field is missing, unknown, not of its type, or not finite."""
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: a field is missing, unknown, of another type, or not finite.
+        """
         record: Self = _reader(cls).validate_python(content)  # type: ignore[arg-type]
         return record
 
@@ -39,24 +44,25 @@ def _reader(kind: type[Any]) -> TypeAdapter[Any]:
 
 @dataclass(frozen=True, slots=True)
 class EpochMetrics(Record):
-    """One epoch of training and its validation. Losses are unweighted means over the steps of the epoch."""
+    """Training and validation metrics of one epoch. Losses are unweighted means over the steps of the epoch."""
 
     epoch: int
-    """From 0, counted over both stages, as in checkpoint_<epoch>.pth."""
+    """From 0, counted across both stages, as in checkpoint_<epoch>.pth."""
     stage: int
     """1 aligns (ITC + ITM on captions), 2 is joint (all four losses)."""
     learning_rate: float
-    """At the end of the epoch."""
+    """Of the last step of the epoch."""
     temperature: float
+    """At the end of the epoch."""
     loss: float
-    """Weighted sum; not comparable between trials with other weights."""
+    """Weighted sum; not comparable between trials with different weights."""
     loss_itc: float
     loss_itm: float
     loss_box: float | None
     loss_spatial: float | None
-    """None in stage 1, which does not compute box and relation losses."""
+    """None in stage 1, which has no box and relation losses."""
     steps_without_regions: int
-    """Steps of a joint epoch in which there was no box to learn from."""
+    """Steps of a joint epoch whose batch had no regions."""
     t2i_r1: float
     t2i_r5: float
     t2i_r10: float
@@ -64,12 +70,12 @@ class EpochMetrics(Record):
     i2t_r5: float
     i2t_r10: float
     recall_mean: float
-    """Mean of the six recalls above, on the validation split, relevance by building."""
+    """Mean of the six recalls above, on the validation split; relevance is by building."""
     t2i_median_rank: float
     i2t_median_rank: float
     box_iou: float | None
     relation_accuracy: float | None
-    """None where the validation split has no regions."""
+    """None if the validation split has no regions."""
     gallery_images: int
     gallery_texts: int
     train_seconds: float
@@ -77,9 +83,10 @@ class EpochMetrics(Record):
 
 
 def best_epoch(history: Sequence[EpochMetrics], objective: str) -> EpochMetrics:
-    """The epoch that a run is scored by, keeps and exports: the first best one of the stage that it has reached.
+    """The epoch whose weights a run exports and whose metrics score it: the best one of its latest stage.
 
-    Epochs of alignment do not count once the joint stage has begun: their box and relation heads are untrained.
+    The first one wins a tie. Epochs of stage 1 do not count once stage 2 has begun: their box and relation heads are
+    untrained.
 
     Args:
         history: at least one epoch, in order.
@@ -91,14 +98,14 @@ def best_epoch(history: Sequence[EpochMetrics], objective: str) -> EpochMetrics:
 
 @dataclass(frozen=True, slots=True)
 class Receipt(Record):
-    """What a run really used, written by the run itself and checked against what was asked."""
+    """What a run actually used, written by the run itself and checked against its configuration."""
 
     config_hash: str
     fingerprint: str
     parameters: int
-    """Trainable parameters, counted from the model."""
+    """Number of trainable parameters, counted from the model."""
     optimizer_groups: list[dict[str, float]]
-    """Per stage that was run: learning_rate and weight_decay as the optimizer held them at its start."""
+    """stage, learning_rate and weight_decay of each parameter group of each stage that was run, at its start."""
     loss_weights: dict[str, float]
     seed: int
     device: str
@@ -108,22 +115,23 @@ class Receipt(Record):
     peak_memory_mb: float
     epochs: int
     earlier_epochs: int = 0
-    """Of the run whose weights this one began with (stage 1 of a two-stage run), and of those before it."""
+    """Epochs of the runs before this one whose weights it started from, e.g. stage 1 of a two-stage run."""
     earlier_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """One figure per query or region, whose mean is a metric; kept in memory for paired comparisons."""
+    """One value per query or region, whose mean is a metric; used for paired comparisons, never stored."""
 
     values: NDArray[np.float64]
+    """[N]"""
     groups: NDArray[np.int64]
-    """Building of each."""
+    """[N], building of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval(Record):
-    """A figure with its 95 % interval from a bootstrap over buildings."""
+    """A metric with its 95 % confidence interval from a bootstrap over buildings."""
 
     value: float
     low: float
@@ -138,68 +146,72 @@ class Evaluation(Record):
     protocol: str
     """Which gallery items count as relevant: image, building, or geotext-official."""
     rerank: int
-    """How many of the best candidates the matching head re-ranked; 0 for none."""
+    """Number of top candidates re-ranked by the matching head; 0 without re-ranking."""
     queries_text: int
     queries_image: int
     groups: int
-    """Buildings in the gallery."""
+    """Number of buildings in the gallery."""
     metrics: dict[str, float]
-    """Recalls (fractions), recall_mean, median ranks, chance_*; with re-ranking the *_ceiling of its shortlist."""
+    """Recalls (fractions), recall_mean, median ranks, chance_*; with re-ranking also the *_ceiling of its shortlist."""
     intervals: dict[str, Interval] = field(default_factory=dict)
     """95 % intervals of the recalls."""
 
 
 @dataclass(frozen=True, slots=True)
 class Efficiency(Record):
-    """What a model cost and what it takes to use it."""
+    """Cost of training and using a model."""
 
     trainable_parameters: int
     frozen_parameters: int
-    """Of the backbone that its features came from; 0 if unknown."""
+    """Number of parameters of the backbone that computed its features; 0 if unknown."""
     training_epochs: int
-    """Of the run itself and of those that it began with, as the seconds are."""
+    """Epochs of the run and of the earlier runs whose weights it started from; likewise `training_seconds`."""
     training_seconds: float
     training_peak_memory_mb: float
-    """Of the run itself."""
+    """Peak memory of the run alone, in MiB."""
     images_per_second: float
-    """Embedded from pooled features, on `device`."""
+    """Throughput of embedding pooled features, on `device`."""
     texts_per_second: float
     evaluation_seconds: float
     evaluation_peak_memory_mb: float
     device: str
     earlier_epochs: int = 0
-    """How many of the epochs, and of the seconds, were of the runs that it began with: stage 1, for a stage 2."""
+    """Part of `training_epochs` that belongs to earlier runs, e.g. to stage 1; likewise `earlier_seconds`."""
     earlier_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Scorecard(Record):
-    """Everything measured of one checkpoint."""
+    """All measurements of one checkpoint."""
 
     checkpoint: str
     fingerprint: str
     config_hash: str
     epoch: int
     evaluations: list[Evaluation]
-    """One for each protocol, without and with re-ranking."""
+    """One per protocol, without and with re-ranking."""
     regions_split: str | None
-    """Where boxes and relations were measured; None without any region."""
+    """Split on which boxes and relations were measured; None if there are no regions."""
     regions: dict[str, float]
-    """box_*, relation_*, and the baselines that do not look at the picture."""
+    """box_* and relation_* metrics, and baselines that do not use the image."""
     confusion: list[list[int]]
-    """Rows are the true relation; left, right, above, below, inside, outside."""
+    """[6, 6] counts; rows are the true relation, columns the predicted one, in the order of geometry.RELATIONS."""
     efficiency: Efficiency
 
     def flat(self) -> dict[str, float]:
-        """Every figure under one name, e.g. `building/t2i_r1` and `building+rerank/t2i_r1`."""
-        figures = dict(self.regions)
+        """All metrics by unique names, e.g. `building/t2i_r1` and `building+rerank/t2i_r1`."""
+        metrics = dict(self.regions)
         for evaluation in self.evaluations:
-            place = evaluation.protocol + ("+rerank" if evaluation.rerank else "")
-            figures |= {f"{place}/{name}": value for name, value in evaluation.metrics.items()}
-        return figures
+            prefix = evaluation.protocol + ("+rerank" if evaluation.rerank else "")
+            metrics |= {f"{prefix}/{name}": value for name, value in evaluation.metrics.items()}
+        return metrics
 
     def find(self, protocol: str, *, reranked: bool) -> Evaluation:
-        """The evaluation by this protocol; raises KeyError if it was not made."""
+        """The evaluation under a protocol, with or without re-ranking.
+
+        Raises:
+            KeyError: there is none.
+        """
         for evaluation in self.evaluations:
             if evaluation.protocol == protocol and bool(evaluation.rerank) == reranked:
                 return evaluation

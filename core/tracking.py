@@ -1,8 +1,8 @@
-"""Weights & Biases, written by the process that the user started, never by a worker: one run a trial or stage.
+"""Weights & Biases, written by the process that the user started, never by a worker: one run per trial or stage.
 
-Tracking never fails a trial: a problem is counted and shown once, and a server that cannot be reached is given up for
-the whole session, whose runs are then written offline. The JSON lines beside it are the canonical log, from which runs
-can be rebuilt.
+Tracking never fails a trial: problems are counted and the first one is logged, and if the server cannot be reached, the
+rest of the session is written offline. The JSON Lines files of runs are the canonical log, from which W&B runs can be
+rebuilt.
 """
 
 import logging
@@ -26,7 +26,7 @@ Resolved = Literal["online", "offline", "disabled"]
 WANDB_FOLDER = "wandb"
 ID_LENGTH = 64
 GROUP_LENGTH = 128
-"""The longest group that W&B takes."""
+"""Maximum length of a group in W&B."""
 ANSWERS_WITHIN_S = 20
 UPLOADS_WITHIN_S = 30
 LEAN = wandb.Settings(
@@ -36,8 +36,8 @@ LEAN = wandb.Settings(
     finish_timeout=UPLOADS_WITHIN_S,
     finish_timeout_raises=True,
     console="off",
-    disable_git=True,  # the receipt holds the commit and the versions; W&B would look for them again in each run
-    x_save_requirements=False,  # parsing every installed package's metadata takes six times as long as all the rest
+    disable_git=True,  # the receipt has commit and versions; W&B would look for them in each run
+    x_save_requirements=False,  # parsing the metadata of all packages takes six times as long as the rest
     x_disable_stats=True,
     x_disable_meta=True,
 )
@@ -46,13 +46,17 @@ LEAN = wandb.Settings(
 class Tracker(Protocol):
     """Receives the progress of runs; a run's name is unique within its group."""
 
-    def start(self, name: str, config: dict[str, Any]) -> None: ...
+    def start(self, name: str, config: dict[str, Any]) -> None:
+        """Open a run."""
 
-    def epoch(self, name: str, metrics: EpochMetrics) -> None: ...
+    def epoch(self, name: str, metrics: EpochMetrics) -> None:
+        """Log one epoch of an open run."""
 
-    def finish(self, name: str, summary: dict[str, Any], *, failed: bool) -> None: ...
+    def finish(self, name: str, summary: dict[str, Any], *, failed: bool) -> None:
+        """Write the summary of a run and close it."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the runs that are still open; the tracker cannot be used afterwards."""
 
 
 class NoTracker:
@@ -83,7 +87,7 @@ class WandbTracker:
         self._configs: dict[str, dict[str, Any]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1)
         self.problems = 0
-        """Calls to W&B that failed and were passed over."""
+        """Number of calls to W&B that failed and were skipped."""
         self._try(set_up)
 
     def start(self, name: str, config: dict[str, Any]) -> None:
@@ -103,7 +107,7 @@ class WandbTracker:
         self._thread.shutdown()
         for name in list(self._runs):
             self._try(self._finish, name, {"state": "interrupted"}, True)
-        self._try(wandb.teardown)  # files are whole only when its service has ended
+        self._try(wandb.teardown)  # files are complete only once its service has ended
         if self.problems:
             logger.warning("%d calls to Weights & Biases failed; the JSON lines on disk hold everything", self.problems)
 
@@ -126,7 +130,7 @@ class WandbTracker:
 
     def _init(self, name: str, config: dict[str, Any]) -> Any:
         if self._mode == "online" and not wandb.login(prompt=False, verify=False):
-            raise wandb.Error("there is no API key; `wandb login` keeps one")  # rather than be asked for it in a thread
+            raise wandb.Error("there is no API key; run `wandb login`")  # instead of a prompt in a thread
         return wandb.init(
             project=self._project,
             group=self._group[:GROUP_LENGTH],
@@ -137,18 +141,18 @@ class WandbTracker:
             dir=str(self._folder),
             reinit="create_new",
             resume="allow",
-            settings=LEAN.model_copy(),  # W&B writes the rest into it
+            settings=LEAN.model_copy(),  # W&B modifies it
         )
 
     def _go_offline(self, error: Exception) -> None:
-        """Once a session, since each further run would wait as long; open ones go on in offline runs of the same id."""
+        """Stay offline, since each further run would wait as long; open runs continue offline under the same ids."""
         self._mode = "offline"
         logger.warning(
             "Weights & Biases cannot be used online (%s); runs are written offline from here on, to %s",
             _reason(error),
             self._folder / WANDB_FOLDER,
         )
-        wandb.teardown()  # an id stays taken until then, even if its run could not be opened
+        wandb.teardown()  # an id is taken until then, even if its run failed to open
         set_up()
         self._runs = {name: self._init(name, config) for name, config in self._configs.items()}
 
@@ -167,11 +171,11 @@ class WandbTracker:
 
 
 def run_id(group: str, name: str, identity: str) -> str:
-    """The W&B id of a run, the same whenever the run continues, and of safe characters.
+    """The W&B id of a run: at most 64 safe characters, the same whenever the run continues.
 
     Args:
-        identity: of the output folder: folders of one name, and names that differ in unsafe characters only, are kept
-            apart by it.
+        identity: id of the output folder; distinguishes folders of the same name, and names that differ only in unsafe
+            characters.
     """
     tail = re.sub(r"[^A-Za-z0-9_-]", "-", f"-{name}-{identity}")[-ID_LENGTH:]
     return re.sub(r"[^A-Za-z0-9_-]", "-", group)[: ID_LENGTH - len(tail)] + tail
@@ -184,11 +188,11 @@ def resolve_mode(mode: Mode) -> Resolved:
     if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on"):
         logger.warning("WANDB_DISABLED is set: there are no Weights & Biases runs")
         return "disabled"
-    stated = os.environ.get("WANDB_MODE")
-    if stated is None:
+    requested = os.environ.get("WANDB_MODE")
+    if requested is None:
         return _by_credentials()
     resolved: Resolved
-    match stated.strip().lower():
+    match requested.strip().lower():
         case "":
             resolved = _by_credentials()
         case "online" | "run" | "shared":
@@ -197,8 +201,8 @@ def resolve_mode(mode: Mode) -> Resolved:
             resolved = "disabled"
         case _:
             resolved = "offline"
-    if stated != resolved:
-        logger.warning("WANDB_MODE is %r: Weights & Biases is %s", stated[:40], resolved)
+    if requested != resolved:
+        logger.warning("WANDB_MODE is %r: Weights & Biases is %s", requested[:40], resolved)
     return resolved
 
 
@@ -207,9 +211,9 @@ def _by_credentials() -> Resolved:
 
 
 def has_credentials() -> bool:
-    """Whether W&B finds a key or an identity token: in the environment, its own settings or a netrc file.
+    """Whether W&B finds an API key or an identity token: in the environment, its own settings or a netrc file.
 
-    True for those that it finds but refuses: the first run then says why.
+    Also true if it finds one but refuses it; opening the first run then shows why.
     """
     try:
         set_up()
@@ -219,13 +223,13 @@ def has_credentials() -> bool:
 
 
 def set_up() -> None:
-    """Let W&B read its variables, but for those that are settled here: on some values it would fail with every run.
+    """Set up W&B without the environment variables that are handled here: on some values of them every run would fail.
 
-    Its service dies of an identity token that cannot be read.
+    An identity token file that cannot be read would crash its service, so the variable is removed.
     """
     token = os.environ.get("WANDB_IDENTITY_TOKEN_FILE")
     if token is not None and not os.access(token, os.R_OK):
-        logger.warning("WANDB_IDENTITY_TOKEN_FILE names %r, which cannot be read; it is passed over", token[:80])
+        logger.warning("WANDB_IDENTITY_TOKEN_FILE names %r, which cannot be read; it is ignored", token[:80])
         del os.environ["WANDB_IDENTITY_TOKEN_FILE"]
     mode = os.environ.pop("WANDB_MODE", None)
     try:
@@ -236,17 +240,18 @@ def set_up() -> None:
 
 
 def _reason(error: Exception) -> str:
-    """One line of it."""
+    """Its message on one line, at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def build_tracker(*, project: str, group: str, mode: Mode, folder: Path, identity: str) -> Tracker:
-    """The tracker that a mode asks for.
+    """The tracker for a mode.
 
     Args:
-        identity: of `folder`, for the ids of runs.
+        folder: where offline runs are written.
+        identity: id of `folder`, for the ids of runs.
     Raises:
-        UserError: `folder` holds a foreign `wandb`.
+        UserError: `folder` has a foreign file or folder named wandb.
     """
     resolved = resolve_mode(mode)
     if resolved == "disabled":

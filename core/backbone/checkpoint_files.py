@@ -47,12 +47,12 @@ def backbone_files(folder: Path) -> dict[str, Path]:
 @contextmanager
 def these_alone(files: Mapping[str, Path]) -> Iterator[Path]:
     """A temporary folder with links to these files only."""
-    with TemporaryDirectory(prefix="backbone-") as place:
+    with TemporaryDirectory(prefix="backbone-") as folder:
         for name, path in files.items():
-            link = Path(place) / name
+            link = Path(folder) / name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path.absolute())
-        yield Path(place)
+        yield Path(folder)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -74,11 +74,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _weights(folder: Path, config: Mapping[str, Any]) -> list[str]:
     """The weights file, or the index and its shards; the order is that of transformers."""
-    asked = config.get("transformers_weights")
-    if asked is not None:
+    configured = config.get("transformers_weights")
+    if configured is not None:
         suffixes = (".safetensors", ".safetensors.index.json")
-        _require_weights(folder, asked, where=folder / "config.json", suffixes=suffixes)
-    name = str(asked or (WEIGHTS if (folder / WEIGHTS).is_file() else INDEX))
+        _require_weights(folder, configured, where=folder / "config.json", suffixes=suffixes)
+    name = str(configured or (WEIGHTS if (folder / WEIGHTS).is_file() else INDEX))
     if not (folder / name).is_file():
         raise _no_weights(folder)
     return [name, *_shards(folder, folder / name)] if name.endswith(".index.json") else [name]

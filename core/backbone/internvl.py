@@ -51,10 +51,12 @@ class FrozenBackbone:
 
     @property
     def vision_dim(self) -> int:
+        """Width of an image feature."""
         return int(self._model.config.vision_config.hidden_size)
 
     @property
     def text_dim(self) -> int:
+        """Width of a text feature."""
         return int(self._model.config.text_config.hidden_size)
 
     @property
@@ -64,10 +66,12 @@ class FrozenBackbone:
 
     @property
     def parameter_count(self) -> int:
+        """Number of parameters, all of them frozen."""
         return sum(parameter.numel() for parameter in self._model.parameters())
 
     @property
     def device(self) -> torch.device:
+        """Device of the parameters."""
         return torch.device(next(self._model.parameters()).device)
 
     def preprocess(self, images: Sequence[Image]) -> Tensor:

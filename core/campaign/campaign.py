@@ -26,15 +26,15 @@ from core.places import PLACES, absolute_path, require_place
 
 
 class Limits(Section):
-    """When a campaign has had enough; the only part that may change after it started."""
+    """When a campaign ends; the only settings that may change after it started."""
 
     trials: Integer = Field(default=100, ge=1, le=1_000_000)
-    """Trials that ended: complete, pruned or failed."""
+    """Number of ended trials: complete, pruned or failed."""
     hours: Number | None = Field(default=None, gt=0, le=1e5)
-    """Wall time of all sessions together; None for no limit."""
+    """Wall time of all sessions together; None is no limit."""
     gpu_hours: Number | None = Field(default=None, gt=0, le=1e8)
-    """Time of all trials together × their share of a GPU. No trial starts that, lasting as long as the others did,
-    would go beyond."""
+    """Time of all trials together × their share of a GPU. A trial is not started if the limit would be exceeded
+    by the time it has lasted as long as earlier trials."""
 
 
 class Sampler(Section):
@@ -43,42 +43,42 @@ class Sampler(Section):
     kind: Literal["tpe", "random"] = "tpe"
     """Tree-structured Parzen estimator, or uniform draws."""
     seed: Seed = 0
-    """Seeds the proposals."""
+    """Seed of the proposals."""
     startup_trials: Integer = Field(default=10, ge=1, le=1_000_000)
     """Random trials before the estimator takes over."""
 
 
 class Pruner(Section):
-    """When a trial is given up early."""
+    """When a trial is stopped early."""
 
     kind: Literal["asha", "none"] = "asha"
     """Asynchronous successive halving, or never."""
     min_epochs: Integer = Field(default=1, ge=1, le=100_000)
-    """Epochs that every trial may run."""
+    """Epochs before a trial can be pruned."""
     reduction_factor: Integer = Field(default=3, ge=2, le=1000)
-    """One trial in so many goes on at each rung."""
+    """At each rung, one in this many trials continues."""
     bootstrap: Integer = Field(default=4, ge=0, le=1_000_000)
-    """Trials that must have reached a rung before any is given up there."""
+    """Number of trials that must have reached a rung before any is pruned there."""
 
 
 def _share_or_whole(gpu: float) -> float:
     if 0 < gpu < 0.01 or (gpu > 1 and gpu != int(gpu)):
-        raise ValueError("a share of one GPU (0.01 to 1) or a whole number of them is needed")
+        raise ValueError("must be a share of one GPU (0.01 to 1) or a whole number of GPUs")
     return gpu
 
 
 class Resources(Section):
-    """What one trial occupies."""
+    """Resources of one trial."""
 
     cpu: Number = Field(default=1.0, ge=0.01, le=10_000)
-    """Processor cores; also its threads."""
+    """Processor cores; also the number of threads."""
     gpu: Annotated[Number, AfterValidator(_share_or_whole)] = Field(default=0.0, ge=0, le=1000)
-    """GPUs: a whole number, or a share of one (at least 0.01) that also caps its share of the memory."""
+    """GPUs: a whole number, or a share of one (at least 0.01), which also limits its share of the memory."""
 
 
 def _project_name(name: str) -> str:
     if not 1 <= len(name) <= 100 or re.search(r"[/\\#?,%:]", name) or not name.isprintable():
-        raise ValueError("a name of 1 to 100 characters without / \\ # ? , % : is needed")
+        raise ValueError("must be a name of 1 to 100 characters without / \\ # ? , % :")
     return name
 
 
@@ -86,49 +86,48 @@ class Tracking(Section):
     """Weights & Biases."""
 
     project: Annotated[str, AfterValidator(_project_name)] = "crossmodal-search"
-    """Where the runs appear."""
+    """Project of the runs."""
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """auto follows WANDB_MODE, else is online where there is a key, else offline."""
+    """auto follows WANDB_MODE if set, else is online with an API key and offline without."""
 
 
 def _safe_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ValueError(
-            "a name is made of letters, digits, '.', '_' and '-', begins with one of the first two, and "
-            "is at most 100 long"
+            "must consist of at most 100 letters, digits, '.', '_' and '-', and start with a letter or a digit"
         )
     return name
 
 
 def _variable_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):
-        raise ValueError("the name of an environment variable is needed (letters, digits and _)")
+        raise ValueError("must be the name of an environment variable (letters, digits and _)")
     return name
 
 
 class StudyConfig(Section):
-    """Where the study is kept."""
+    """Where the study is stored."""
 
     url_variable: Annotated[str, AfterValidator(_variable_name)] | None = None
-    """Environment variable that holds a database URL (postgresql://…), so that no password reaches a file; by default
+    """Environment variable with a database URL (postgresql://…), so that no password is written to a file; by default
     the study is a journal file in the campaign's folder."""
 
 
-def _absolute_storage(place: str, info: ValidationInfo) -> str:
-    """A URI stays as it is; a folder becomes absolute like every path of a file."""
-    return place if "://" in place else str(absolute_path(Path(place), info))
+def _absolute_storage(storage: str, info: ValidationInfo) -> str:
+    """Make a folder absolute; a URI is left unchanged."""
+    return storage if "://" in storage else str(absolute_path(Path(storage), info))
 
 
 StoragePlace = Annotated[str, BeforeValidator(require_place), AfterValidator(_absolute_storage)]
 
 
 def _read_baseline(train: object, info: ValidationInfo) -> object:
-    """A file in the place of the settings; its relative paths start from its own folder."""
+    """Read the settings from a file if one is named; its paths are relative to its own folder."""
     if isinstance(require_place(train), str):
         base = (info.context or {}).get("base") or Path()
         return load_config(base / Path(str(train)).expanduser())
     if not isinstance(train, dict | TrainConfig):
-        raise ValueError("the name of a file, or a mapping of settings is needed")
+        raise ValueError("must be the name of a file, or a mapping of settings")
     return train
 
 
@@ -136,11 +135,11 @@ class Campaign(Section):
     """One search campaign."""
 
     name: Annotated[str, AfterValidator(_safe_name)]
-    """Of its folder, its study and its group in W&B."""
+    """Name of the campaign's folder, study and W&B group."""
     train: Annotated[TrainConfig, BeforeValidator(_read_baseline)]
-    """The baseline: trial 0, and every value that is not searched. A file, or the settings themselves."""
+    """The baseline: trial 0, and the value of everything that is not searched. A file, or the settings themselves."""
     objective: str = "recall_mean"
-    """The metric to raise: best epoch of the last stage, validation split."""
+    """Metric to maximise: at the best epoch of the last stage, on the validation split."""
     limits: Limits = Limits()
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
@@ -148,35 +147,35 @@ class Campaign(Section):
     resources: Resources = Resources()
     wandb: Tracking = Tracking()
     storage: StoragePlace | None = None
-    """Where workers leave checkpoints: a folder that every node sees, or s3://…; by default the campaign's folder."""
+    """Where workers write checkpoints: a folder shared by all nodes, or s3://…; by default the campaign's folder."""
     study: StudyConfig = StudyConfig()
     checkpoint_every_s: Number = Field(default=10.0, ge=0, le=1e6)
-    """Checkpoints travel from workers at most this often, and at a trial's end."""
+    """Minimum seconds between checkpoints of a trial; one is always written at its end."""
     trial_timeout_s: Number = Field(default=3600.0, ge=1, le=1e7)
-    """A trial that reports nothing for so long hangs: its worker is killed and it fails."""
+    """Seconds without a report after which a trial counts as hung: its worker is killed and the trial fails."""
     max_failed_trials: Integer = Field(default=5, ge=1, le=1_000_000)
-    """So many failures in a row stop the campaign."""
+    """Number of consecutive failures that stops the campaign."""
 
     @model_validator(mode="after")
     def _gpu_hours_need_a_gpu(self) -> Self:
         if self.limits.gpu_hours is not None and not self.resources.gpu:
-            raise ValueError("limits.gpu_hours limits nothing, since resources.gpu is 0")
+            raise ValueError("limits.gpu_hours has no effect, since resources.gpu is 0")
         return self
 
     @model_validator(mode="after")
     def _pruner_can_prune(self) -> Self:
         epochs, first = self.train.recipe.epochs, self.pruner.min_epochs
         if self.pruner.kind == "asha" and first > epochs and "recipe.epochs" not in self.space.dimensions:
-            raise ValueError(f"pruner.min_epochs {first} is more than recipe.epochs {epochs}, so none is pruned")
+            raise ValueError(f"pruner.min_epochs {first} is more than recipe.epochs {epochs}, so no trial is pruned")
         return self
 
     @field_validator("objective")
     @classmethod
     def _is_a_metric(cls, objective: str) -> str:
         if "loss" in objective:
-            raise ValueError("a loss cannot be the objective, since searched loss weights would lower it for nothing")
+            raise ValueError("a loss cannot be the objective, since searched loss weights would lower it for no gain")
         if objective not in get_args(Objective):
-            raise ValueError(f"the objective must be one of {', '.join(get_args(Objective))}")
+            raise ValueError(f"must be one of {', '.join(get_args(Objective))}")
         return objective
 
     @model_validator(mode="after")
@@ -192,14 +191,21 @@ class Campaign(Section):
         return self.train if same else self.train.with_overrides({"objective": self.objective})
 
     def with_limits(self, *, trials: int | None, hours: float | None) -> Self:
-        """A copy with the limits that are given."""
+        """A validated copy with the limits that are not None.
+
+        Args:
+            trials: number of ended trials.
+            hours: wall time.
+        Raises:
+            UserError: a limit is out of range.
+        """
         content = self.model_dump(mode="json", by_alias=True)
         content["limits"] |= {key: value for key, value in (("trials", trials), ("hours", hours)) if value is not None}
         return parse(type(self), content, where="the command line")
 
 
 def load_campaign(path: Path) -> Campaign:
-    """Read a campaign and its baseline, and check the whole space against it.
+    """Read a campaign and its baseline, and check the search space against it.
 
     Raises:
         UserError: names the file, the key and what is wrong.
@@ -216,7 +222,7 @@ def read_campaign(folder: CampaignFolder) -> Campaign:
     """The campaign of a folder, as resolved when it started; its space was checked then.
 
     Raises:
-        UserError: the folder holds none, or its file is damaged or of a version with other settings.
+        UserError: the folder has none, or its file is damaged or was written by a version with other settings.
     """
     if not folder.campaign.exists():
         raise UserError("holds no campaign", where=folder.root, how="name the folder that crossmodal search wrote")
@@ -224,9 +230,9 @@ def read_campaign(folder: CampaignFolder) -> Campaign:
 
 
 def settings_hash(campaign: Campaign) -> str:
-    """Of all that may not change after the campaign started, wherever it lies: everything but its limits and places.
+    """Hash of the settings that may not change after the campaign started: all except limits and locations.
 
-    It stays when a later version adds a setting with a default.
+    Sixteen hexadecimal digits; unchanged when a later version adds a setting with a default.
     """
     content = campaign.model_dump(
         mode="json",
@@ -238,7 +244,7 @@ def settings_hash(campaign: Campaign) -> str:
 
 
 def changed_keys(started: Campaign, now: Campaign) -> list[str]:
-    """Settings other than the limits that differ, as dotted paths."""
+    """Dotted paths of the settings that differ, limits excepted, in alphabetical order."""
     before, after = (campaign.model_dump(mode="json", by_alias=True, exclude={"limits"}) for campaign in (started, now))
     return sorted(_differences(before, after, ""))
 

@@ -1,4 +1,4 @@
-"""How one setting is searched: a range or a choice, and the conditions under which it is drawn at all."""
+"""How a setting is searched: a range or a choice, and the conditions under which it is drawn."""
 
 import math
 from collections.abc import Sequence
@@ -11,21 +11,21 @@ from core.config import Integer, Number, Scalar, Section, parse, shown
 
 def _require_value(value: object) -> object:
     if not isinstance(value, Scalar) or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError("a word, a finite number, true or false is needed")
+        raise ValueError("must be a string, a finite number, true or false")
     return value
 
 
 def _require_pair(bounds: object) -> object:
     if not isinstance(bounds, list | tuple) or len(bounds) != 2:
-        raise ValueError("two bounds are needed, like [1, 10]")
+        raise ValueError("must be two bounds, like [1, 10]")
     return bounds
 
 
 def _require_different(values: list[Scalar]) -> list[Scalar]:
-    """1, 1.0 and true are equal to Optuna."""
+    """Refuse repeated values; 1, 1.0 and true are equal to Optuna."""
     for number, value in enumerate(values):
         if value in values[:number]:
-            raise ValueError(f"{shown(value)} is there twice")
+            raise ValueError(f"{shown(value)} is given twice")
     return values
 
 
@@ -46,14 +46,14 @@ class Suggests(Protocol):
 
 
 class Condition(Section):
-    """What another setting's value must fulfil; all of the given bounds."""
+    """Condition on the value of another setting; everything given must hold."""
 
     min: Number | None = None
-    """At least this."""
+    """Minimum, included."""
     max: Number | None = None
-    """At most this."""
+    """Maximum, included."""
     one_of: Annotated[Values, Field(min_length=1)] | None = Field(default=None, alias="in")
-    """One of these."""
+    """Allowed values."""
 
     @model_validator(mode="after")
     def _asks_something(self) -> Self:
@@ -64,6 +64,7 @@ class Condition(Section):
         return self
 
     def holds(self, value: Scalar) -> bool:
+        """Whether a value fulfils the condition; it must be a number if there is a bound."""
         if self.one_of is not None and value not in self.one_of:
             return False
         if self.min is not None and float(value) < self.min:
@@ -79,15 +80,16 @@ def _parse_conditions(when: object) -> object:
 
 class _Dimension(Section):
     when: Annotated[dict[str, Condition], BeforeValidator(_parse_conditions)] = {}
-    """Other settings on which it depends."""
+    """Condition on each setting that this one depends on."""
 
 
 class _Range(_Dimension):
     off: bool = False
-    """Adds a switch that sets 0."""
+    """Also search whether the setting is 0."""
 
     @property
     def bounds(self) -> tuple[float, float]:
+        """Lowest and highest value, both included."""
         raise NotImplementedError
 
     @model_validator(mode="after")
@@ -98,14 +100,16 @@ class _Range(_Dimension):
         return self
 
     def corners(self) -> list[Scalar]:
+        """The extreme values: both bounds, and 0 if it can be switched off."""
         return [*self.bounds, *([0] if self.off else [])]
 
     def contains(self, value: Scalar) -> bool:
+        """Whether the setting may be drawn with this value."""
         low, high = self.bounds
         return low <= float(value) <= high or (self.off and value == 0)
 
     def can_meet(self, condition: Condition) -> bool:
-        """Whether a value that it may draw fulfils a condition."""
+        """Whether a value that may be drawn fulfils a condition on this setting."""
         if condition.one_of is not None:
             return any(self.contains(value) and condition.holds(value) for value in condition.one_of)
         low, high = self.bounds
@@ -114,7 +118,7 @@ class _Range(_Dimension):
 
 
 class LogUniform(_Range):
-    """`{log: [low, high]}`: uniform in the logarithm."""
+    """`{log: [low, high]}`: uniform in the logarithm, both bounds above 0."""
 
     log: NumberPair
 
@@ -129,11 +133,12 @@ class LogUniform(_Range):
         return self
 
     def draw(self, trial: Suggests, name: str) -> Scalar:
+        """Draw a value, without regard to `off`."""
         return float(trial.suggest_float(name, *self.log, log=True))
 
 
 class Uniform(_Range):
-    """`{uniform: [low, high]}`."""
+    """`{uniform: [low, high]}`: uniform real numbers."""
 
     uniform: NumberPair
 
@@ -142,11 +147,12 @@ class Uniform(_Range):
         return self.uniform
 
     def draw(self, trial: Suggests, name: str) -> Scalar:
+        """Draw a value, without regard to `off`."""
         return float(trial.suggest_float(name, *self.uniform))
 
 
 class IntRange(_Range):
-    """`{int: [low, high]}`, both included."""
+    """`{int: [low, high]}`: uniform whole numbers, both bounds included."""
 
     int_: IntegerPair = Field(alias="int")
 
@@ -155,25 +161,29 @@ class IntRange(_Range):
         return self.int_
 
     def draw(self, trial: Suggests, name: str) -> Scalar:
+        """Draw a value, without regard to `off`."""
         return int(trial.suggest_int(name, *self.int_))
 
 
 class Choice(_Dimension):
-    """`{choice: [a, b, c]}`."""
+    """`{choice: [a, b, c]}`: one of 2 to 100 values, in no order."""
 
     choice: Annotated[Values, Field(min_length=2, max_length=100)]
 
     def draw(self, trial: Suggests, name: str) -> Scalar:
+        """Draw one of the values."""
         return trial.suggest_categorical(name, self.choice)  # type: ignore[no-any-return]
 
     def corners(self) -> list[Scalar]:
+        """All values, since they have no order."""
         return list(self.choice)
 
     def contains(self, value: Scalar) -> bool:
+        """Whether the setting may be drawn with this value."""
         return value in self.choice
 
     def can_meet(self, condition: Condition) -> bool:
-        """Whether a value that it may draw fulfils a condition."""
+        """Whether a value that may be drawn fulfils a condition on this setting."""
         return any(condition.holds(value) for value in self.choice)
 
 
@@ -182,5 +192,5 @@ KINDS: dict[str, type[Dimension]] = {"log": LogUniform, "uniform": Uniform, "int
 
 
 def is_number(value: Scalar) -> bool:
-    """True and false are none."""
+    """Whether a value is a number; booleans are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,7 +1,7 @@
-"""The search space: what a campaign file says about each searched setting, and how a trial draws from it.
+"""The search space: the dimension of each searched setting, and how a trial draws from them.
 
 Every key is a dotted path into TrainConfig. A numeric setting may have a switch (`off: true`) that sets it to 0, and
-a setting may depend on another one (`when`), in which case it is only drawn where the condition holds.
+a setting may depend on others (`when`): it is drawn only if their conditions hold.
 """
 
 import itertools
@@ -17,17 +17,18 @@ from core.errors import UserError
 SWITCH = ".on"
 NOT_SEARCHED = {
     "data": "all trials must see the same data",
-    "objective": "all trials must be scored alike",
-    "seed": "the best seed is luck, not a setting; try others of a found configuration with crossmodal train --seed",
+    "objective": "all trials must be scored by the same metric",
+    "seed": "the best seed is luck, not a setting; repeat a configuration with other seeds by crossmodal train --seed",
     "evaluation": "it does not change training",
     "features.backbone": "a campaign compares adapters on one backbone",
-    "features.store": "it is a place, not a setting",
-    "device": "it is a place, not a setting",
+    "features.store": "it is a location, not a setting of the model",
+    "device": "it says where a trial runs, not what it trains",
     "features.micro_batch": "it changes memory, not results",
-    "features.allow_degenerate": "it is a permission, not a setting",
+    "features.allow_degenerate": "it only permits a pooling",
     "features.source": "it changes time, not results",
 }
 CORNERS_AT_MOST = 4096
+"""Maximum number of corners that are all checked."""
 
 
 class Space(RootModel[dict[str, Any]]):
@@ -38,21 +39,23 @@ class Space(RootModel[dict[str, Any]]):
     @model_validator(mode="after")
     def _parse(self) -> Self:
         if not self.root:
-            raise ValueError("it searches nothing; give a setting and its range, like loss.itm: {log: [0.1, 10]}")
+            raise ValueError("is empty; add a setting and its range, like loss.itm: {log: [0.1, 10]}")
         parsed = {key: _parse_dimension(key, content) for key, content in self.root.items()}
         self._dimensions = _in_drawing_order(parsed)
         return self
 
     @property
     def dimensions(self) -> dict[str, Dimension]:
-        """Dotted path → dimension; one comes after those it depends on."""
+        """Dotted path → dimension; each comes after those it depends on."""
         return self._dimensions
 
     def check(self, base: TrainConfig) -> None:
-        """Make sure before anything starts that no trial can be an invalid configuration.
+        """Check before anything starts that no trial can draw an invalid configuration.
 
+        Args:
+            base: the baseline.
         Raises:
-            UserError: a key is no setting or may not be searched, the baseline lies outside of the space, or a
+            UserError: a setting cannot be searched, a condition never holds, the baseline is outside the space, or a
                 corner of the space is not a valid configuration.
         """
         try:
@@ -72,8 +75,8 @@ class Space(RootModel[dict[str, Any]]):
             for other, condition in dimension.when.items():
                 value, searched = setting(base, other), self.dimensions.get(other)
                 _require_possible(condition, other, value, where=f"{key}: when {other}")
-                may_stay = searched is None or searched.when  # at the baseline's value
-                if not (searched and searched.can_meet(condition)) and not (may_stay and condition.holds(value)):
+                keeps_value = searched is None or searched.when  # it may have the baseline's value
+                if not (searched and searched.can_meet(condition)) and not (keeps_value and condition.holds(value)):
                     raise UserError("never holds", where=f"{key}: when {other}", how="change it, or leave the key out")
 
     def _check_corner(self, base: TrainConfig, overrides: dict[str, Scalar]) -> None:
@@ -87,16 +90,16 @@ class Space(RootModel[dict[str, Any]]):
             value = setting(base, key)
             if self._is_drawn(key, base, {}) and not dimension.contains(value):
                 raise UserError(
-                    f"{key}: the baseline's value {value} lies outside of the space", how="let the space contain it"
+                    f"{key}: the baseline's value {value} is outside the space", how="extend the space to include it"
                 )
 
     def suggest(self, trial: Suggests, base: TrainConfig) -> dict[str, Scalar]:
-        """Draw the settings whose conditions hold; a switched-off one is 0.
+        """Draw the settings whose conditions hold; one that is switched off is 0.
 
         Args:
-            base: holds the values that conditions on settings outside of the space look at.
+            base: provides the values of settings that are not drawn, for conditions on them.
         Returns:
-            Overrides of `base`.
+            Dotted path → value, to override in `base`.
         """
         overrides: dict[str, Scalar] = {}
         for key, dimension in self.dimensions.items():
@@ -109,16 +112,16 @@ class Space(RootModel[dict[str, Any]]):
         return overrides
 
     def baseline(self, base: TrainConfig) -> dict[str, Scalar]:
-        """The parameters that make a trial exactly the baseline."""
+        """The parameters, as Optuna names them, with which a trial is exactly the baseline."""
         parameters: dict[str, Scalar] = {}
         for key, dimension in self.dimensions.items():
             if not self._is_drawn(key, base, {}):
                 continue
             value = setting(base, key)
-            switched = getattr(dimension, "off", False)
-            if switched:
+            has_switch = getattr(dimension, "off", False)
+            if has_switch:
                 parameters[key + SWITCH] = value != 0
-            if not (switched and value == 0):
+            if not (has_switch and value == 0):
                 parameters[key] = value
         return parameters
 
@@ -129,12 +132,12 @@ class Space(RootModel[dict[str, Any]]):
         )
 
     def _extremes(self) -> Iterator[dict[str, Scalar]]:
-        """Each alone, so that what is wrong with one is told without the others."""
+        """Extreme values of one setting at a time, so that an error names that setting alone."""
         for key, dimension in self.dimensions.items():
             yield from ({key: value} for value in dimension.corners())
 
     def _corners(self) -> Iterator[dict[str, Scalar]]:
-        """All combinations of extremes where they are few; else each extreme alone, and in pairs."""
+        """All combinations of extreme values, or only those of each pair of settings if there are too many."""
         corners = {key: dimension.corners() for key, dimension in self.dimensions.items()}
         total = 1
         for values in corners.values():
@@ -147,7 +150,7 @@ class Space(RootModel[dict[str, Any]]):
 
 
 def setting(config: TrainConfig, path: str) -> Scalar:
-    """The value of a dotted path."""
+    """The value at a dotted path that is a setting."""
     value: Any = config
     for name in path.split("."):
         value = getattr(value, name)
@@ -178,35 +181,36 @@ def _require_setting(key: str, content: Any) -> None:
         return
     nested = [f"{key}.{name}" for name in content if f"{key}.{name}" in settings] if isinstance(content, dict) else []
     if nested:
-        raise ValueError(f"{key} is a section; its settings are written in one word here: {nested[0]}: …")
+        raise ValueError(f"{key} is a section; write its settings as dotted keys here: {nested[0]}: …")
     raise ValueError(unknown_key(key, TrainConfig))
 
 
 def _require_searchable(key: str, dimension: Dimension, value: Scalar) -> None:
     for frozen, reason in NOT_SEARCHED.items():
         if key == frozen or key.startswith(f"{frozen}."):
-            raise UserError(f"{key} is not to be searched: {reason}")
+            raise UserError(f"{key} cannot be searched: {reason}")
     if isinstance(dimension, Choice):
         return
     if not is_number(value):
-        raise UserError(f"{key} is no number, so it has no range", how="write {choice: [one, other]}")
+        raise UserError(f"{key} is not a number, so it has no range", how="write {choice: [a, b]}")
     if key.startswith("features."):
-        raise UserError(f"{key} needs features of its own for every value", how="write {choice: [one, other]}")
+        raise UserError(f"{key} needs other features for every value", how="write {choice: [a, b]}")
     if isinstance(value, int) != isinstance(dimension, IntRange):
         kind, how = ("a whole number", "int") if isinstance(value, int) else ("a real number", "uniform or log")
         raise UserError(f"{key} is {kind}", how=f"write {how} for its range, or a choice")
 
 
 def _require_possible(condition: Condition, other: str, value: Scalar, *, where: str) -> None:
-    """A condition must ask for what the other setting can have at all; `value` is its present one."""
+    """Check that the other setting can fulfil a condition; `value` is that of the baseline."""
     if (condition.min, condition.max) != (None, None) and not is_number(value):
-        raise UserError(f"{other} is no number, so it has no min or max", where=where, how="write {in: [one, other]}")
+        raise UserError(f"{other} is not a number, so it has no min or max", where=where, how="write {in: [a, b]}")
     for wanted in condition.one_of or []:
         if not accepts(other, wanted):
             raise UserError(f"{other} can never be {shown(wanted)}", where=where, how="correct or remove it")
 
 
 def _in_drawing_order(dimensions: dict[str, Dimension]) -> dict[str, Dimension]:
+    """Sort dimensions so that each comes after those it depends on."""
     ordered: dict[str, Dimension] = {}
     waiting = dict(dimensions)
     while waiting:

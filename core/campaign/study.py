@@ -1,6 +1,7 @@
-"""The Optuna study of a campaign: where it is stored, and its trials as `TrialRecord`s. Only here core knows Optuna.
+"""The Optuna study of a campaign: where it is stored, and its trials as `TrialRecord`s.
 
-What we note of a trial beside what Optuna keeps by itself are the fields of `Notes`, one user attribute each.
+The only module of core that imports Optuna. What Optuna does not store of a trial by itself is stored in user
+attributes, one per field of `Notes`.
 """
 
 import os
@@ -34,7 +35,7 @@ STATES: dict[TrialState, State] = {
 
 @dataclass(frozen=True, slots=True)
 class Notes(Record):
-    """What is noted of a trial in the study, some when it begins and the rest when it ends."""
+    """User attributes of a trial, some set when it starts and the rest when it ends."""
 
     retry_of: int | None = None
     origin: int | None = None
@@ -46,12 +47,12 @@ class Notes(Record):
     seconds: float | None = None
 
     def attributes(self) -> dict[str, Any]:
-        """What is known, as user attributes of a trial."""
+        """The fields that are not None, by name."""
         return {name: value for name, value in self.to_json().items() if value is not None}
 
 
 def note(trial: Trial, notes: Notes) -> None:
-    """Note something more of an open trial."""
+    """Set the user attributes of a running trial to the fields that are not None."""
     for name, value in notes.attributes().items():
         trial.set_user_attr(name, value)
 
@@ -59,13 +60,13 @@ def note(trial: Trial, notes: Notes) -> None:
 def read_records(study: optuna.Study, earlier: Sequence[TrialRecord] = ()) -> list[TrialRecord]:
     """All trials of a study, in order of their numbers.
 
-    A trial is stale exactly if another one retries it. So an interrupted trial needs no mark of its own, which could
-    only be set through the driver that died.
+    A trial is stale exactly if another one retries it, so an interrupted trial needs no mark of its own, which the dead
+    driver could not have set.
 
     Args:
-        earlier: what this function returned before; trials that had ended by then are not translated again.
+        earlier: result of an earlier call; trials that had ended by then are not converted again.
     Raises:
-        UserError: what is noted of a trial is not what we write.
+        UserError: the user attributes of a trial are invalid.
     """
     known = {record.number: record for record in earlier if record.state in ENDED}
     trials = study.get_trials(deepcopy=False)
@@ -84,7 +85,7 @@ def _record(trial: FrozenTrial, name: str) -> TrialRecord:
     except ValueError as error:
         problem = " ".join(str(error).split())
         raise UserError(
-            f"what it holds of trial {trial.number} cannot be read ({problem})", where=f"study {name}"
+            f"the attributes of trial {trial.number} cannot be read ({problem})", where=f"study {name}"
         ) from None
     return TrialRecord(
         number=trial.number,
@@ -104,7 +105,7 @@ def _record(trial: FrozenTrial, name: str) -> TrialRecord:
 
 
 def read_trials(folder: CampaignFolder) -> list[TrialRecord]:
-    """The trials of a campaign, from the database or the journal, also while a driver writes.
+    """The trials of a campaign, from its database or journal; safe while a driver is writing.
 
     Raises:
         UserError: the folder holds no campaign, or its study cannot be read.
@@ -117,13 +118,13 @@ def read_trials(folder: CampaignFolder) -> list[TrialRecord]:
 
 
 def _read_journal(folder: CampaignFolder, name: str) -> list[TrialRecord]:
-    """Read from a copy without the line that a driver may be writing right now."""
+    """Read a copy without the last line if a driver is still writing it."""
     content = folder.journal.read_bytes() if folder.journal.exists() else b""
-    if b"\n" not in content:  # a driver makes it right now
+    if b"\n" not in content:  # a driver is just creating it
         raise UserError("holds no study yet", where=folder.root, how="wait for its first trial")
     read_json_lines(folder.journal)  # names the line that is not JSON
-    with tempfile.TemporaryDirectory() as copy:
-        path = Path(copy) / "study.journal"
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "study.journal"
         path.write_bytes(content[: content.rfind(b"\n") + 1])
         try:
             storage = JournalStorage(JournalFileBackend(str(path)))
@@ -146,7 +147,7 @@ def open_database(variable: str) -> RDBStorage:
     """The study storage behind a database URL in an environment variable.
 
     Raises:
-        UserError: the variable is not set, or the database does not answer. The URL is never shown.
+        UserError: the variable is not set, or the database cannot be used. The URL is never shown.
     """
     url = os.environ.get(variable)
     if not url:
@@ -161,17 +162,18 @@ def open_database(variable: str) -> RDBStorage:
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """The study storage in a journal file, which is made if it is missing.
+    """The study storage in a journal file, which is created if it is missing.
 
     Raises:
         UserError: a line of it is damaged.
+        OSError: the file cannot be read or created.
     """
     read_json_lines(path)  # names the line that is not JSON
     try:
         return JournalStorage(JournalFileBackend(str(path)))
     except OSError:
         raise
-    except Exception as error:  # Optuna replays lines that it trusts, and fails in as many ways as they can be wrong
+    except Exception as error:  # Optuna does not validate the lines that it replays, so it may raise anything
         raise _unreadable(path, error) from None
 
 

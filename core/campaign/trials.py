@@ -1,6 +1,6 @@
-"""A campaign's trials, and what follows from them: who is the baseline, what has ended, and where the campaign stands.
+"""The trials of a campaign, and what follows from them: the baseline, retries, and the state of the campaign.
 
-`core.campaign.study` reads the records from the study; nothing here knows Optuna.
+`core.campaign.study` reads the records from the study; this module is independent of Optuna.
 """
 
 from collections import Counter
@@ -15,59 +15,61 @@ from core.records import EpochMetrics
 State = Literal["complete", "pruned", "failed", "running", "waiting"]
 ENDED: tuple[State, ...] = ("complete", "pruned", "failed")
 SCORED: tuple[State, ...] = ("complete", "pruned")
-"""States of trials that ended well: their figures count."""
+"""States of trials that ended without an error, whose metrics count."""
 STALE = "stale"
-"""Reason of an interrupted trial: another one retries it, and it counts for nothing itself."""
+"""Reason of an interrupted trial: another one retries it, and it does not count itself."""
 BASELINE = 0
-"""Number of the first trial, which runs the campaign's base configuration."""
+"""Number of the first trial, which runs the campaign's own configuration."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """One trial, as the study holds it; the study is the one source of its figures."""
+    """One trial as stored in the study, the only source of its metrics."""
 
     number: int
     state: State
     origin: int
-    """First trial of its line of retries; its own number unless it is a retry."""
+    """Number of the first trial in its chain of retries; its own number unless it is a retry."""
     retry_of: int | None = None
-    """The interrupted trial that this one continues."""
+    """Number of the interrupted trial that this one continues."""
     reason: str | None = None
     """Why it failed; STALE if it was interrupted."""
     value: float | None = None
-    """Objective at the best epoch."""
+    """Objective at the best epoch, higher is better."""
     best: EpochMetrics | None = None
-    """The best epoch."""
+    """Metrics of the best epoch."""
     epochs: int = 0
-    """Reported so far."""
+    """Number of epochs reported so far."""
     seconds: float | None = None
     session: int | None = None
     """Number of the session that ran it, from 1."""
     config_hash: str | None = None
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
-    """What was drawn for it."""
+    """Optuna's name of each drawn parameter → value."""
     ended_at: datetime | None = None
 
     @property
     def is_baseline(self) -> bool:
-        """Whether this is the first trial, or continues it after any number of interruptions."""
+        """Whether this is the first trial, or a retry of it."""
         return self.origin == BASELINE
 
     @property
     def is_stale(self) -> bool:
+        """Whether it was interrupted and another trial retries it."""
         return self.reason == STALE
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is complete, pruned or failed for good, so that it counts against the limit of trials."""
+        """Whether it is complete, pruned or failed, and not stale: it counts towards the limit of trials."""
         return self.state in ENDED and not self.is_stale
 
 
 def earlier_attempts(trials: Sequence[TrialRecord], number: int) -> list[int]:
-    """The interrupted trials that a trial continues, the last one first.
+    """Numbers of the interrupted trials that a trial continues, the latest first.
 
     Args:
-        trials: all of them, in order of their numbers.
+        trials: all trials, in order of their numbers.
+        number: number of the trial.
     """
     origin = trials[number].origin
     return [trial.number for trial in reversed(trials[:number]) if trial.origin == origin]
@@ -75,13 +77,13 @@ def earlier_attempts(trials: Sequence[TrialRecord], number: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a campaign stands: its trials by state, the best of them and the baseline."""
+    """State of a campaign: number of trials by state, the best trial and the baseline."""
 
     complete: int = 0
     pruned: int = 0
     failed: int = 0
     interrupted: int = 0
-    """Stale trials; each is counted again as the one that retries it."""
+    """Stale trials; their retries are counted separately."""
     running: int = 0
     waiting: int = 0
     best: tuple[int, float] | None = None
@@ -91,22 +93,23 @@ class Standing:
 
     @property
     def ended(self) -> int:
+        """Number of trials that count towards the limit."""
         return self.complete + self.pruned + self.failed
 
     @property
     def gain(self) -> float | None:
-        """Of the best trial over the baseline."""
+        """Difference of the best trial to the baseline; None until both are complete."""
         return None if self.best is None or self.baseline is None else self.best[1] - self.baseline
 
     @property
     def states(self) -> dict[str, int]:
-        """State → trials, as people read it."""
+        """State → number of trials, in the order to print."""
         names = ("complete", "pruned", "failed", "interrupted", "running", "waiting")
         return {name: getattr(self, name) for name in names}
 
 
 def standing_of(trials: Sequence[TrialRecord]) -> Standing:
-    """Where a campaign with these trials stands."""
+    """Count the trials by state, and find the best one and the baseline."""
     counts = Counter("interrupted" if trial.is_stale else trial.state for trial in trials)
     complete = [trial for trial in trials if trial.state == "complete"]
     values = [(trial.number, trial.value) for trial in complete if trial.value is not None]

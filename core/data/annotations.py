@@ -70,12 +70,14 @@ class DatasetCounts:
     """Messages of the first ten rejections."""
 
     def add(self, image: AnnotatedImage) -> None:
+        """Count an image with its captions and regions."""
         self.images += 1
         self.captions += len(image.captions)
         self.regions += len(image.regions)
         self.relations.update(RELATIONS[r.relation] for r in image.regions if r.relation != NO_RELATION)
 
     def reject(self, error: UserError) -> None:
+        """Count an entry or image that cannot be used."""
         self.rejected[error.what] += 1
         if len(self.messages) < 10:
             self.messages.append(str(error))
@@ -200,7 +202,7 @@ def _group(image_id: str) -> str:
 
 def _notes(images: Sequence[AnnotatedImage]) -> dict[str, int]:
     paths = Counter(image.path for image in images)
-    found = {
+    counts = {
         "image_id without a folder, so that its image is a building of its own": sum(
             "/" not in image.image_id for image in images
         ),
@@ -209,4 +211,4 @@ def _notes(images: Sequence[AnnotatedImage]) -> dict[str, int]:
         if len({image.group for image in images}) == 1 < len(images)
         else 0,
     }
-    return {note: count for note, count in found.items() if count}
+    return {note: count for note, count in counts.items() if count}

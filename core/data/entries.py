@@ -117,7 +117,7 @@ def _locate(name: str, image_root: Path, where: str) -> Path:
         roots = (image_root.absolute(), image_root.resolve())
         written = next((written.relative_to(root) for root in roots if written.is_relative_to(root)), written)
     if written.is_absolute() or ".." in written.parts:
-        raise UserError(f"the image {shown(name)} lies outside of {image_root}", where=where)
+        raise UserError(f"the image {shown(name)} is outside {image_root}", where=where)
     path = image_root / written
     if problem := file_problem(path):
         raise UserError(f"the image {shown(name)} {problem}", where=where, how=f"paths start from {image_root}")
@@ -184,7 +184,7 @@ def _four_numbers(raw: Any, where: str) -> list[float]:
     except OverflowError:  # an integer of over 308 digits
         numbers = []
     if len(numbers) < 4 or not all(map(math.isfinite, numbers)):
-        raise UserError("holds something else than finite numbers", where=where, how="write [cx, cy, w, h]")
+        raise UserError("contains values that are not finite numbers", where=where, how="write [cx, cy, w, h]")
     return numbers
 
 

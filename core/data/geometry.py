@@ -13,7 +13,7 @@ Box = tuple[float, float, float, float]
 """x1 y1 x2 y2"""
 
 CONTAINMENT = 0.9
-"""Share of a region's area that must lie in the other one to count as contained."""
+"""Fraction of a region's area that must be in the other one to count as contained."""
 
 
 def corners_of(cx: float, cy: float, width: float, height: float) -> Box:
@@ -22,7 +22,7 @@ def corners_of(cx: float, cy: float, width: float, height: float) -> Box:
 
 
 def clamped(box: Box) -> Box:
-    """The part of a box that lies in the image; one beyond it has no width or no height left."""
+    """The part of a box that is in the image; a box outside it keeps no width or no height."""
     x1, y1, x2, y2 = box
     return min(max(x1, 0.0), 1.0), min(max(y1, 0.0), 1.0), min(max(x2, 0.0), 1.0), min(max(y2, 0.0), 1.0)
 
@@ -62,9 +62,9 @@ def paired_giou(a: Tensor, b: Tensor) -> Tensor:
 def relation_of(box: Box, reference: Box) -> Relation:
     """Relation of one box to another, both with a positive area.
 
-    `inside` when at least 90 % of the box lies in the reference, else `outside` when at least 90 % of the
-    reference lies in the box, else the side given by the larger offset of the centres (y points down).
-    Plain numbers: a tensor a region would take longer than all the rest of reading an annotation file.
+    `inside` if at least 90 % of the box is in the reference, else `outside` if at least 90 % of the reference is in the
+    box, else the side given by the larger offset of the centres (y points down). Uses plain numbers: one tensor per
+    region would take longer than all the rest of reading an annotation file.
     """
     x1, y1, x2, y2 = box
     rx1, ry1, rx2, ry2 = reference

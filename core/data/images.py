@@ -35,9 +35,9 @@ VALUE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 DEPTHS = (8, 10, 12, 14, 16)
 """Bit depths that cameras and scanners use within 16 bits."""
 TOO_DARK = 1 / 16
-"""Of white; where nothing reaches it, the scale must be another one."""
+"""Fraction of white; if no pixel reaches it, the scale must be another one."""
 NOT_MEASURED = 3e38
-"""The largest floats mark pixels without data."""
+"""Floats from this size on mark pixels without data."""
 NOT_IMAGES = (
     (re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE), "an HTML page"),
     (re.compile(rb"[^\0]*<svg", re.IGNORECASE), "an SVG drawing"),
@@ -52,31 +52,31 @@ _TRUNCATION_LOCK = threading.Lock()
 
 
 def open_image(path: Path) -> tuple[Image.Image, list[str]]:
-    """Open the first frame of an image as upright RGB, transparency on white; returns it with the repairs made.
+    """Open the first frame of an image as upright 8-bit RGB, with transparency on white; also returns the repairs made.
 
-    What has more than 8 bits a pixel is scaled: integers by the fewest of 8, 10, 12, 14 or 16 bits that hold the
-    brightest pixel, floats within 0..1 by 255, anything else by its own darkest and brightest pixel.
+    An image with more than 8 bits per channel is scaled: integers by the fewest of 8, 10, 12, 14 or 16 bits that hold
+    the brightest pixel, floats within 0..1 by 255, any other by its darkest and brightest pixel.
 
     Raises:
-        UserError: it is not there, is no image, has too many pixels or some without a value.
+        UserError: the file is missing, is not an image, has too many pixels, or has pixels without a value.
     """
     if problem := file_problem(path):
         raise UserError(f"the image {problem}", where=path)
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # for all threads; what matters of them is counted or refused
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # for all threads; relevant problems are counted or refused here
     try:
         image, truncated = _decode(path)
         orientation, damaged = _orientation(image)
         rgb = _to_rgb(image)
     except Exception as error:  # what Pillow's parsers raise on damaged bytes has no common type
         raise UserError(f"cannot be read as an image ({_reason(path, error)})", where=path) from None
-    found = {
+    applies = {
         "image is truncated": truncated,
         "EXIF is damaged": damaged,
         "image is rotated by EXIF": orientation in UPRIGHT,
         f"image is {image.mode}": image.mode != "RGB",
     }
     upright = rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
-    return upright, [repair for repair, needed in found.items() if needed]
+    return upright, [repair for repair, needed in applies.items() if needed]
 
 
 def file_problem(path: Path) -> str | None:
@@ -103,7 +103,7 @@ def _decode(path: Path) -> tuple[Image.Image, bool]:
         return _load(path), False
     except UnidentifiedImageError:
         raise
-    except OSError:  # what Pillow says of pixels that are missing or broken
+    except OSError:  # from Pillow, for missing or broken pixels
         with _TRUNCATION_LOCK:  # its switch is global; only this rare path turns it on
             ImageFile.LOAD_TRUNCATED_IMAGES = True
             try:
@@ -126,7 +126,7 @@ def _orientation(image: Image.Image) -> tuple[int, bool]:
     damaged = not _is_whole(image.info.get("exif", b""))
     try:
         value = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # Pillow's parser raises whatever the damaged bytes lead to; the image itself is whole
+    except Exception:  # on damaged bytes Pillow may raise anything; the pixels are intact
         return 1, True
     if not isinstance(value, int) or not 1 <= value <= 8:
         return 1, True
@@ -174,7 +174,7 @@ def _scaled(image: Image.Image) -> NDArray[np.uint8]:
     tags = getattr(image, "tag_v2", {})
     pixels = np.asarray(image)
     if image.mode == "I" and tags.get(SAMPLE_FORMAT) == UNSIGNED:
-        pixels = pixels.view(np.uint32)  # Pillow has no such mode, and would take the brighter half as negative
+        pixels = pixels.view(np.uint32)  # Pillow has no such mode, and reads the brighter half as negative
     values = pixels.astype(np.float64)
     black, white = _scale(float(values.min()), float(values.max()), whole=image.mode != "F")
     levels = np.rint((values - black) / (white - black) * 255).astype(np.uint8)
@@ -214,5 +214,5 @@ def _told_by_its_beginning(path: Path) -> str:
         return "it is empty"
     if head.startswith(GIT_LFS_POINTER):
         return "it is a Git LFS pointer, not the image itself; run git lfs pull"
-    known = (what for pattern, what in NOT_IMAGES if pattern.match(head))
+    known = (name for pattern, name in NOT_IMAGES if pattern.match(head))
     return f"it is {next(known, 'of no format or layout that Pillow reads')}"

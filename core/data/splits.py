@@ -14,12 +14,13 @@ Split = Literal["train", "validation", "test"]
 def split_by_group(
     images: Sequence[AnnotatedImage], fractions: Mapping[Split, float], seed: int
 ) -> dict[Split, list[AnnotatedImage]]:
-    """Assign whole groups to splits, so that no building is in two of them; the order of images is kept.
+    """Assign groups to splits, so that no building is in two of them; images keep their order.
 
     Args:
         fractions: share of the groups per split; they add up to 1, and each split gets at least one group.
     Raises:
         UserError: there are fewer groups than splits.
+        ValueError: the fractions do not add up to 1.
     """
     if not math.isclose(sum(fractions.values()), 1.0):
         raise ValueError("fractions must add up to 1")

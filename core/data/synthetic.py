@@ -59,7 +59,7 @@ SHAPES: dict[str, list[Point]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Thing:
-    """An object of a scene; lengths are shares of the image's side."""
+    """An object of a scene; lengths are fractions of the image's side."""
 
     kind: str
     colour: str
@@ -96,7 +96,7 @@ def write_synthetic_dataset(
     seed: int,
     on_progress: OnProgress = lambda done, total: None,
 ) -> None:
-    """Draw train.json, test.json and images/ into a folder; nothing happens if they are already there.
+    """Draw train.json, test.json and images/ into a folder; does nothing if they are already there.
 
     Args:
         buildings: buildings of the training set; the test set has a quarter as many different ones, at least ten.
@@ -192,7 +192,7 @@ def _random_thing(cell: tuple[int, int], generator: random.Random) -> _Thing:
 
 
 def _draw_view(scene: _Scene, generator: random.Random) -> tuple[Image.Image, list[list[Point]]]:
-    """One image of a scene, and the outline of each thing in it in shares of the side."""
+    """One image of a scene, and the outline of each thing in it, in fractions of the side."""
     turn, scale = math.radians(generator.uniform(-8, 8)), generator.uniform(0.88, 1.1)
     shift = (generator.uniform(-0.06, 0.06), generator.uniform(-0.06, 0.06))
 

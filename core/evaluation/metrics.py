@@ -1,4 +1,4 @@
-"""Metrics: numbers in, numbers out. Recall is a fraction; what counts as relevant is told by int64 keys."""
+"""Metrics as pure functions. Recall is a fraction in 0..1; items with equal int64 keys are relevant to each other."""
 
 import math
 
@@ -12,17 +12,17 @@ from core.device import row_blocks
 from core.records import Interval
 
 SCORE_BYTES = 32 * 2**20
-"""Most memory that a block of scores may take, about what a processor caches; the number of queries in it follows."""
+"""Maximum memory of a block of scores, about the cache of a processor; determines the number of queries in it."""
 
 
 def first_relevant_ranks(scores: Tensor, query_groups: Tensor, gallery_groups: Tensor) -> Tensor:
     """Rank of the best relevant gallery item of each query; 1 is first.
 
-    Ties count against the query, so a model that scores everything alike ranks last.
+    Ties count against the query, so a model that gives all items the same score ranks last.
 
     Args:
         scores: [Q, G], finite, higher is better.
-        query_groups, gallery_groups: [Q] and [G]; equal means relevant.
+        query_groups, gallery_groups: [Q] and [G] int64; equal means relevant.
     Returns:
         [Q] int64 in 1..G.
     Raises:
@@ -45,13 +45,16 @@ def chunked_ranks(
     *,
     score_bytes: int = SCORE_BYTES,
 ) -> Tensor:
-    """`first_relevant_ranks` of the dot products, a block of queries at a time; the full [Q, G] matrix never exists.
+    """`first_relevant_ranks` of dot products, computed in blocks of queries, without the full [Q, G] matrix.
 
-    Each score is computed once and compared once: the relevant ones are gathered, not masked.
+    Each score is computed and compared once: relevant ones are gathered instead of masked.
 
     Args:
         queries, gallery: [Q, D] and [G, D] float32.
-        score_bytes: memory of one block of scores.
+        query_groups, gallery_groups: [Q] and [G] int64; equal means relevant.
+        score_bytes: maximum memory of one block of scores.
+    Returns:
+        [Q] int64 in 1..G.
     Raises:
         ValueError: a query has nothing relevant in the gallery, or an embedding is not finite.
     """
@@ -60,7 +63,7 @@ def chunked_ranks(
     members, exists, row_of_query = _members(query_groups, gallery_groups)
     ranks = torch.empty(len(queries), dtype=torch.int64, device=queries.device)
     blocks = list(row_blocks(len(queries), len(gallery), max_bytes=score_bytes))
-    memory = queries.new_empty(blocks[0].stop if blocks else 0, len(gallery))  # fresh pages would cost a third
+    memory = queries.new_empty(blocks[0].stop if blocks else 0, len(gallery))  # new pages would cost a third
     for block in blocks:
         scores = torch.matmul(queries[block], gallery.T, out=memory[: block.stop - block.start])
         rows = row_of_query[block]
@@ -71,12 +74,12 @@ def chunked_ranks(
 
 
 def count_true(mask: Tensor) -> Tensor:
-    """[Q, G] bool → [Q]; in int32, since adding up in int64, the default, takes six times as long on a CPU."""
+    """Count true entries per row: [Q, G] bool → [Q] int32, on a CPU six times faster than the default, int64."""
     return mask.sum(dim=1, dtype=torch.int32)
 
 
 def _members(query_groups: Tensor, gallery_groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gallery rows of each group [groups, most members], which of them exist, and the group row of each query [Q]."""
+    """Gallery rows of each group, padded: [groups, most members]; mask of the real ones; and each query's group [Q]."""
     groups, index, counts = torch.unique(gallery_groups, return_inverse=True, return_counts=True)
     row_of_query = torch.searchsorted(groups, query_groups).clamp(max=len(groups) - 1)
     if not torch.equal(groups[row_of_query], query_groups):
@@ -88,34 +91,47 @@ def _members(query_groups: Tensor, gallery_groups: Tensor) -> tuple[Tensor, Tens
 
 
 def recall_at(ranks: Tensor, k: int) -> float:
-    """Fraction of queries whose first relevant item is at rank k or better."""
+    """Fraction of queries whose first relevant item is at rank k or better.
+
+    Args:
+        ranks: [Q] from 1, not empty.
+    """
     return float((ranks <= k).double().mean())
 
 
 def median_rank(ranks: Tensor) -> float:
-    """Median of the ranks; between the two middle ones for an even number."""
+    """Median of ranks [Q]; the mean of the two middle ones if Q is even."""
     return float(np.median(ranks.cpu().numpy()))
 
 
 def chance_recall(query_groups: Tensor, gallery_groups: Tensor, k: int) -> float:
-    """Expected recall at k of a random order: hypergeometric, 1 − C(G − n, k) / C(G, k) with n relevant of G."""
+    """Expected recall at k of a random order.
+
+    Args:
+        query_groups, gallery_groups: [Q] and [G] int64; equal means relevant.
+    Raises:
+        KeyError: a query has no relevant item in the gallery.
+    Source: hypergeometric distribution, 1 − C(G − n, k) / C(G, k) for a query with n relevant items.
+    """
     size = len(gallery_groups)
     k = min(k, size)
     values, counts = torch.unique(gallery_groups, return_counts=True)
-    missed = {
+    miss_probability = {
         int(group): math.prod((size - int(count) - i) / (size - i) for i in range(k)) if size - int(count) >= k else 0.0
         for group, count in zip(values, counts, strict=True)
     }
-    return float(np.mean([1 - missed[int(group)] for group in query_groups]))
+    return float(np.mean([1 - miss_probability[int(group)] for group in query_groups]))
 
 
 def official_group_indices(groups: Tensor) -> Tensor:
-    """Groups as the official GeoText-1652 script assigns them, off by one.
+    """Groups as assigned by the official GeoText-1652 evaluation script, with its off-by-one error.
 
-    The first image of each new building is given the previous building's index; the very first keeps its own.
+    The first image of each building gets the group of the previous building, except for the very first image.
 
     Args:
-        groups: [N], images of one building in a row.
+        groups: [N] int64, images of one building in consecutive rows.
+    Returns:
+        [N] int64.
     """
     official = groups.clone()
     starts = (groups[1:] != groups[:-1]).nonzero().flatten() + 1
@@ -124,7 +140,13 @@ def official_group_indices(groups: Tensor) -> Tensor:
 
 
 def box_scores(predicted: Tensor, target: Tensor) -> dict[str, float]:
-    """Mean IoU, GIoU and L1 of paired boxes [R, 4], and the share with an IoU of at least 0.5."""
+    """Mean IoU, GIoU and L1 of paired boxes, and the fraction with an IoU of at least 0.5.
+
+    Args:
+        predicted, target: [R, 4] x1 y1 x2 y2 in 0..1, R > 0.
+    Returns:
+        box_iou, box_giou, box_l1 (mean over coordinates), box_acc50.
+    """
     iou = paired_iou(predicted, target)
     return {
         "box_iou": float(iou.mean()),
@@ -135,21 +157,25 @@ def box_scores(predicted: Tensor, target: Tensor) -> dict[str, float]:
 
 
 def confusion_matrix(predicted: Tensor, target: Tensor) -> Tensor:
-    """[R], [R] classes → [6, 6] counts; rows are the true relation, columns the predicted one."""
+    """Confusion of relations: [R], [R] int64 in 0..5 → [6, 6] counts; rows are the true, columns the predicted ones."""
     size = len(RELATIONS)
     return torch.bincount(target * size + predicted, minlength=size * size).view(size, size)
 
 
 def relation_scores(predicted: Tensor, target: Tensor) -> dict[str, float]:
-    """Accuracy, macro F1 over the relations that occur, and the accuracy of always naming the commonest one.
+    """Accuracy, macro F1, and the accuracy of always predicting the most frequent relation.
+
+    F1 is 2 TP / (2 TP + FP + FN), averaged over the relations that occur in `predicted` or `target`.
 
     Args:
-        predicted, target: [R] int64 in 0..5.
+        predicted, target: [R] int64 in 0..5, R > 0.
+    Returns:
+        relation_accuracy, relation_f1, relation_majority.
     """
     confusion = confusion_matrix(predicted, target).double()
-    hits, support, named = confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)
-    occurs = (support + named) > 0
-    f1 = 2 * hits[occurs] / (support + named)[occurs]
+    hits, support, guesses = confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)
+    occurs = (support + guesses) > 0
+    f1 = 2 * hits[occurs] / (support + guesses)[occurs]
     return {
         "relation_accuracy": float(hits.sum() / confusion.sum()),
         "relation_f1": float(f1.mean()),
@@ -160,10 +186,12 @@ def relation_scores(predicted: Tensor, target: Tensor) -> dict[str, float]:
 def group_bootstrap(
     values: NDArray[np.float64], groups: NDArray[np.int64], *, draws: int = 1000, seed: int = 0
 ) -> Interval:
-    """Mean of `values` with its 95 % percentile interval; resamples groups, not rows.
+    """Mean of `values` with its 95 % bootstrap interval; resamples groups, since rows of a group are not independent.
 
     Args:
-        values, groups: [N]; rows of one group stay together, since they are not independent.
+        values, groups: [N], N > 0.
+        draws: number of resamples.
+    Source: percentile intervals, Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     _, index = np.unique(groups, return_inverse=True)
     sums, counts = np.bincount(index, weights=values), np.bincount(index)

@@ -1,4 +1,4 @@
-"""Boxes and relations of region sentences on a split, and the answers of those who do not look at the picture."""
+"""Box and relation metrics of a split's regions, and baselines that do not use the image."""
 
 from dataclasses import dataclass
 
@@ -13,16 +13,17 @@ from core.model.views import ImageView, TextView
 from core.records import Samples
 
 RIDGE = 1e-2
-"""Of the text-only regression, relative to the mean square of an embedding's entries."""
+"""Regularisation of the text-only regression, relative to the mean diagonal of the Gram matrix."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegionMeasurement:
-    """Figures of a split's regions; all empty where it has none."""
+    """Metrics of a split's regions; all fields are empty if it has none."""
 
     metrics: dict[str, float]
     """box_iou, box_giou, box_l1, box_acc50, relation_accuracy, relation_f1, relation_majority"""
     samples: dict[str, Samples]
+    """Per region: box_iou, box_giou, box_l1, box_acc50, relation_accuracy."""
     confusion: list[list[int]]
     """[6, 6] counts; rows are the true relation, columns the predicted one, in the order of geometry.RELATIONS."""
 
@@ -31,12 +32,12 @@ class RegionMeasurement:
 def measure_regions(
     model: CrossModalModel, split: FeatureSplit, images: Tensor, sentences: Tensor
 ) -> RegionMeasurement:
-    """Box and relation scores of a model.
+    """Measure the box and relation predictions of a model.
 
     Args:
-        images, sentences: [N, D] and [R, D], embedded from the same split.
+        images, sentences: embeddings of the same split, [N, D] and [R, D].
     Raises:
-        DivergedError: a box or a relation's score is not finite.
+        DivergedError: a predicted box or relation logit is not finite.
     """
     if len(split.boxes) == 0:
         return RegionMeasurement({}, {}, [])
@@ -67,14 +68,14 @@ def measure_regions(
 def blind_baselines(
     train: FeatureSplit, split: FeatureSplit, train_sentences: Tensor, sentences: Tensor
 ) -> dict[str, float]:
-    """What is reached without the picture: the mean training box, and a linear map from the sentence to its box.
+    """Box metrics without the image: of the mean training box, and of a ridge regression from the sentence to its box.
 
-    Sentences give the position away ("on the upper left"), so a box head must beat the second to have used the picture.
+    Sentences state the position ("on the upper left"), so only a box head that beats the regression uses the image.
 
     Args:
-        train_sentences, sentences: [R', D] and [R, D], embedded from the training split and from `split`.
+        train_sentences, sentences: embeddings of the training split and of `split`, [R', D] and [R, D].
     Returns:
-        box_*_mean_box and box_*_text_only; empty where one of the splits has no regions.
+        box_*_mean_box and box_*_text_only; empty if one of the splits has no regions.
     """
     if len(train.boxes) == 0 or len(split.boxes) == 0:
         return {}
@@ -93,6 +94,7 @@ def blind_baselines(
 
 
 def _valid(boxes: Tensor) -> Tensor:
+    """Clip boxes [R, 4] to the image and order their corners."""
     boxes = boxes.clamp(0, 1)
     return torch.cat([torch.minimum(boxes[:, :2], boxes[:, 2:]), torch.maximum(boxes[:, :2], boxes[:, 2:])], dim=1)
 

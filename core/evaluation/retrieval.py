@@ -1,4 +1,4 @@
-"""Retrieval of a model on a split: the light version after each epoch, and the full one for the record."""
+"""Retrieval metrics of a model on a split: a quick validation after each epoch, and the full evaluation."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -23,14 +23,15 @@ from core.model.views import ImageView, TextView
 from core.records import RETRIEVAL_KEYS, Evaluation, Samples
 
 Protocol = Literal["image", "building", "geotext-official"]
-"""What counts as relevant: the caption's own image, any of its building, or the official script's off-by-one."""
+"""Which images are relevant to a caption: its own, any of its building, or those of `official_group_indices`."""
 
 EMBEDDED_AT_ONCE = 8192
+"""Rows per pass of the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """Everything of a split in the joint space, unit norm, float32."""
+    """Embeddings of a split: float32, unit norm."""
 
     images: Tensor
     """[N, D]"""
@@ -62,7 +63,7 @@ def _runs(rows: int) -> list[slice]:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """The figures of one epoch, under the names that EpochMetrics gives them; relevance is by building."""
+    """Validation metrics of one epoch, named as in EpochMetrics; relevance is by building."""
 
     t2i_r1: float
     t2i_r5: float
@@ -75,13 +76,17 @@ class Validation:
     i2t_median_rank: float
     box_iou: float | None
     relation_accuracy: float | None
-    """None where the split has no regions."""
+    """None if the split has no regions."""
     gallery_images: int
     gallery_texts: int
 
 
 def validate(model: CrossModalModel, split: FeatureSplit) -> Validation:
-    """Measure a model after an epoch: recall and median ranks by building, boxes and relations."""
+    """Measure recall and median rank by building, boxes and relations.
+
+    Raises:
+        DivergedError: an output of the model is not finite.
+    """
     embedded = embed_split(model, split)
     captions = split.groups[split.caption_image]
     t2i = chunked_ranks(embedded.captions, embedded.images, captions, split.groups)
@@ -98,32 +103,32 @@ def validate(model: CrossModalModel, split: FeatureSplit) -> Validation:
 
 @dataclass(frozen=True, slots=True)
 class RankingRule:
-    """What counts as relevant, and how many of the best candidates the matching head re-ranks."""
+    """Which items are relevant, and how many top candidates the matching head re-ranks."""
 
     protocol: Protocol
     rerank: int = 0
-    """Clipped to the gallery; 0 for none."""
+    """Clipped to the gallery size; 0 disables re-ranking."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Queries over a gallery, in one of the two directions."""
+    """Queries and gallery of one retrieval direction."""
 
     queries: Tensor
     """[Q, D]"""
     gallery: Tensor
     """[G, D]"""
     query_keys: Tensor
-    """[Q]; equal to a key of the gallery means relevant."""
+    """[Q] int64; items with an equal key are relevant."""
     gallery_keys: Tensor
-    """[G]"""
+    """[G] int64"""
     texts_ask: bool
     """Whether the queries are the texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """An evaluation, and the figures of single queries behind it, for paired comparisons."""
+    """An evaluation, and its values per query for paired comparisons."""
 
     evaluation: Evaluation
     samples: dict[str, Samples]
@@ -132,7 +137,13 @@ class Measurement:
 def evaluate(
     model: CrossModalModel, split: FeatureSplit, *, split_name: str, protocol: Protocol, rerank: int = 0
 ) -> Evaluation:
-    """All retrieval metrics on one split; see `measure_retrieval`."""
+    """All retrieval metrics on one split; see `measure_retrieval`.
+
+    Args:
+        rerank: number of top candidates re-ranked by the matching head; 0 disables re-ranking.
+    Raises:
+        DivergedError: an output of the model is not finite.
+    """
     rule = RankingRule(protocol, rerank)
     return measure_retrieval(model, embed_split(model, split), split, rule, split_name=split_name).evaluation
 
@@ -145,10 +156,12 @@ def measure_retrieval(
     *,
     split_name: str,
 ) -> Measurement:
-    """Recall and median rank in both directions, with chance and 95 % intervals over buildings.
+    """Measure recall and median rank in both directions, with chance levels and 95 % intervals over buildings.
 
     Args:
-        embedded: of the same split.
+        embedded: embeddings of `split`.
+    Raises:
+        DivergedError: a matching score is not finite.
     """
     image_keys, caption_keys = _relevance_keys(split, rule.protocol)
     images, captions = embedded.images, embedded.captions
@@ -184,9 +197,9 @@ def _hits(direction: str, ranks: Tensor, groups: Tensor) -> dict[str, Samples]:
 @dataclass(frozen=True, slots=True)
 class _Ranks:
     first: Tensor
-    """[Q] by contrastive similarity."""
+    """[Q], by contrastive similarity."""
     final: Tensor
-    """[Q] after re-ranking; the same without."""
+    """[Q], after re-ranking if there is any."""
 
 
 def _ranks(model: CrossModalModel, search: Search, rerank: int) -> _Ranks:
@@ -196,21 +209,27 @@ def _ranks(model: CrossModalModel, search: Search, rerank: int) -> _Ranks:
 
 @torch.no_grad()
 def rerank_ranks(model: CrossModalModel, search: Search, first: Tensor, *, k: int) -> Tensor:
-    """Ranks after the matching head has put the best k candidates of each query in a new order.
+    """Ranks after the matching head has re-ordered the top k candidates of each query.
 
-    The new list is a permutation of that shortlist above the rest, so a query whose first relevant item lies below
-    the shortlist keeps its rank. Ties count against the query.
+    Only the shortlist is permuted, so a query whose first relevant item is below it keeps its rank. Ties count against
+    the query.
 
     Args:
-        first: [Q] ranks by contrastive similarity.
+        first: [Q] int64, ranks by contrastive similarity.
+        k: length of the shortlist, clipped to the gallery size.
+    Returns:
+        [Q] int64 in 1..G.
+    Raises:
+        DivergedError: a matching score is not finite.
+    Source: ALBEF (2107.07651) §5, image-text retrieval.
     """
     queries, gallery = search.queries, search.gallery
     k = min(k, len(gallery))
     final = first.clone()
     for block in row_blocks(len(queries), max(len(gallery), k * queries.shape[1] * 8), max_bytes=SCORE_BYTES):
         shortlist = (queries[block] @ gallery.T).topk(k, dim=1).indices  # [q, k]
-        asking = queries[block].repeat_interleave(k, dim=0)
-        answering = gallery[shortlist.flatten()]
+        asking = queries[block].repeat_interleave(k, dim=0)  # [q k, D]
+        answering = gallery[shortlist.flatten()]  # [q k, D]
         images, texts = (answering, asking) if search.texts_ask else (asking, answering)
         odds = model.match_odds(ImageView(images), TextView(texts))
         scores = require_finite(odds, "matching scores").view(-1, k)

@@ -1,4 +1,4 @@
-"""Everything measured of one checkpoint: retrieval under every protocol, boxes, relations, cost; and its embeddings."""
+"""All measurements of one checkpoint: retrieval by every protocol, boxes, relations and cost; and its embeddings."""
 
 import io
 import time
@@ -24,27 +24,29 @@ from core.model.model import CrossModalModel, parameter_counts
 from core.records import Efficiency, Evaluation, Samples, Scorecard
 
 MAIN_PROTOCOL: Protocol = "building"
-"""Of the samples that comparisons pair."""
+"""Protocol of the samples used in paired comparisons."""
 PROBED_ROWS = 8192
-"""Rows embedded to measure throughput."""
+"""Maximum number of rows embedded to measure throughput."""
 MODEL_SETTINGS = ("image_pooling", "text_pooling", "normalization")
-"""Settings of `features` that belong to the model: a checkpoint cannot be used under others."""
+"""Settings in `features` that belong to the model: a checkpoint works only with those it was trained with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A scorecard with the figures of single queries and regions behind it."""
+    """A scorecard, with its values per query and region, and the embeddings."""
 
     scorecard: Scorecard
     samples: dict[str, Samples]
     """Recalls by building without re-ranking, boxes and relations."""
     embeddings: Embeddings
-    """Of the retrieval split."""
+    """Embeddings of the split on which retrieval was measured."""
 
 
 def require_same_model(checkpoint: Checkpoint, config: TrainConfig, path: Path) -> None:
-    """Make sure that a configuration describes the model of a checkpoint.
+    """Check that a configuration describes the model of a checkpoint.
 
+    Args:
+        path: file of the checkpoint, for the message.
     Raises:
         UserError: names the first setting that differs.
     """
@@ -62,16 +64,16 @@ def require_same_model(checkpoint: Checkpoint, config: TrainConfig, path: Path) 
 
 
 def measure(checkpoint: Checkpoint, features: Features, *, name: str, rerank: int) -> Measured:
-    """Measure a checkpoint: retrieval on the test split, or on validation where `features` has no test split.
+    """Measure a checkpoint on the test split, or on the validation split if `features` has no test split.
 
-    Boxes and relations are measured on the test split if it has regions, else on validation: GeoText's test files
-    carry none.
+    Boxes and relations are measured on the validation split if the test split has no regions, as in GeoText-1652.
 
     Args:
-        name: of the checkpoint, for the record.
-        rerank: best candidates re-ranked by the matching head in a second round; 0 for no second round.
+        name: name of the checkpoint in the scorecard.
+        rerank: number of top candidates re-ranked in the second evaluation of each protocol; 0 omits it.
     Raises:
-        UserError: the checkpoint belongs to other features.
+        UserError: the checkpoint belongs to other features, or its device is not available.
+        DivergedError: an output of the model is not finite.
     """
     device = choose_device(checkpoint.config.device)
     model = restore_model(checkpoint, features).to(device)
@@ -98,13 +100,13 @@ def measure(checkpoint: Checkpoint, features: Features, *, name: str, rerank: in
 
 
 def save_embeddings(path: Path, embeddings: Embeddings, images: Sequence[AnnotatedImage], image_root: Path) -> None:
-    """Write the embeddings of a split as .npz, in annotation order, so that anyone can recompute or index them.
+    """Write the embeddings of a split as .npz, in the order of its annotations.
 
-    Arrays: image [N, D] and text [M, D] float32, unit norm; image_path and image_building [N]; text_string and
-    text_image [M], the row of the text's own image. Paths are relative to `image_root`.
+    Arrays: image [N, D] and text [M, D] float32, unit norm; image_path and image_building [N]; text_string [M], and
+    text_image [M] int64, the row of the text's own image. Paths are relative to `image_root`.
 
     Args:
-        images: of the split that was embedded.
+        images: annotated images of the split that was embedded.
     """
     captions = [(text, row) for row, image in enumerate(images) for text in image.captions]
     stream = io.BytesIO()

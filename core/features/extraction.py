@@ -63,12 +63,12 @@ class Shard:
 
     @property
     def file_name(self) -> str:
-        """Tells the rows, so that shards of another size are not mistaken for these."""
+        """File name with the range of rows, so that shards of another size are not mistaken for these."""
         return f"shard_{self.kind}_{self.start:08d}_{self.start + len(self.items):08d}.safetensors"
 
 
 EncodeShards = Callable[[Sequence[Shard]], Iterable[tuple[Shard, bytes]]]
-"""Gives the content of each shard's file, in any order."""
+"""Yields each shard with the content of its file, in any order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,8 @@ def extract_features(
         root: folder of all stores.
         shard: images or texts per shard.
     Raises:
-        UserError: an image cannot be read, the backbone gives something that is not finite, or a foreign file or
-            folder has the store's name.
+        UserError: an image cannot be read, the backbone returns NaN or infinity, or a foreign file or folder has the
+            store's name.
     """
     parts = inputs.parts
     root.mkdir(parents=True, exist_ok=True)
@@ -219,7 +219,9 @@ def encode_image_files(backbone: "FrozenBackbone", paths: Sequence[Path]) -> tup
     """Decode and encode image files, decoding ahead of the backbone.
 
     Returns:
-        [N, vision_dim] per pooling, and how many images had to be repaired.
+        [N, vision_dim] float32 per pooling, and how many images had to be repaired.
+    Raises:
+        UserError: an image cannot be read.
     """
     parts, repaired = [], 0
     for pixels, repairs in _prepared(backbone, paths):

@@ -51,7 +51,10 @@ def fingerprint_parts(
     Args:
         files: name in the backbone's checkpoint → file.
         memory: folder that remembers digests of files.
-        verify: read all of them.
+        verify: read every file, ignoring cached digests.
+    Raises:
+        UserError: `memory` has files of another program.
+        OSError: a file cannot be read.
     """
     backbone = zip(files, file_digests(list(files.values()), memory, verify=verify), strict=True)
     paths = [image.path for split in sorted(images) for image in images[split]]

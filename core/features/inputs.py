@@ -90,7 +90,7 @@ def _file_identity(image: AnnotatedImage) -> tuple[int, int]:
 
 
 def _shared_between_splits(images: Mapping[Split, Sequence[AnnotatedImage]]) -> dict[str, int]:
-    """Overlaps of splits that inflate figures, though they may be intended → number of occurrences."""
+    """Overlaps of splits that inflate metrics, though they may be intended → number of occurrences."""
     notes = {}
     if both := set(map(_file_identity, images["train"])) & set(map(_file_identity, images["validation"])):
         notes["image file in the training and in the validation split, under two image ids"] = len(both)

@@ -36,9 +36,9 @@ class LiveTable:
             rows = torch.arange(*rows.indices(len(self)))
         if len(rows) == 0:
             return torch.zeros(0, self.shape[1], device=rows.device)
-        distinct, place = torch.unique(rows.cpu(), return_inverse=True)
+        distinct, position = torch.unique(rows.cpu(), return_inverse=True)
         encoded = self._encode([self._items[row] for row in distinct.tolist()])
-        return encoded[place.to(encoded.device)]
+        return encoded[position.to(encoded.device)]
 
     def to(self, device: torch.device, /) -> "LiveTable":
         """The backbone's device decides; there is nothing to move."""
@@ -54,6 +54,8 @@ def live_features(
 
     Args:
         with_test: include the test split, if there is one.
+    Raises:
+        UserError: an image cannot be read; also on later reads.
     """
 
     def images(paths: Sequence[Path]) -> Tensor:

@@ -56,12 +56,12 @@ def checked_file(folder: Path, manifest: Mapping[str, Any], name: str) -> Path:
         UserError: it is missing, or not the file that was written.
     """
     try:
-        found = _digest(folder / name)
+        digest = _digest(folder / name)
     except FileNotFoundError:
         raise _damaged(folder, name, "it is missing") from None
     except OSError as error:
         raise _damaged(folder, name, error.strerror or "it cannot be read") from None
-    if manifest["files"].get(name) != found:
+    if manifest["files"].get(name) != digest:
         raise _damaged(folder, name, "it is not the file that was extracted")
     return folder / name
 

@@ -29,13 +29,17 @@ class Table(Protocol):
     """Rows of features: a tensor or memory map, or the frozen backbone computing them (`core.features.live`)."""
 
     @property
-    def shape(self) -> Sequence[int]: ...
+    def shape(self) -> Sequence[int]:
+        """[N, width]"""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """N"""
 
-    def __getitem__(self, rows: Tensor | slice, /) -> Tensor: ...
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
+        """Rows [B] int64, or a slice → [B, width] float32."""
 
-    def to(self, device: torch.device, /) -> "Table": ...
+    def to(self, device: torch.device, /) -> "Table":
+        """A table whose rows are returned on a device."""
 
 
 class HostTable:
@@ -50,20 +54,21 @@ class HostTable:
         return len(self._rows)
 
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
-        wanted = self._rows[rows] if isinstance(rows, slice) else gather(self._rows, rows.to(self._rows.device))
-        return wanted.to(self._device)
+        selected = self._rows[rows] if isinstance(rows, slice) else gather(self._rows, rows.to(self._rows.device))
+        return selected.to(self._device)
 
     def to(self, device: torch.device, /) -> "Table":
+        """Move the rows to a device if they fit its memory."""
         return move_table(self._rows, device)
 
 
 def gather(table: Table, rows: Tensor) -> Tensor:
-    """`table[rows]`; for a tensor about five times faster than indexing."""
+    """`table[rows]` for rows [B] int64; on a tensor about five times faster than indexing."""
     return table.index_select(0, rows) if isinstance(table, Tensor) else table[rows]
 
 
 def move_table(table: Table, device: torch.device) -> Table:
-    """On the CPU the memory map itself; on a GPU a copy, unless it would take more than its share of free memory."""
+    """Move a table: on a CPU the memory map itself, on a GPU a copy unless it exceeds TABLE_SHARE of free memory."""
     if isinstance(table, Tensor) and table.nbytes > TABLE_SHARE * free_memory(device):
         return HostTable(table, device)
     return table.to(device)
@@ -148,10 +153,12 @@ class Features:
 
     @property
     def vision_dim(self) -> int:
+        """Width of an image feature."""
         return self.train.images.shape[1]
 
     @property
     def text_dim(self) -> int:
+        """Width of a text feature."""
         return self.train.texts.shape[1]
 
     @property
@@ -170,6 +177,7 @@ class FeatureStore:
 
     @classmethod
     def exists(cls, root: Path, fingerprint: str) -> bool:
+        """Whether there is a complete store with this fingerprint below `root`."""
         return (root / fingerprint / MANIFEST).exists()
 
     @classmethod
@@ -188,6 +196,7 @@ class FeatureStore:
 
     @property
     def fingerprint(self) -> str:
+        """Fingerprint of the features in it."""
         return str(self.manifest["fingerprint"])
 
     def features(

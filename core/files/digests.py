@@ -61,17 +61,17 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 
 def _read(paths: Sequence[Path], stamps: Mapping[Path, tuple[int, int, int]]) -> dict[Path, _Known]:
-    places = [(path, start) for path in paths for start in range(0, max(stamps[path][0], 1), PIECE_BYTES)]
+    pieces_to_read = [(path, start) for path in paths for start in range(0, max(stamps[path][0], 1), PIECE_BYTES)]
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
-        digests = list(pool.map(_piece_digest, places))
+        digests = list(pool.map(_piece_digest, pieces_to_read))
     pieces: dict[Path, list[str]] = {path: [] for path in paths}
-    for (path, _), digest in zip(places, digests, strict=True):
+    for (path, _), digest in zip(pieces_to_read, digests, strict=True):
         pieces[path].append(digest)
     return {path: _Known(stamps[path], tuple(pieces[path])) for path in paths}
 
 
-def _piece_digest(place: tuple[Path, int]) -> str:
-    path, start = place
+def _piece_digest(piece: tuple[Path, int]) -> str:
+    path, start = piece
     with path.open("rb") as stream:
         stream.seek(start)
         return hashlib.sha256(stream.read(PIECE_BYTES)).hexdigest()
@@ -104,7 +104,7 @@ def _remember(remembered: Path, known: Mapping[Path, _Known]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):  # two processes must not claim at the same time
         claim_folder(folder, ["*"])
-    write_sealed(remembered, {"files": {str(path): [*each.stamp, *each.pieces] for path, each in known.items()}})
+    write_sealed(remembered, {"files": {str(path): [*entry.stamp, *entry.pieces] for path, entry in known.items()}})
 
 
 def _lines(words: Any) -> bytes:

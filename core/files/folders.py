@@ -29,6 +29,7 @@ class RunFolder:
         return self.root / "checkpoint_best.pth"
 
     def checkpoint(self, epoch: int) -> Path:
+        """Checkpoint of an epoch, from 0."""
         return self.root / f"checkpoint_{epoch}.pth"
 
 
@@ -102,4 +103,5 @@ class CampaignFolder:
         return sorted(numbered, key=lambda path: int(path.name))
 
     def trial(self, number: int) -> TrialFolder:
+        """Folder of a trial, from 0."""
         return TrialFolder(self.root / "trials" / f"{number:04d}")

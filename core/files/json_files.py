@@ -70,19 +70,19 @@ def _integer(digits: str) -> int | float:
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         keys = [key for key, _ in pairs]
         repeated = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {shown(repeated)} is given twice in {shown(made)}")
-    return made
+        raise ValueError(f"the key {shown(repeated)} is given twice in {shown(mapping)}")
+    return mapping
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one JSON object as a line, after removing a torn last line."""
+    """Append one JSON object as a line, after removing a torn last line; NaN and infinity raise ValueError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(value, allow_nan=False, ensure_ascii=False) + "\n"
     drop_torn_line(path)

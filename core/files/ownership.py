@@ -50,9 +50,9 @@ def require_ours(root: Path, names: Sequence[str]) -> dict[str, Any]:
         raise UserError("is a file, not a folder", where=root, how="name another output folder")
     identity = read_identity(root)
     for name in names:
-        if name not in identity["files"] and (found := next(root.glob(name), None)):
+        if name not in identity["files"] and (foreign := next(root.glob(name), None)):
             raise UserError(
-                f"holds {found.name}, which crossmodal did not write",
+                f"holds {foreign.name}, which crossmodal did not write",
                 where=root,
                 how="name another output folder, or move that file away",
             )
@@ -70,7 +70,7 @@ def read_identity(root: Path) -> dict[str, Any]:
         return {"id": secrets.token_hex(6), "files": []}
     content: Any = read_json(path)
     match content:
-        case {"id": str(name), "files": [*files]} if all(isinstance(each, str) for each in files):
+        case {"id": str(name), "files": [*files]} if all(isinstance(file, str) for file in files):
             return {"id": name, "files": files}
     raise UserError("does not say which files are ours", where=path, how="restore it, or name another output folder")
 

@@ -1,7 +1,8 @@
-"""YAML as people write configurations: plain data that JSON could hold, and nothing that two readers read differently.
+"""YAML for configurations: plain data as in JSON, without anything that other YAML readers interpret differently.
 
-Numbers follow YAML 1.2: `1e-4` is one, `1_000` too; `010` and `1:30` are words, and so are `on`, `off`, `yes`, `no`
-and dates. Aliases and merge keys (`<<`) are expanded. Tags, keys that are not words and repeated keys are refused.
+Numbers follow YAML 1.2, and may contain underscores: `1e-4` and `1_000` are numbers; `010`, `1:30`, `on`, `off`,
+`yes`, `no` and dates are strings. Aliases and merge keys (`<<`) are expanded. Tags, keys that are not strings, and
+repeated keys are refused.
 """
 
 import re
@@ -32,17 +33,17 @@ _PLAIN = {
     ),
     "merge": re.compile(r"^<<$"),
 }
-"""What an unquoted scalar is, the first match counts; anything else is a word."""
+"""Type of an unquoted scalar → pattern; the first match counts, anything else is a string."""
 _RESOLVERS = [(_TAG + kind, pattern) for kind, pattern in _PLAIN.items()]
 
 
 def load_yaml(path: Path) -> Any:
-    """Read a YAML file as dictionaries, lists, words, numbers, booleans and None; an empty one is an empty mapping.
+    """Read a YAML file as dictionaries, lists, strings, numbers, booleans and None; an empty file is an empty mapping.
 
-    Where there is none, an installed configuration of that name is read (`core.files.packaged`).
+    If the file does not exist, an installed configuration of that name is read (`core.files.packaged`).
 
     Raises:
-        UserError: names the file, the line and what is wrong there.
+        UserError: names the file, the line and what is wrong there; or the file is missing, too large or not UTF-8.
     """
     text = _read_text(path)
     try:
@@ -50,13 +51,13 @@ def load_yaml(path: Path) -> Any:
         content = None if node is None else _PlainData().value(node)
     except yaml.reader.ReaderError as error:
         place = f"line {text.count(chr(10), 0, error.position) + 1}"
-        raise UserError(f"{place}: YAML may not hold the character U+{error.character:04X}", where=path) from None
+        raise UserError(f"{place}: YAML does not allow the character U+{error.character:04X}", where=path) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}: " if mark else ""
         problem = _short(": ".join(part for part in (error.context, error.problem) if part), most=200)
         raise UserError(f"{place}is not valid YAML ({problem})", where=path) from None
-    except ValueError:  # PyYAML's own conversions: an escape beyond Unicode, a version of 5,000 digits
+    except ValueError:  # from PyYAML's conversions: an escape beyond Unicode, a version of 5,000 digits
         raise UserError("is not valid YAML (an escape or a directive is out of range)", where=path) from None
     except _NotPlainError as refused:
         raise UserError(f"line {refused.line}: {refused.what}", where=path, how=refused.how) from None
@@ -64,12 +65,12 @@ def load_yaml(path: Path) -> Any:
 
 
 def dump_plain(content: Any) -> str:
-    """Plain data as YAML that this and other readers read back equal."""
+    """Plain data as YAML that this module and other YAML readers read back as equal data."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def unfit_character(text: str) -> str | None:
-    """The first control character, line break or half of a surrogate pair, as U+XXXX; None where there is none."""
+    """The first control character, line break or half of a surrogate pair, as U+XXXX; None if there is none."""
     unfit = (letter for letter in text if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp"))
     return next((f"U+{ord(letter):04X}" for letter in unfit), None)
 
@@ -93,7 +94,7 @@ def _read_text(path: Path) -> str:
 
 
 class _NotPlainError(Exception):
-    """Valid YAML that no configuration needs."""
+    """Valid YAML that is not allowed in configurations."""
 
     def __init__(self, node: yaml.Node, what: str, how: str | None = None) -> None:
         super().__init__(what)
@@ -103,7 +104,7 @@ class _NotPlainError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Only composes nodes."""
+    """Composes nodes only, with a limit on nesting."""
 
     yaml_implicit_resolvers = {None: _RESOLVERS}
     _depth = 0
@@ -118,7 +119,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes a word that either YAML 1.1 or `_Loader` would take for something else."""
+    """Quotes strings that YAML 1.1 or `_Loader` would read as another type."""
 
     yaml_implicit_resolvers = {**yaml.SafeDumper.yaml_implicit_resolvers, None: _RESOLVERS}
 
@@ -130,13 +131,14 @@ class _PlainData:
         self._values = 0
 
     def value(self, node: yaml.Node, depth: int = 1) -> Any:
+        """Value of a node; raises _NotPlainError or MarkedYAMLError at the first problem."""
         self._values += 1
         if depth > DEEPEST:  # an alias adds depth that the text does not show
             raise _NotPlainError(
-                node, f"is nested more than {DEEPEST} deep", "let no alias (*) stand inside of its anchor (&)"
+                node, f"is nested more than {DEEPEST} deep", "do not use an alias (*) inside its own anchor (&)"
             )
         if self._values > MOST_VALUES:
-            raise _NotPlainError(node, f"the file, aliases expanded, holds more than {MOST_VALUES:,} values")
+            raise _NotPlainError(node, f"the file has more than {MOST_VALUES:,} values once aliases are expanded")
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return self._mapping(node, depth)
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
@@ -163,25 +165,27 @@ def _merged(node: yaml.Node, value: object) -> dict[str, Any]:
     sources = value if isinstance(value, list) else [value]
     if not all(isinstance(source, dict) for source in sources):
         raise _NotPlainError(node, "only mappings can be merged with <<", "write <<: *name, or <<: [*one, *other]")
-    return {key: each for source in reversed(sources) for key, each in source.items()}  # the first source wins
+    return {key: item for source in reversed(sources) for key, item in source.items()}  # the first source wins
 
 
 def _key(node: yaml.Node) -> str:
     if not isinstance(node, yaml.ScalarNode) or node.tag not in (_TAG + "str", _TAG + "merge"):
         what = f"the key {_short(node.value)}" if isinstance(node, yaml.ScalarNode) else "a key"
-        raise _NotPlainError(node, f"{what} is not a word", "a key is the name of a setting")
+        raise _NotPlainError(node, f"{what} is not a string", "a key is the name of a setting")
     return _text(node)
 
 
 def _scalar(node: yaml.Node) -> str | int | float | bool | None:
     kind, tag = node.tag.removeprefix(_TAG), _short(node.tag.replace(_TAG, "!!"))
     if not isinstance(node, yaml.ScalarNode) or kind not in ("str", "null", "bool", "int", "float"):
-        raise _NotPlainError(node, f"the tag {tag!r} is not allowed", "write plain words, numbers, lists and mappings")
+        raise _NotPlainError(
+            node, f"the tag {tag!r} is not allowed", "write plain strings, numbers, lists and mappings"
+        )
     text = _text(node)
     if kind == "str":
         return text
     if not _PLAIN[kind].match(text):
-        raise _NotPlainError(node, f"{_short(text)} is no {kind}", "leave its tag out")
+        raise _NotPlainError(node, f"{_short(text)} is not of type {kind}", "remove its tag")
     return _constant_or_number(kind, text, node)
 
 
@@ -200,7 +204,7 @@ def _constant_or_number(kind: str, text: str, node: yaml.Node) -> int | float | 
 def _text(node: yaml.ScalarNode) -> str:
     text = str(node.value)
     if unfit := unfit_character(text):
-        raise _NotPlainError(node, f"a text holds the control character or line break {unfit}", "remove it")
+        raise _NotPlainError(node, f"a string contains the control character or line break {unfit}", "remove it")
     if len(text) > MOST_CHARACTERS:
         raise _NotPlainError(node, f"{_short(text)} is longer than {MOST_CHARACTERS} characters")
     return text

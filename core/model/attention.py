@@ -1,8 +1,7 @@
-"""Attention of queries over the cells of an image's grid, on the cells as the store holds them.
+"""Attention of queries over the cells of an image's grid, which is read as stored.
 
-Cells are normalised without a normalised grid ever existing: what normalisation does to a cell is moved to the queries
-before the attention, and to what was attended after it. `tests/core/model/test_attention.py` compares with a textbook
-implementation that normalises every cell.
+No normalised copy of the grid is made: the normalisation of the cells is applied to the queries before the attention
+and to its result afterwards. tests/core/model/test_attention.py compares this with normalising every cell.
 """
 
 import math
@@ -14,26 +13,41 @@ from core.config import Normalization
 from core.model.layers import FeatureNorm
 
 FREQUENCIES = 4
-"""Waves of 1 to 4 halves over a side of the image: a grid of 8 × 8 cells shows each of them undistorted."""
+"""Number of frequencies of the position code: k = 1 to 4 half waves per side of the image."""
 POSITION = 2 + 4 * FREQUENCIES
-"""Numbers that tell a cell's position: x, y, and a sine and a cosine of both at each frequency."""
+"""Width of the position code: x, y, and a sine and a cosine of both at each frequency."""
 LAYER_NORM_EPS = 1e-5
-"""That of `functional.layer_norm`."""
+"""Default of `functional.layer_norm`."""
 
 
 class GridAttention(nn.Module):
-    """Dot-product attention over P cells whose values are the normalised cells themselves; has no parameters.
+    """Dot-product attention over P cells, with the normalised cells as keys and values; without trainable parameters.
 
-    Source: Vaswani et al. 2017 (1706.03762) §3.2.1, without projections of keys and values, which the queries and
-    what reads the result take in (their products are single matrices).
+    Each kind of normalisation is applied exactly, without a normalised copy of the grid:
+
+    - none: cells are used unchanged.
+    - standardize: the queries are divided by the standard deviation; the mean adds a constant to all logits of a query,
+      to which a softmax is invariant, and is subtracted from the result, since weights sum to 1.
+    - layernorm (each cell over its dimensions, without affine parameters): the mean of a query over its dimensions is
+      subtracted, which removes the mean of each cell from its logit; logits and weights are divided by the standard
+      deviation of the cell; the mean of the result over its dimensions is subtracted.
+
+    Source: Vaswani et al. 2017 (1706.03762) §3.2.1. Projections of keys and values are linear, so callers include them
+    in the projections of queries and outputs.
     """
 
     positions: Tensor
-    """[P, POSITION], each column standardised over the cells"""
+    """[P, POSITION], see `position_code`"""
     centres: Tensor
-    """[P, 2], x and y in 0..1"""
+    """[P, 2], see `cell_centres`"""
 
     def __init__(self, cells: int, width: int, kind: Normalization) -> None:
+        """Until `norm.use_statistics` is called, 'standardize' leaves cells unchanged.
+
+        Args:
+            cells: P, a square number.
+            width: dimensions of a cell.
+        """
         super().__init__()
         self.norm = FeatureNorm(width, kind)
         centres = cell_centres(cells)
@@ -41,14 +55,14 @@ class GridAttention(nn.Module):
         self.register_buffer("positions", position_code(centres), persistent=False)
 
     def forward(self, grid: Tensor, queries: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and weighted sums of the normalised cells.
+        """Attention weights, and the weighted sums of the normalised cells.
 
         Args:
-            grid: [N, P, width], in any precision.
-            queries: [N, Q, width], or [Q, width] for all images alike.
-            bias: [N, Q, P] or [Q, P], added to the logits: what the queries think of positions.
+            grid: [N, P, width], of any floating-point type; not normalised.
+            queries: [N, Q, width], or [Q, width] for the same queries in all images.
+            bias: [N, Q, P] or [Q, P], added to the logits.
         Returns:
-            [N, Q, P], each row of sum 1; [N, Q, width].
+            Weights [N, Q, P], which sum to 1 over the cells; sums [N, Q, width].
         """
         grid = grid.to(queries.dtype)
         logits = torch.matmul(self._folded(queries) / math.sqrt(queries.shape[-1]), grid.mT)
@@ -60,22 +74,22 @@ class GridAttention(nn.Module):
         return weights, self._unfolded(weights @ grid)
 
     def location(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the cells' centres: [N, Q, P] → [N, Q, 2] in 0..1, [N, Q, 2]."""
+        """Weighted mean and standard deviation of x and y of the cells: [N, Q, P] → [N, Q, 2] in 0..1, [N, Q, 2]."""
         mean, square = (weights @ torch.cat([self.centres, self.centres.square()], dim=1)).chunk(2, dim=2)
-        return mean, (square - mean.square()).clamp(min=1e-6).sqrt()  # the root has no slope at 0
+        return mean, (square - mean.square()).clamp(min=1e-6).sqrt()  # the gradient at 0 is infinite
 
     def _folded(self, queries: Tensor) -> Tensor:
-        """Queries whose product with a raw cell is theirs with the normalised one, up to its scale and a constant."""
+        """The queries, with the part of the normalisation that applies before the attention."""
         match self.norm.kind:
             case "none":
                 return queries
             case "standardize":
-                return queries / self.norm.std  # the mean adds the same to all cells, which a softmax does not see
+                return queries / self.norm.std
             case "layernorm":
-                return queries - queries.mean(dim=-1, keepdim=True)  # takes a cell's mean off
+                return queries - queries.mean(dim=-1, keepdim=True)
 
     def _unfolded(self, attended: Tensor) -> Tensor:
-        """The weighted sum of normalised cells from that of raw ones; weights add up to 1."""
+        """The sums, with the part of the normalisation that applies after the attention."""
         match self.norm.kind:
             case "layernorm":
                 return attended - attended.mean(dim=-1, keepdim=True)
@@ -85,7 +99,7 @@ class GridAttention(nn.Module):
 
 
 def cell_centres(cells: int) -> Tensor:
-    """x and y of the cells of a square grid, in rows from the top left: [P, 2] in 0..1."""
+    """Centres of the cells of a square grid, in rows from the top left: [P, 2], x and y in 0..1."""
     side = math.isqrt(cells)
     assert side * side == cells, "a grid has as many rows as columns"
     along = (torch.arange(side) + 0.5) / side
@@ -93,9 +107,9 @@ def cell_centres(cells: int) -> Tensor:
 
 
 def position_code(centres: Tensor) -> Tensor:
-    """[P, 2] → [P, POSITION]: x, y, and their sines and cosines, each standardised over the cells.
+    """x, y, and their sines and cosines, each standardised over the cells: [P, 2] → [P, POSITION].
 
-    A column that does not vary, as in a grid of one cell, is 0.
+    A column that does not vary over the cells, as in a small grid, is 0.
     Source: Vaswani et al. 2017 (1706.03762) §3.5, with the frequencies of a discrete cosine transform.
     """
     angles = math.pi * centres[:, :, None] * torch.arange(1, FREQUENCIES + 1)  # [P, 2, FREQUENCIES]

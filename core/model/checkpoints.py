@@ -1,4 +1,4 @@
-"""Checkpoints: weights, configuration, fingerprint and epoch in one file that runs no code when it is read."""
+"""Checkpoints: weights, configuration, fingerprint and history of a run in one file; reading it runs no code."""
 
 import io
 from dataclasses import dataclass, replace
@@ -17,42 +17,42 @@ from core.records import EpochMetrics, Receipt, best_epoch
 
 ZIP_MAGIC = b"PK\x03\x04"
 FINGERPRINT_LENGTH = 64
-"""At most."""
+"""Maximum number of characters."""
 NAME_SHOWN = 60
-"""Characters of a foreign name that a message repeats."""
+"""Maximum number of characters of a foreign name in a message."""
 PROBLEM_SHOWN = 200
-"""Characters of what is wrong with a configuration."""
+"""Maximum number of characters of a configuration error in a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A run after a whole epoch: enough to continue it exactly, with the best epoch so far beside it."""
+    """State of a run after an epoch: all that is needed to continue it exactly, and the weights of its best epoch."""
 
     config: TrainConfig
     fingerprint: str
-    """Of the features that it was trained on."""
+    """Fingerprint of the features that it was trained on."""
     epoch: int
-    """Last finished one, from 0."""
+    """Number of the epoch that the weights are from, from 0."""
     weights: dict[str, Tensor]
     optimizer: dict[str, Any] | None
-    """State of AdamW; None in a checkpoint that is only for use, not for continuing."""
+    """State of AdamW; None in a checkpoint for inference, which cannot be continued."""
     best_weights: dict[str, Tensor]
     history: list[EpochMetrics]
-    """All epochs so far."""
+    """Metrics of all epochs so far, in order."""
     receipt: Receipt
 
     @property
     def best_epoch(self) -> int:
-        """Of the stage reached, by the configuration's objective."""
+        """Number of the best epoch of the latest stage, by the configuration's objective."""
         return best_epoch(self.history, self.config.objective).epoch
 
     def best(self) -> "Checkpoint":
-        """The best epoch's weights, for use."""
+        """A checkpoint for inference, with the weights of the best epoch."""
         return replace(self, epoch=self.best_epoch, weights=self.best_weights, optimizer=None)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write atomically."""
+    """Write a checkpoint atomically."""
     content = {
         "config": checkpoint.config.model_dump(mode="json"),
         "fingerprint": checkpoint.fingerprint,
@@ -72,9 +72,9 @@ def load_checkpoint(path: Path, *, fingerprint: str | None = None) -> Checkpoint
     """Read a checkpoint onto the CPU.
 
     Args:
-        fingerprint: of the features at hand; None accepts any.
+        fingerprint: fingerprint that the checkpoint must have; None accepts any.
     Raises:
-        UserError: there is no such file, it is damaged or no checkpoint of ours, or it belongs to other features.
+        UserError: there is no such file, it is damaged or not one of our checkpoints, or it belongs to other features.
     """
     try:
         return parse_checkpoint(path.read_bytes(), where=path, fingerprint=fingerprint)
@@ -83,23 +83,35 @@ def load_checkpoint(path: Path, *, fingerprint: str | None = None) -> Checkpoint
 
 
 def parse_checkpoint(data: bytes, *, where: object, fingerprint: str | None = None) -> Checkpoint:
-    """`load_checkpoint` of what was read from `where`."""
+    """Parse the content of a checkpoint file; see `load_checkpoint`.
+
+    Args:
+        where: prefix of error messages, usually the file.
+    Raises:
+        UserError: as `load_checkpoint`.
+    """
     try:
         if not data.startswith(ZIP_MAGIC):
-            raise ValueError("torch would try its old formats on it")
+            raise ValueError("not a ZIP file; torch would try its legacy formats")
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         checkpoint = _read(content, where)
     except UserError:
         raise
-    except Exception:  # torch raises whatever damaged bytes lead it to
-        raise UserError("is damaged, or no checkpoint written by crossmodal", where=where) from None
+    except Exception:  # on damaged bytes torch may raise anything
+        raise UserError("is damaged, or not a checkpoint written by crossmodal", where=where) from None
     if fingerprint is not None:
         require_same_features(checkpoint, fingerprint, where)
     return checkpoint
 
 
 def require_same_features(checkpoint: Checkpoint, fingerprint: str, where: object) -> None:
-    """Raises UserError if a checkpoint belongs to other features than those of this fingerprint."""
+    """Check that a checkpoint was trained on the features with a fingerprint.
+
+    Args:
+        where: prefix of the error message, usually the file.
+    Raises:
+        UserError: it was trained on other features.
+    """
     if checkpoint.fingerprint != fingerprint:
         raise UserError(
             f"was trained on features {checkpoint.fingerprint}, not on {fingerprint}",
@@ -120,31 +132,31 @@ def restore_model(checkpoint: Checkpoint, features: Features) -> CrossModalModel
 
 
 def load_weights(model: CrossModalModel, checkpoint: Checkpoint, features: Features) -> None:
-    """Give a model the weights of a checkpoint.
+    """Load the weights of a checkpoint into a model.
 
     Raises:
-        UserError: the checkpoint belongs to other features, or to a model of other parameters.
+        UserError: the checkpoint belongs to other features, or to a model with other parameters.
     """
     if checkpoint.fingerprint != features.fingerprint:
         raise UserError(
             f"the checkpoint was trained on features {checkpoint.fingerprint}, not on {features.fingerprint}",
             how="use the same backbone, data and feature settings",
         )
-    wanted = model.state_dict()
-    problems = [f"has no {name}" for name in wanted if name not in checkpoint.weights]
+    expected = model.state_dict()
+    problems = [f"has no {name}" for name in expected if name not in checkpoint.weights]
     for name, value in checkpoint.weights.items():
-        if name not in wanted:
-            problems.append(f"holds {name[:NAME_SHOWN]}, which that does not have")
-        elif (value.shape, value.dtype) != (wanted[name].shape, wanted[name].dtype):
-            stored, expected = (f"{list(tensor.shape)} {tensor.dtype}" for tensor in (value, wanted[name]))
-            problems.append(f"holds {name} as {stored}, not {expected}")
+        if name not in expected:
+            problems.append(f"holds {name[:NAME_SHOWN]}, which the model does not have")
+        elif (value.shape, value.dtype) != (expected[name].shape, expected[name].dtype):
+            stored, needed = (f"{list(tensor.shape)} {tensor.dtype}" for tensor in (value, expected[name]))
+            problems.append(f"holds {name} as {stored}, not {needed}")
     if problems:
         raise UserError(f"the checkpoint does not fit the configured model: it {problems[0]}")
     model.load_state_dict(checkpoint.weights)
 
 
 def _read(content: Any, where: object) -> Checkpoint:
-    """Every field of its type, and the fields of one run; otherwise any exception, or a UserError that says more."""
+    """Validate all fields; raises any exception, or a UserError if it has something more specific to say."""
     match content:
         case {
             "config": {**config},
@@ -168,7 +180,7 @@ def _read(content: Any, where: object) -> Checkpoint:
                 receipt=Receipt.from_json(content["receipt"]),
             )
         case _:
-            raise ValueError("other fields, or of other types")
+            raise ValueError("fields are missing, unknown or of the wrong type")
     _require_one_run(checkpoint)
     if not all(value.isfinite().all() for value in (*checkpoint.weights.values(), *checkpoint.best_weights.values())):
         raise UserError("holds weights that are not finite", where=where, how="use an earlier checkpoint of the run")
@@ -178,28 +190,28 @@ def _read(content: Any, where: object) -> Checkpoint:
 def _config(content: dict[Any, Any], where: object) -> TrainConfig:
     try:
         return parse(TrainConfig, content, where=where)
-    except UserError as error:  # it repeats keys and values, here those of any file
+    except UserError as error:  # it quotes keys and values, here of a file that may be foreign
         raise UserError(" ".join(error.what.split())[:PROBLEM_SHOWN], where=where) from None
 
 
 def _tensors(weights: dict[Any, Any]) -> dict[str, Tensor]:
     for name, value in weights.items():
         if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
-            raise TypeError("a weight is no tensor with a name")
+            raise TypeError("a weight is not a dense tensor with a name")
     return weights
 
 
 def _require_one_run(checkpoint: Checkpoint) -> None:
-    """What everything that reads a checkpoint relies on; ValueError if its fields contradict each other."""
+    """Check that the fields are consistent with each other, as every reader of a checkpoint assumes."""
     epochs = [metrics.epoch for metrics in checkpoint.history]
     last, groups = len(epochs) - 1, checkpoint.receipt.optimizer_groups
     weights, best = (
         {name: value.shape for name, value in tensors.items()}
         for tensors in (checkpoint.weights, checkpoint.best_weights)
     )
-    sound = (
+    consistent = (
         epochs == list(range(len(epochs)))
-        and type(checkpoint.epoch) is int  # True is one, too, for isinstance
+        and type(checkpoint.epoch) is int  # isinstance would accept True
         and (checkpoint.epoch == last if checkpoint.optimizer else checkpoint.epoch in epochs)
         and checkpoint.fingerprint.isprintable()
         and len(checkpoint.fingerprint) <= FINGERPRINT_LENGTH
@@ -207,5 +219,5 @@ def _require_one_run(checkpoint: Checkpoint) -> None:
         and weights == best
         and all(group.keys() == {"stage", "learning_rate", "weight_decay"} for group in groups)
     )
-    if not sound:
+    if not consistent:
         raise ValueError("the fields contradict each other")

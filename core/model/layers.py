@@ -1,4 +1,4 @@
-"""What the model is made of beside PyTorch's own layers."""
+"""Layers of the model that PyTorch does not provide."""
 
 import math
 
@@ -10,12 +10,17 @@ from core.config import Normalization
 
 
 class FeatureNorm(nn.Module):
-    """What happens to features of the backbone before trainable layers; has no parameters."""
+    """Normalisation of features of the backbone before trainable layers; without trainable parameters."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, width: int, kind: Normalization) -> None:
+        """Until `use_statistics` is called, 'standardize' leaves features unchanged.
+
+        Args:
+            width: dimensions of a feature.
+        """
         super().__init__()
         self.width = width
         self.kind = kind
@@ -24,7 +29,7 @@ class FeatureNorm(nn.Module):
             self.register_buffer("std", torch.ones(width))
 
     def forward(self, features: Tensor) -> Tensor:
-        """[..., width] → [..., width]."""
+        """Normalise features: [..., width] → [..., width]."""
         match self.kind:
             case "none":
                 return features
@@ -34,7 +39,11 @@ class FeatureNorm(nn.Module):
                 return functional.layer_norm(features, features.shape[-1:])
 
     def use_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Standardise by the training split; a dimension that never varies is only centred."""
+        """Set the statistics used by 'standardize'; a dimension that hardly varies is centred but not scaled.
+
+        Args:
+            mean, std: [width], of the training split.
+        """
         if self.kind == "standardize":
             floor = 1e-4 * float(std.max())
             self.mean.copy_(mean)
@@ -42,15 +51,18 @@ class FeatureNorm(nn.Module):
 
 
 def interaction(image: Tensor, text: Tensor) -> Tensor:
-    """Unit vectors [B, D], [B, D] → [B, 4 D]: v, t, v⊙t and |v − t|, of vectors stretched to a norm of √D.
+    """Fuse pairs of unit vectors: [B, D], [B, D] → [B, 4 D], which is v, t, v⊙t and |v − t|.
 
-    Unit vectors have entries of 1/√D, and products of those would vanish beside them.
+    The vectors are first scaled to norm √D: entries of unit vectors are about 1/√D, so that their products would be
+    negligible compared with them.
+
+    Source: InferSent (1705.02364) §3.1, without the scaling.
     """
-    stretch = math.sqrt(image.shape[1])
-    image, text = image * stretch, text * stretch
+    scale = math.sqrt(image.shape[1])
+    image, text = image * scale, text * scale
     return torch.cat([image, text, image * text, (image - text).abs()], dim=1)
 
 
 def embedded_rows(table: Tensor, index: Tensor) -> Tensor:
-    """`table[index]` of [N, D]; its gradient, unlike that of plain indexing, adds up in a fixed order."""
+    """`table[index]` for a table [N, D]; unlike with indexing, gradients accumulate in a fixed order."""
     return functional.embedding(index, table)

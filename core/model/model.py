@@ -1,7 +1,7 @@
 """The trainable part: two adapters, two projectors, the heads and a temperature on top of frozen features.
 
-Knows nothing of the backbone but the widths of its features. Applying an adapter to every token and then taking
-one token, as the methodology draws it, equals pooling first, as done here (tests/core/model/test_model.py).
+Depends on the backbone only by the widths of its features. Applying an adapter to every token and then taking one
+token, as in the methodology, equals pooling first, as done here (tests/core/model/test_model.py).
 """
 
 import math
@@ -23,14 +23,14 @@ from core.model.views import ImageView, TextView, whole
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 1.0
 CONTRASTIVE_BIAS = -10.0
-"""Start of the sigmoid loss's bias (SigLIP, 2303.15343): nearly all pairs of a batch do not match."""
+"""Initial bias of the sigmoid loss (SigLIP, 2303.15343 §3.2), since nearly all pairs of a batch do not match."""
 
 
 class CrossModalModel(nn.Module):
-    """Embeds image and text features in one space, and reads matches, boxes and relations off pairs.
+    """Embeds image and text features in a joint space, and predicts matches, boxes and relations of pairs.
 
-    With (1024, 896) features, width 256, embedding 256 and `concat` it has 629,773 parameters. Heads that attend to the
-    grid are one module, `grounding`, in place of the three linear ones.
+    With (1024, 896) features, width 256, embedding 256 and `concat` it has 629,773 parameters. With `attention`, one
+    module `grounding` replaces the three linear heads.
     """
 
     def __init__(
@@ -41,6 +41,12 @@ class CrossModalModel(nn.Module):
         normalization: Normalization = "none",
         contrastive: Contrastive = "infonce",
     ) -> None:
+        """Initialise with PyTorch's default weights.
+
+        Args:
+            widths: of the features, and of the grid for `fusion: attention` and `image_pooling: attention`.
+            contrastive: the sigmoid loss adds a learned bias to the model.
+        """
         super().__init__()
         width, embed_dim = config.adapter_width, config.embed_dim
         self.fusion = config.fusion
@@ -66,14 +72,14 @@ class CrossModalModel(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
-        """Scalar that divides similarities; learned, kept within 0.001..1."""
+        """Learned scalar by which similarities are divided, clipped to 0.001..1."""
         return self.log_temperature.exp().clamp(MIN_TEMPERATURE, MAX_TEMPERATURE)
 
     def embed_images(self, features: Tensor, grid: Tensor | None = None) -> Tensor:
-        """[B, vision_dim] → [B, embed_dim], unit norm.
+        """Embed image features: [B, vision_dim] → [B, embed_dim], unit norm.
 
         Args:
-            grid: [B, P, grid_dim] as the store holds it; only `image_pooling: attention` looks at it.
+            grid: [B, P, grid_dim] as stored; required for `image_pooling: attention`, else ignored.
         """
         normalised = self.vision_norm(features)
         if self.image_pooling is not None:
@@ -82,12 +88,12 @@ class CrossModalModel(nn.Module):
         return functional.normalize(embedded, dim=-1)
 
     def embed_texts(self, features: Tensor) -> Tensor:
-        """[B, text_dim] → [B, embed_dim], unit norm."""
+        """Embed text features: [B, text_dim] → [B, embed_dim], unit norm."""
         embedded: Tensor = self.text_projector(self.text_adapter(self.text_norm(features)))
         return functional.normalize(embedded, dim=-1)
 
     def match(self, images: ImageView, texts: TextView) -> Tensor:
-        """B pairs → [B, 2] logits: no match, match."""
+        """Logits of B pairs: [B, 2], no match and match."""
         if self.grounding is not None:
             odds = self.match_odds(images, texts)
             return torch.stack([torch.zeros_like(odds), odds], dim=1)
@@ -95,9 +101,9 @@ class CrossModalModel(nn.Module):
         return logits
 
     def match_odds(self, images: ImageView, texts: TextView) -> Tensor:
-        """Logarithm of the odds that pairs match: B images, B texts → [B].
+        """Log-odds that B pairs match: [B].
 
-        It is the difference of the two logits of `match`, which is all that a softmax over them depends on.
+        The difference of the two logits of `match`, the only thing that a softmax over them depends on.
         """
         if self.grounding is not None:
             similarity = self._similarity(images.embedded, texts.embedded)
@@ -109,38 +115,39 @@ class CrossModalModel(nn.Module):
         """Log-odds of B pairs and of their negatives.
 
         Returns:
-            [1 + T + 1, B]: image i with text i, with each of its T negative texts, and text i with its negative image.
+            [1 + T + 1, B]: of image i with text i, of image i with each of its T negative texts, and of text i with its
+            negative image.
         """
         own, negatives = torch.arange(len(images.embedded), device=images.embedded.device), negatives.clamped()
-        shown = torch.cat([own[None], negatives.texts])  # [1 + T, B], to each image
+        shown = torch.cat([own[None], negatives.texts])  # [1 + T, B], texts of each image
         image_rows, text_rows = torch.cat([own.repeat(len(shown)), negatives.images]), torch.cat([shown.flatten(), own])
         if self.grounding is None:
             return self.match_odds(images.rows(image_rows), texts.rows(text_rows)).view(-1, len(own))
         similarity = self._similarity(images.embedded[image_rows], texts.embedded[text_rows]).view(-1, len(own))
-        read = self.text_norm(whole(texts.features))
-        return self.grounding.odds_with_negatives(whole(images.grid), read, similarity, negatives)
+        normalised = self.text_norm(whole(texts.features))
+        return self.grounding.odds_with_negatives(whole(images.grid), normalised, similarity, negatives)
 
     def ground(self, images: ImageView, texts: TextView, references: TextView) -> tuple[Tensor, Tensor]:
-        """Where B phrases lie in their images, and how they relate to another region there.
+        """Locate B phrases in their images, and relate them to another region of the image.
 
         Args:
-            references: sentences of the regions that the relations refer to; only heads that attend look at them.
+            references: sentences of the other regions; used only with `fusion: attention`.
         Returns:
-            [B, 4] box x1 y1 x2 y2, always within the image and ordered; [B, 6] logits in the order of
+            Boxes [B, 4] x1 y1 x2 y2, always ordered and within 0..1; relation logits [B, 6] in the order of
             geometry.RELATIONS.
         """
         if self.grounding is not None:
             sentences = torch.stack([whole(texts.features), whole(references.features)], dim=1)  # [B, 2, text_dim]
             return self.grounding.ground(whole(images.grid), self.text_norm(sentences))
         fused = self._fuse(images, texts)
-        free = self.box_head(fused).sigmoid()  # [B, 4]
-        size = free[:, 2:]
-        corner = free[:, :2] * (1 - size)
+        fractions = self.box_head(fused).sigmoid()  # [B, 4]
+        size = fractions[:, 2:]
+        corner = fractions[:, :2] * (1 - size)
         return torch.cat([corner, corner + size], dim=1), self.relation_head(fused)
 
     @torch.no_grad()
     def _similarity(self, image: Tensor, text: Tensor) -> Tensor:
-        """What heads that attend see of embeddings: a number of each pair, which they do not train."""
+        """Similarity of pairs divided by the temperature, [N], without gradient: [N, D], [N, D] → [N]."""
         return (image * text).sum(dim=1) / self.temperature
 
     def _fuse(self, images: ImageView, texts: TextView) -> Tensor:
@@ -153,15 +160,15 @@ def _adapter(width_in: int, width_out: int, dropout: float) -> nn.Sequential:
 
 
 def _attention(widths: Widths, normalization: Normalization) -> GridAttention:
-    assert widths.grid is not None, "build_model checks it"
+    assert widths.grid is not None, "the configuration needs features with a grid"
     return GridAttention(*widths.grid, normalization)
 
 
 def build_model(config: TrainConfig, features: Features) -> CrossModalModel:
-    """A fresh model for these features; equal seeds give equal weights.
+    """A new model on the CPU for these features, with their statistics; equal seeds give equal weights.
 
     Raises:
-        UserError: the model looks at the grid, and the features have none.
+        UserError: the model uses the grid, and the features have none.
     """
     grid = features.train.grid
     if config.model.uses_grid and grid is None:
@@ -192,14 +199,21 @@ def _use_statistics(model: CrossModalModel, statistics: Statistics) -> None:
 
 
 def require_finite(output: Tensor, name: str) -> Tensor:
-    """An output of a model as it is; DivergedError if weights of such a size left NaN or infinity in it."""
+    """Return an output of a model unchanged.
+
+    Args:
+        output: any shape.
+        name: plural noun for the message.
+    Raises:
+        DivergedError: the output contains NaN or infinity, since the weights are too large.
+    """
     if not output.isfinite().all():
         raise DivergedError(f"{name} of the model are not finite", how="train with a lower optimizer.learning_rate")
     return output
 
 
 def parameter_counts(model: CrossModalModel) -> dict[str, int]:
-    """Trainable parameters of each part, in the model's order."""
+    """Part of the model (e.g. `match_head`) → number of its trainable parameters, in the model's order."""
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         part = name.split(".")[0]

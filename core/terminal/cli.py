@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from core.tracking import Tracker
 
 PROJECT = "crossmodal-search"
-"""In Weights & Biases, unless WANDB_PROJECT names another."""
+"""Default project in Weights & Biases; WANDB_PROJECT overrides it."""
 app = typer.Typer()
 data_app = typer.Typer(
     help="Draw or check a data set.", no_args_is_help=True, epilog="Example: crossmodal data synth output/demo-data"
@@ -81,7 +81,7 @@ def check(
         Path | None, typer.Option(help="Folder of the images; default: images/ beside the annotations.")
     ] = None,
 ) -> None:
-    """Read a whole data set, images included, and count what is there, what was repaired and what is wrong."""
+    """Read a complete data set, images included, and count its contents, repairs and errors."""
     from core.data.annotations import check_dataset
     from core.errors import UserError, shown
 
@@ -97,7 +97,7 @@ def check(
             counts = check_dataset(file, root, on_progress=_shown_in(progress, task))
         say(shown(str(file)), style="bold")
         table = Table(show_header=False)
-        table.add_column(overflow="fold")  # whole words on several lines where the terminal is narrow
+        table.add_column(overflow="fold")  # wraps on a narrow terminal instead of being cut off
         table.add_column(justify="right", no_wrap=True)
         for name, value in counts.rows():
             table.add_row(name, f"{value:,}")
@@ -129,7 +129,7 @@ def train(
         bool, typer.Option("--save-embeddings", "--save_embeddings", help="With --evaluate: also write embeddings.npz.")
     ] = False,
 ) -> None:
-    """Train in one run (started again, it continues after the last whole epoch), or evaluate a checkpoint."""
+    """Train a model (a restarted run continues after its last complete epoch), or evaluate a checkpoint."""
     from core.config import load_config
     from core.errors import UserError
 
@@ -244,7 +244,7 @@ def _wandb_names(use_wandb: bool) -> list[str]:
 
 @contextmanager
 def _tracker(output_dir: Path, identity: str, *, use_wandb: bool) -> "Iterator[Tracker]":
-    """Runs grouped by the output folder, online with a key, else offline in that folder."""
+    """Open a tracker whose runs are grouped by the output folder; without an API key they are written offline to it."""
     from core.tracking import build_tracker
 
     tracker = build_tracker(
@@ -261,7 +261,7 @@ def _tracker(output_dir: Path, identity: str, *, use_wandb: bool) -> "Iterator[T
 
 
 def _told_to(tracker: "Tracker", name_of: "Callable[[EpochMetrics], str]") -> "Callable[[EpochMetrics], None]":
-    """Print each epoch, and tell the tracker under the name of its run."""
+    """Callback that prints each epoch and logs it to the tracker under the name of its run."""
 
     def tell(metrics: "EpochMetrics") -> None:
         print_epoch(metrics)

@@ -1,6 +1,6 @@
-"""What commands print: lines, tables and progress, readable on any terminal and in a pipe.
+"""Output of commands: lines, tables and progress bars, readable on any terminal and in a pipe.
 
-A terminal that is too narrow for a table gets its rows as lines of text, with every figure.
+If the terminal is too narrow for a table, its rows are printed as lines of text, with all cells.
 """
 
 from collections.abc import Iterator
@@ -20,16 +20,20 @@ if TYPE_CHECKING:
 
 console = Console()
 UNLIMITED = 10_000
-"""Columns, of a terminal in which everything fits."""
+"""Columns of a terminal that is wide enough for any table."""
 
 
 def is_too_wide(table: Table, console: Console) -> bool:
-    """Whether a terminal cannot show a table with every cell on one line."""
+    """Whether a table does not fit the console with each cell on one line."""
     return Measurement.get(console, console.options.update_width(UNLIMITED), table).maximum > console.width
 
 
 def as_lines(table: Table, width: int) -> Iterator[str]:
-    """A table as text: the title, and each row as `heading cell, heading cell`, broken between cells only."""
+    """A table as lines of text: the title, and each row as `heading cell, heading cell`, broken only between cells.
+
+    Args:
+        width: maximum characters per line, exceeded only by a single cell.
+    """
     if table.title:
         yield str(table.title)
     headings = [str(column.header) if table.show_header else "" for column in table.columns]
@@ -43,29 +47,29 @@ def as_lines(table: Table, width: int) -> Iterator[str]:
 def _filled(cells: list[str], width: int) -> Iterator[str]:
     line = ""
     for number, cell in enumerate(cells, start=1):
-        told = f"{cell}," if number < len(cells) else cell
-        if line and len(line) + 1 + len(told) > width:
+        part = f"{cell}," if number < len(cells) else cell
+        if line and len(line) + 1 + len(part) > width:
             yield line
-            line = f" {told}"  # what belongs to the row above stands in
+            line = f" {part}"  # continuation lines of a row are indented
         else:
-            line = f"{line} {told}" if line else told
+            line = f"{line} {part}" if line else part
     yield line
 
 
 def say(text: str, *, style: str | None = None) -> None:
-    """One line to the user, never broken by us: terminals wrap, and pipes keep lines whole."""
+    """Print one line without wrapping it: terminals wrap by themselves, and a pipe keeps it on one line."""
     console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
 
 
 def say_if_installed(config: Path) -> Path:
-    """Say that a configuration is not that of the working folder; gives its name back, as options need it."""
+    """Callback of options: print a note if a configuration is read from the installed ones; returns its path."""
     if is_installed(config):
         say(f"{config}: not in this folder, so the installed one is read")
     return config
 
 
 def show(table: Table) -> None:
-    """A table, or its rows as lines where the terminal is too narrow for it."""
+    """Print a table, or its rows as lines of text if the terminal is too narrow for it."""
     if is_too_wide(table, console):
         for line in as_lines(table, console.width):
             say(Text.from_markup(line).plain)
@@ -74,14 +78,14 @@ def show(table: Table) -> None:
 
 
 def progress_bar() -> Progress:
-    """Text, bar, count and time left."""
+    """A progress bar with description, count and remaining time."""
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
     )
 
 
 def print_epoch(metrics: "EpochMetrics") -> None:
-    """One line an epoch."""
+    """Print the main metrics of an epoch in one line."""
     say(
         f"epoch {metrics.epoch}  stage {metrics.stage}  loss {metrics.loss:.3f}  "
         f"t2i R@1 {metrics.t2i_r1:.1%}  i2t R@1 {metrics.i2t_r1:.1%}  recall_mean {metrics.recall_mean:.4f}  "
@@ -91,7 +95,7 @@ def print_epoch(metrics: "EpochMetrics") -> None:
 
 
 class FeatureDisplay:
-    """Prints what `core.features.opening` does, with a bar for each kind of input that is encoded."""
+    """Prints the progress of `core.features.opening`, with a bar for each kind of input."""
 
     def __init__(self) -> None:
         self._bars: Progress | None = None

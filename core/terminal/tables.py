@@ -1,4 +1,4 @@
-"""Records as tables for the terminal. Recall in percent; what it was measured on stands above it."""
+"""Records as tables for the terminal: recall in percent, with split, protocol and sizes in the title."""
 
 from collections.abc import Iterator
 
@@ -13,11 +13,11 @@ RETRIEVAL_ROWS = {
     "i2t_r1": "i2t R@1", "i2t_r5": "i2t R@5", "i2t_r10": "i2t R@10",
 }  # fmt: skip
 MEDIANS = {"t2i_median_rank": "t2i median rank", "i2t_median_rank": "i2t median rank"}
-"""t2i: texts ask, images answer; i2t: the other way round."""
+"""t2i retrieves images by text, i2t texts by image."""
 
 
 def scorecard_tables(card: Scorecard) -> Iterator[Table]:
-    """Retrieval by each protocol, regions, the confusion of relations, and cost."""
+    """Tables of retrieval by each protocol, of regions, of confused relations, and of cost."""
     for protocol in dict.fromkeys(evaluation.protocol for evaluation in card.evaluations):
         same = [evaluation for evaluation in card.evaluations if evaluation.protocol == protocol]
         yield retrieval_table(same)
@@ -29,7 +29,11 @@ def scorecard_tables(card: Scorecard) -> Iterator[Table]:
 
 
 def retrieval_table(evaluations: list[Evaluation]) -> Table:
-    """Evaluations of one model by one protocol side by side: without re-ranking, and with."""
+    """Evaluations of a model by one protocol, without and with re-ranking, side by side.
+
+    Args:
+        evaluations: not empty, of the same split and protocol.
+    """
     first = evaluations[0]
     table = _table(
         f"{first.split} split, relevance by {first.protocol}: {first.queries_image} images, "

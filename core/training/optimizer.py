@@ -1,4 +1,4 @@
-"""The optimizer of a stage: AdamW, its learning-rate schedule, and its state read back from a checkpoint."""
+"""The optimizer of a stage: AdamW, its learning-rate schedule, and restoring its state from a checkpoint."""
 
 from typing import Any
 
@@ -10,24 +10,33 @@ from core.model.model import CrossModalModel
 
 
 def build_optimizer(model: CrossModalModel, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW; biases and the temperature do not decay."""
+    """AdamW on all parameters, without weight decay on biases and the temperature.
+
+    Source: Loshchilov and Hutter (1711.05101).
+    """
     matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    rate = torch.tensor(learning_rate, device=matrices[0].device)  # a tensor, so that a recorded step sees it change
+    rate = torch.tensor(learning_rate, device=matrices[0].device)  # a tensor, so that a CUDA graph sees changes
     optimizer = torch.optim.AdamW(groups, lr=rate, fused=True)
     for group in optimizer.param_groups:
-        group["initial_lr"] = learning_rate  # the schedule overwrites `lr`; the receipt tells this one
+        group["initial_lr"] = learning_rate  # for the receipt, since the schedule overwrites `lr`
     return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Overwrite the rate in place: it is one tensor for all groups."""
+    """Set the learning rate in place; all groups share one tensor."""
     optimizer.param_groups[0]["lr"].fill_(rate)
 
 
 def scheduled_rate(peak: float, step: int, steps: int, warmup_ratio: float) -> float:
-    """Learning rate of a step (from 0) of a stage: linear from 0 to `peak`, then linear back to 0."""
+    """Learning rate of a step: linear warmup to `peak`, then linear decay to 0.
+
+    Args:
+        step: from 0, counted within the stage.
+        steps: number of steps of the stage.
+        warmup_ratio: fraction of the steps, 0 <= ratio < 1.
+    """
     warmup = int(warmup_ratio * steps)
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -35,10 +44,12 @@ def scheduled_rate(peak: float, step: int, steps: int, warmup_ratio: float) -> f
 
 
 def restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> None:
-    """Take over the moments; rates, decay and the rest are those of this configuration, device and process.
+    """Load the moments of a checkpoint; learning rate, weight decay and other settings are not changed.
 
+    Args:
+        state: `state_dict()` of the optimizer that wrote the checkpoint.
     Raises:
-        UserError: they are not the moments of these parameters.
+        UserError: the moments do not fit the parameters.
     """
     rate = optimizer.param_groups[0]["lr"]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -47,14 +58,14 @@ def restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> No
         number in range(len(parameters)) and _are_moments(entry, parameters[number])
         for number, entry in moments.items()
     ):
-        raise UserError("the checkpoint's optimizer state does not fit the configured model", how="train anew")
+        raise UserError("the checkpoint's optimizer state does not fit the configured model", how="train from scratch")
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     for group in optimizer.param_groups:
-        group["lr"] = rate  # it was copied, and must stay one tensor
+        group["lr"] = rate  # loading made copies; all groups share one tensor
 
 
 def _are_moments(entry: object, parameter: Tensor) -> bool:
-    """Whether AdamW left `entry` for a parameter."""
+    """Whether `entry` is AdamW's state of a parameter."""
     match entry:
         case {"step": Tensor() as step, "exp_avg": Tensor() as mean, "exp_avg_sq": Tensor() as square, **others}:
             shapes = {mean.shape, square.shape}

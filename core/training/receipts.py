@@ -1,7 +1,7 @@
-"""Receipts: what a run really used, read off the objects that do the work and off the code that is running.
+"""Receipts: what a run actually used, read from the objects that do the work and from the running code.
 
-Versions are those of the imported modules and the commit is that of the checkout that holds this file, so neither
-needs an installed distribution, and neither can be that of something else on the machine.
+Versions are those of the imported modules, and the commit is that of the checkout that contains this file: neither
+needs an installed distribution, and neither can belong to another copy on the machine.
 """
 
 import os
@@ -23,18 +23,19 @@ from core.training.stages import Run
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 OUR_FOLDERS = ("core/", "search/", "analysis/")
 GIT_WITHIN_S = 10
+"""Timeout of git in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class EarlierRuns:
-    """What the runs took whose weights this one began with."""
+    """Total cost of the runs whose weights a run started from."""
 
     epochs: int = 0
     seconds: float = 0.0
 
 
 def earlier_runs(resume_from: Checkpoint | None, start_from: Checkpoint | None) -> EarlierRuns:
-    """Of a run that continues `resume_from`, or else begins with the weights of `start_from`."""
+    """Cost of earlier runs of a run that continues `resume_from`, or else starts from the weights of `start_from`."""
     if resume_from is not None:
         receipt = resume_from.receipt
         return EarlierRuns(receipt.earlier_epochs, receipt.earlier_seconds)
@@ -48,8 +49,9 @@ def make_receipt(run: Run, previous: Checkpoint | None, *, seconds: float, earli
     """The receipt of a run after one more epoch.
 
     Args:
-        previous: the run one epoch earlier.
-        seconds: that the run has taken.
+        previous: checkpoint of the epoch before; None after the first.
+        seconds: duration of the run so far.
+        earlier: cost of the runs whose weights it started from.
     """
     stage, weights = run.stage.number, run.config.loss
     device = next(run.model.parameters()).device
@@ -76,7 +78,7 @@ def make_receipt(run: Run, previous: Checkpoint | None, *, seconds: float, earli
 
 
 def versions() -> dict[str, str]:
-    """Of this code, of Python and of what computes."""
+    """Versions of Python, this package, torch and numpy."""
     return {
         "python": platform.python_version(),
         "crossmodal-search": __version__,
@@ -85,16 +87,16 @@ def versions() -> dict[str, str]:
 
 
 def module_version(name: str) -> str:
-    """Of a package as it is imported here, whatever distribution it came from, or from none."""
+    """Version of a module as imported, with or without an installed distribution; 'unknown' if it has none."""
     return str(getattr(import_module(name), "__version__", "unknown"))
 
 
 @cache
 def git_commit(root: Path) -> str | None:
-    """The commit of the repository whose top is `root` and which tracks our code; `<hash>-dirty` if code differs.
+    """Commit of the repository with top folder `root` that tracks our code; `<hash>-dirty` if code differs from it.
 
-    Files that git does not track count only inside our packages. None outside of such a repository (one above or around
-    `root` tells nothing of our code), without git, or where git refuses to answer.
+    Untracked files count only inside our packages. None if there is no such repository (a repository around `root` says
+    nothing about our code), no git, or git fails or takes longer than 10 seconds.
     """
     try:
         top, commit = _git(root, "rev-parse", "--show-toplevel", "HEAD").splitlines()
@@ -108,12 +110,12 @@ def git_commit(root: Path) -> str | None:
 
 
 def _changes_code(entry: str) -> bool:
-    """Of one entry of `git status`: two letters, a blank and a path; `??` stands before what is not tracked."""
+    """Whether an entry of `git status` (two letters, a blank, a path; `??` if untracked) means that code differs."""
     return bool(entry) and (not entry.startswith("?? ") or entry[3:].startswith(OUR_FOLDERS))
 
 
 def _git(root: Path, *arguments: str) -> str:
-    """Variables such as GIT_DIR, set within hooks, would point git elsewhere; the index is not written."""
+    """Run git without variables such as GIT_DIR, which hooks set and which name another repository; writes no index."""
     answer = subprocess.run(
         ["git", "--no-optional-locks", "-C", str(root), *arguments],
         env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},

@@ -1,8 +1,8 @@
 """Training runs on disk: one run in a folder, and the two-stage run in two of them.
 
-A run started again in its folder continues after its last whole epoch. `core.training.train` does the work and knows no
-files; the command line and `search.retrain` call this module. They hold the folder while they do (`hold_run`,
-`hold_two_stage`), and ask `require_free_…` before any long work, so that a folder of somebody else is refused first.
+A run restarted in its folder continues after its last complete epoch. `core.training.train` does the work, without
+files; the command line and `search.retrain` call this module. Callers lock the folder (`hold_run`, `hold_two_stage`),
+and call `require_free_…` before any long work, so that a foreign folder is refused early.
 """
 
 import json
@@ -31,15 +31,24 @@ STAGES = ("stage1", "stage2")
 TWO_STAGE_FILES = (*STAGES, "experiment_summary.json")
 
 OnEpoch = Callable[[EpochMetrics], None]
+"""Called after each epoch, once its checkpoint and its log line are written."""
 
 
 def require_free_run(root: Path, *others: str) -> None:
-    """Refuse what `hold_run` would refuse; nothing is written into a folder that is not ours."""
+    """Check that `hold_run` can hold a folder; writes nothing into a foreign one.
+
+    Raises:
+        UserError: as `hold_run`, or the folder cannot be written to.
+    """
     _require_free(root, (*RUN_FILES, *others))
 
 
 def require_free_two_stage(root: Path, *others: str) -> None:
-    """Refuse what `hold_two_stage` would refuse; nothing is written into a folder that is not ours."""
+    """Check that `hold_two_stage` can hold a folder; writes nothing into a foreign one.
+
+    Raises:
+        UserError: as `hold_two_stage`, or the folder cannot be written to.
+    """
     _require_free(root, (*TWO_STAGE_FILES, *others))
     for stage in STAGES:
         require_free_run(root / stage)
@@ -57,12 +66,12 @@ def _require_free(root: Path, names: Sequence[str]) -> None:
 
 @contextmanager
 def hold_run(root: Path, *others: str) -> Iterator[str]:
-    """Keep the folder of a run to this process while it writes there; gives the folder's id.
+    """Lock the folder of a run against other processes; yields the folder's id.
 
     Args:
-        others: names that the caller writes beside the run.
+        others: names of further files that the caller writes into it.
     Raises:
-        UserError: another process is at work there, or somebody else's file has one of the names.
+        UserError: another process holds the folder, or a foreign file has one of the names.
     """
     with hold_folder(root, (*RUN_FILES, *others)) as identity:
         yield identity
@@ -70,8 +79,14 @@ def hold_run(root: Path, *others: str) -> Iterator[str]:
 
 @contextmanager
 def hold_two_stage(root: Path, *others: str) -> Iterator[str]:
-    """`hold_run` of a two-stage run and of both its stages."""
-    require_free_two_stage(root, *others)  # all three, before the first is written to
+    """Lock the folders of a two-stage run and of its stages; yields the id of the former.
+
+    Args:
+        others: names of further files that the caller writes into it.
+    Raises:
+        UserError: as `hold_run`.
+    """
+    require_free_two_stage(root, *others)  # checks all three before writing to any
     with hold_folder(root, (*TWO_STAGE_FILES, *others)) as identity, ExitStack() as held:
         for stage in STAGES:
             held.enter_context(hold_run(root / stage))
@@ -86,16 +101,17 @@ def run(
     start_from: Checkpoint | None = None,
     on_epoch: OnEpoch = lambda metrics: None,
 ) -> TrainResult:
-    """Train into a folder: a checkpoint and a log line an epoch, the best checkpoint, configuration and receipt.
+    """Train in a folder: writes a checkpoint and a log line per epoch, the best checkpoint, configuration and receipt.
 
     Args:
-        folder: held by the caller.
-        start_from: begin with these weights; ignored when the folder already holds a whole epoch.
+        folder: locked by the caller.
+        start_from: initial weights; ignored if the folder already has a complete epoch.
     Raises:
-        UserError: the folder holds a run with another configuration, of other features, or without a whole checkpoint.
+        UserError: the folder has a run with another configuration, with other features, or with no intact checkpoint.
+        DivergedError: as `core.training.train.train`.
     """
     _require_same_config(config, folder)
-    resume_from = _last_whole_epoch(folder, config, features.fingerprint)
+    resume_from = _last_complete_epoch(folder, config, features.fingerprint)
     if not folder.config.exists():
         write_atomically(folder.config, dump_yaml(config))
     _restore_log(folder, resume_from)
@@ -114,7 +130,7 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class TwoStageResult:
-    """Both stages of a two-stage run; the second one's best epoch is the final model."""
+    """Results of both stages; the best epoch of the second one is the final model."""
 
     stage1: TrainResult
     stage2: TrainResult
@@ -123,12 +139,13 @@ class TwoStageResult:
 def run_two_stage(
     config: TrainConfig, features: Features, root: Path, *, on_epoch: OnEpoch = lambda metrics: None
 ) -> TwoStageResult:
-    """Align, then train jointly from the aligned weights; writes stage1/, stage2/ and experiment_summary.json.
+    """Train stage 1, then stage 2 from its last weights; writes stage1/, stage2/ and experiment_summary.json.
 
     Args:
-        root: held by the caller.
+        root: locked by the caller.
     Raises:
-        UserError: the recipe has only one stage.
+        UserError: the recipe has only one stage, or as `run`.
+        DivergedError: as `core.training.train.train`.
     """
     stage1_config, stage2_config = split_stages(config)
     stage1 = run(stage1_config, features, RunFolder(root / "stage1"), on_epoch=on_epoch)
@@ -139,7 +156,7 @@ def run_two_stage(
 
 
 def split_stages(config: TrainConfig) -> tuple[TrainConfig, TrainConfig]:
-    """The configurations of stage 1 and of stage 2 as runs of their own.
+    """The configurations of stage 1 and stage 2 as separate runs.
 
     Raises:
         UserError: the recipe has only one stage.
@@ -147,7 +164,7 @@ def split_stages(config: TrainConfig) -> tuple[TrainConfig, TrainConfig]:
     recipe, rate = config.recipe, config.optimizer.learning_rate
     if not 0 < recipe.stage1_epochs < recipe.epochs:
         raise UserError(
-            f"stage1_epochs {recipe.stage1_epochs} of {recipe.epochs} epochs leaves no two stages",
+            f"stage1_epochs {recipe.stage1_epochs} of {recipe.epochs} epochs does not make two stages",
             where="recipe",
             how="set recipe.stage1_epochs between 1 and epochs - 1",
         )
@@ -164,7 +181,11 @@ def split_stages(config: TrainConfig) -> tuple[TrainConfig, TrainConfig]:
 
 
 def summarise(result: TwoStageResult) -> dict[str, object]:
-    """Per stage: epochs, seconds, best epoch, its metrics, peak memory, parameters, and the curve."""
+    """Content of experiment_summary.json, per stage.
+
+    Number of epochs, seconds, best epoch and its metrics, peak memory in MiB, number of parameters, and the metrics of
+    all epochs.
+    """
     summary: dict[str, object] = {}
     for name, stage in (("stage1", result.stage1), ("stage2", result.stage2)):
         best = best_epoch(stage.history, stage.last.config.objective)
@@ -184,13 +205,13 @@ def _require_same_config(config: TrainConfig, folder: RunFolder) -> None:
     if not folder.config.exists():
         return
     if not folder.config.read_bytes().strip():
-        raise UserError("is empty", where=folder.config, how="choose another --output-dir")  # not the default one
+        raise UserError("is empty", where=folder.config, how="choose another --output-dir")  # would read as defaults
     if load_config(folder.config) != config:
         raise UserError("holds a run with another configuration", where=folder.root, how="choose another --output-dir")
 
 
-def _last_whole_epoch(folder: RunFolder, config: TrainConfig, fingerprint: str) -> Checkpoint | None:
-    """The newest checkpoint that can be continued, or None for a run without any; what is passed over is said."""
+def _last_complete_epoch(folder: RunFolder, config: TrainConfig, fingerprint: str) -> Checkpoint | None:
+    """The newest checkpoint that can be continued, None if there are none; damaged ones are skipped with a warning."""
     problems: list[UserError] = []
     for epoch in reversed(range(config.recipe.epochs)):
         if folder.checkpoint(epoch).exists():
@@ -201,10 +222,10 @@ def _last_whole_epoch(folder: RunFolder, config: TrainConfig, fingerprint: str) 
                 continue
             _require_same_run(checkpoint, config, fingerprint, folder)
             if problems:
-                logger.warning("%s; the run continues after epoch %d, whose checkpoint is whole", problems[0], epoch)
+                logger.warning("%s; the run continues after epoch %d, whose checkpoint is intact", problems[0], epoch)
             return checkpoint
-    if problems:  # written by another version, perhaps: nothing is overwritten
-        raise UserError(f"{problems[0]}, and no older checkpoint is whole; choose another --output-dir")
+    if problems:  # perhaps written by another version, so nothing is overwritten
+        raise UserError(f"{problems[0]}, and no older checkpoint is intact; choose another --output-dir")
     return None
 
 
@@ -224,7 +245,7 @@ def _require_same_run(checkpoint: Checkpoint, config: TrainConfig, fingerprint: 
 
 
 def _restore_log(folder: RunFolder, checkpoint: Checkpoint | None) -> None:
-    """Make log and best checkpoint tell exactly what the newest checkpoint does: a kill may fall between the writes."""
+    """Make log and best checkpoint match the newest checkpoint: the run may have been killed between the writes."""
     history = [] if checkpoint is None else checkpoint.history
     lines = "".join(json.dumps(metrics.to_json(), allow_nan=False, ensure_ascii=False) + "\n" for metrics in history)
     if (folder.log.read_bytes() if folder.log.exists() else b"") != lines.encode():

@@ -1,4 +1,4 @@
-"""The stages of a recipe, and a run within one of them: everything that its epochs share."""
+"""The stages of a recipe, and a run within one of them: what all its epochs share."""
 
 from dataclasses import dataclass
 
@@ -16,16 +16,18 @@ from core.training.step import TrainStep, build_step
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of epochs under one objective and one optimizer."""
+    """Consecutive epochs with the same losses and the same optimizer."""
 
     number: int
     """1 aligns (ITC + ITM), 2 is joint (all four losses)."""
     first_epoch: int
     epochs: int
+    """Number of epochs."""
     learning_rate: float
+    """Peak learning rate."""
 
     def epochs_after(self, last: Checkpoint | None) -> range:
-        """Its epochs that a run which got as far as `last` has not done yet."""
+        """Epochs of this stage that remain after checkpoint `last`; all of them if it is None."""
         first = self.first_epoch if last is None else max(self.first_epoch, last.epoch + 1)
         return range(first, self.first_epoch + self.epochs)
 
@@ -36,7 +38,7 @@ class Run:
 
     config: TrainConfig
     features: Features
-    """Training and validation split on the model's device."""
+    """Features, with the training and validation splits on the model's device."""
     model: CrossModalModel
     optimizer: torch.optim.AdamW
     step: TrainStep
@@ -44,19 +46,20 @@ class Run:
 
     @property
     def with_regions(self) -> bool:
-        """Whether its steps learn from boxes or relations."""
+        """Whether the steps train box or relation losses."""
         return self.stage.number == JOINT and (self.config.loss.box > 0 or self.config.loss.spatial > 0)
 
     @property
     def steps_per_epoch(self) -> int:
+        """Number of optimisation steps in an epoch."""
         return steps_per_epoch(self.features.train, self.config.optimizer.batch_size)
 
     def seed_of(self, epoch: int) -> int:
-        """Depends on the epoch's place in its stage, so that a stage run by hand draws the same."""
+        """Seed of an epoch; depends on its position in the stage, so that a stage run separately has the same seeds."""
         return epoch_seed(self.config.seed, self.stage.number, epoch - self.stage.first_epoch)
 
     def learning_rate(self, epoch: int, step: int) -> float:
-        """Of a step of an epoch."""
+        """Learning rate of a step (from 0) of an epoch (counted across stages)."""
         steps, stage = self.steps_per_epoch, self.stage
         step_of_stage = (epoch - stage.first_epoch) * steps + step
         warmup_ratio = self.config.optimizer.warmup_ratio
@@ -64,12 +67,17 @@ class Run:
 
 
 def epoch_seed(seed: int, stage: int, epoch_of_stage: int) -> int:
-    """A seed of its own for every epoch; fits 64 bits, since a seed has 32."""
+    """Distinct seed for every epoch; below 2**64, since `seed` is below 2**32.
+
+    Args:
+        stage: 1 or 2.
+        epoch_of_stage: from 0, below 100,003.
+    """
     return (seed * 2 + stage - 1) * 100_003 + epoch_of_stage
 
 
 def stages_of(config: TrainConfig) -> list[Stage]:
-    """The stages of a recipe, in order; a stage without epochs is left out."""
+    """The stages of a recipe, in order; stages without epochs are omitted."""
     recipe, rate = config.recipe, config.optimizer.learning_rate
     joint_rate = rate * recipe.stage2_lr_scale if recipe.stage1_epochs else rate
     stages = [
@@ -82,7 +90,7 @@ def stages_of(config: TrainConfig) -> list[Stage]:
 def begin_stage(
     config: TrainConfig, features: Features, model: CrossModalModel, stage: Stage, last: Checkpoint | None
 ) -> Run:
-    """Enter a stage with an optimizer of its own, or with that of `last` where it lies within this stage.
+    """Start a stage with a new optimizer, or continue it with the optimizer state of `last` if that is from this stage.
 
     Raises:
         UserError: the optimizer state of `last` does not fit the model.

@@ -1,7 +1,8 @@
-"""One optimisation step, and on a GPU its replay as a CUDA graph."""
+"""One optimisation step, replayed as a CUDA graph on a GPU."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,17 +27,17 @@ from core.model.views import ImageView, TextView
 from core.training.batches import Batch
 
 WARM_UP = 3
-"""Steps of each size that run as written before one is recorded: libraries set themselves up in the first ones."""
+"""Steps per batch size that run eagerly before one is recorded, since libraries initialise in the first ones."""
 
 Record = Callable[[Callable[[], None], torch.Generator], Callable[[], None]]
-"""Records what a function does, which may draw from the generator; returns what does the same once more."""
+"""Records a function that may draw from the generator; returns a function that repeats it."""
 
 
 class TrainStep:
     """Forward, backward and AdamW on one batch.
 
-    All that changes from step to step lies in tensors and generators, nothing in Python, and nothing waits for the
-    device: so a step can be recorded once and replayed.
+    Everything that changes between steps is in tensors and generators, not in Python, and nothing synchronises with the
+    device, so a step can be recorded once and replayed.
     """
 
     def __init__(self, model: CrossModalModel, optimizer: torch.optim.Optimizer, weights: LossConfig) -> None:
@@ -46,13 +47,15 @@ class TrainStep:
         self._weights = weights
         self._negatives = torch.Generator(device)
         self.totals = torch.zeros(len(Losses._fields), device=device)
-        """Sums of the unweighted losses over the steps of this epoch, in the order of `Losses`."""
+        """[4], sums of the unweighted losses over the steps of this epoch, in the order of `Losses`."""
 
     def begin_epoch(self, seed: int) -> None:
+        """Seed the draws of hard negatives, and reset the sums of the losses."""
         self._negatives.manual_seed(seed)
         self.totals.zero_()
 
     def __call__(self, batch: Batch) -> None:
+        """Update the parameters, and add the losses to `totals`."""
         losses = compute_losses(self._model, batch, self._weights, self._negatives)
         weighted_sum(losses, self._weights).backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
@@ -60,12 +63,16 @@ class TrainStep:
         self.totals += torch.stack(losses).detach()
 
     def mean_losses(self, steps: int) -> Losses[float]:
-        """Of this epoch; waits for the device."""
+        """Mean unweighted losses of this epoch; synchronises with the device.
+
+        Args:
+            steps: number of steps since `begin_epoch`.
+        """
         return Losses(*(self.totals / steps).tolist())
 
 
 class ReplayedStep(TrainStep):
-    """The same, recorded once for each size of batch: hundreds of small operations become one launch."""
+    """A `TrainStep` recorded once per batch size, so that hundreds of small operations become one launch."""
 
     def __init__(
         self, model: CrossModalModel, optimizer: torch.optim.Optimizer, weights: LossConfig, record: Record
@@ -88,21 +95,21 @@ class ReplayedStep(TrainStep):
         replay()
 
     def _record_on(self, batch: Batch) -> tuple[Batch, Callable[[], None]]:
-        """A replay reads whatever lies in the memory of this batch by then."""
+        """Record a step on the memory of a batch, from which each replay then reads."""
         for group in self._optimizer.param_groups:
-            group["capturable"] = True  # not sooner: AdamW warns where a capturable step runs as written
+            group["capturable"] = True  # not earlier: AdamW warns if a capturable step runs eagerly
         return batch, self._record(lambda: TrainStep.__call__(self, batch), self._negatives)
 
 
 def build_step(model: CrossModalModel, optimizer: torch.optim.AdamW, config: TrainConfig) -> TrainStep:
-    """On a GPU one that is recorded and replayed, unless the configuration forbids it."""
+    """A step of a stage: replayed as a CUDA graph on a GPU if `optimizer.cuda_graph`, else eager."""
     if next(model.parameters()).is_cuda and config.optimizer.cuda_graph:
         return ReplayedStep(model, optimizer, config.loss, record_cuda_graph)
     return TrainStep(model, optimizer, config.loss)
 
 
 def record_cuda_graph(act: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
-    """Record on the current stream, which must not be the default one."""
+    """Record a function as a CUDA graph, on the current stream, which must not be the default one."""
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(generator)
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
@@ -112,7 +119,7 @@ def record_cuda_graph(act: Callable[[], None], generator: torch.Generator) -> Ca
 
 @contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
-    """On a GPU everything within runs on a stream of its own, as recording demands."""
+    """Run the context on a separate stream of a GPU, as recording requires; does nothing on a CPU."""
     if device.type != "cuda":
         yield
         return
@@ -127,23 +134,46 @@ def own_stream(device: torch.device) -> Iterator[None]:
 def compute_losses(
     model: CrossModalModel, batch: Batch, weights: LossConfig, generator: torch.Generator
 ) -> Losses[Tensor]:
-    """The unweighted losses of a step. One whose weight is 0, or that has nothing to learn from, is 0."""
-    (images, region_images), (captions, sentences) = _views(model, batch)
-    same, logits = batch.same(), contrastive_logits(images.embedded, captions.embedded, model.temperature)
+    """The unweighted losses of a step, each a scalar; 0 for a loss with weight 0 or without data.
+
+    Args:
+        generator: on the model's device; draws the negatives.
+    """
+    pairs, regions = _views(model, batch)
+    logits = contrastive_logits(pairs.images.embedded, pairs.texts.embedded, model.temperature)
     itc = itm = box = spatial = logits.new_zeros(())
+    same = batch.same()
     if weights.itc:
         itc = _contrastive_loss(model, batch, logits, same)
     if weights.itm:
         negatives = _negatives(model, logits.detach(), same, generator)
-        itm = itm_loss(model.odds_with_negatives(images, captions, negatives), negatives)
+        itm = itm_loss(model.odds_with_negatives(pairs.images, pairs.texts, negatives), negatives)
     if batch.regions and (weights.box or weights.spatial):
-        references = TextView(sentences.embedded, batch.references)
-        boxes, relations = model.ground(region_images, sentences, references)
+        references = TextView(regions.texts.embedded, batch.references)
+        boxes, relations = model.ground(regions.images, regions.texts, references)
         if weights.box:
             box = box_loss(boxes, batch.boxes, giou=weights.giou)
         if weights.spatial:
             spatial = relation_loss(relations, batch.relations)
     return Losses(itc, itm, box, spatial)
+
+
+class _Views(NamedTuple):
+    images: ImageView
+    texts: TextView
+
+
+def _views(model: CrossModalModel, batch: Batch) -> tuple[_Views, _Views]:
+    """The embedded pairs, and the embedded regions with their sentences."""
+    sizes = [batch.pairs, batch.regions]
+    grid = None if batch.grid is None else batch.grid.to(batch.images.dtype)  # one conversion for all uses
+    images = torch.split(model.embed_images(batch.images, grid), sizes)
+    texts = torch.split(model.embed_texts(batch.texts), sizes)
+    if grid is None or model.grounding is None:
+        return _Views(ImageView(images[0]), TextView(texts[0])), _Views(ImageView(images[1]), TextView(texts[1]))
+    seen = zip(images, torch.split(grid, sizes), texts, torch.split(batch.texts, sizes), strict=True)
+    pairs, regions = (_Views(ImageView(*part[:2]), TextView(*part[2:])) for part in seen)
+    return pairs, regions
 
 
 def _contrastive_loss(model: CrossModalModel, batch: Batch, logits: Tensor, same: Tensor) -> Tensor:
@@ -152,22 +182,8 @@ def _contrastive_loss(model: CrossModalModel, batch: Batch, logits: Tensor, same
     return itc_loss(logits, same) if batch.caption_keys is None else overlapping_itc_loss(logits, same)
 
 
-def _views(model: CrossModalModel, batch: Batch) -> tuple[tuple[ImageView, ImageView], tuple[TextView, TextView]]:
-    """Images and texts of the pairs and of the regions."""
-    sizes = [batch.pairs, batch.regions]
-    grid = None if batch.grid is None else batch.grid.to(batch.images.dtype)  # once for all that look at it
-    images, region_images = torch.split(model.embed_images(batch.images, grid), sizes)
-    captions, sentences = torch.split(model.embed_texts(batch.texts), sizes)
-    grids = (None, None) if grid is None else torch.split(grid, sizes)
-    features = torch.split(batch.texts, sizes)
-    return (
-        (ImageView(images, grids[0]), ImageView(region_images, grids[1])),
-        (TextView(captions, features[0]), TextView(sentences, features[1])),
-    )
-
-
 def _negatives(model: CrossModalModel, logits: Tensor, same: Tensor, generator: torch.Generator) -> Negatives:
-    """Hard ones; heads that attend also see a random text, or they would know nothing of pairs that are easy."""
+    """Hard negatives, and for attention also random texts, without which it is not calibrated on easy pairs."""
     texts, images = hard_negatives(logits, same, generator)
     if model.grounding is None:
         return Negatives(texts[None], images)

@@ -1,8 +1,8 @@
-"""The core training function: one plain function without files or network, called by everything.
+"""The training function: a plain function without files or network, shared by all callers.
 
 Every epoch is seeded by (seed, stage, epoch of the stage) and the learning rate is a function of the step, so a run
-continued from a checkpoint is bit-equal to one that was never interrupted, and a second stage started by hand from
-the first one's weights is bit-equal to the second stage of a two-stage run.
+continued from a checkpoint is bit-identical to an uninterrupted one, and a second stage started separately from the
+weights of the first is bit-identical to the second stage of a two-stage run.
 """
 
 import copy
@@ -31,25 +31,29 @@ from core.training.stages import Run, begin_stage, stages_of
 from core.training.step import own_stream
 
 Report = Callable[[EpochMetrics, Checkpoint], None]
-"""Called after each epoch; may raise SystemExit to stop the run."""
+"""Called with metrics and checkpoint after each epoch; may raise SystemExit to stop the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """A finished run."""
+    """Result of a finished run."""
 
     last: Checkpoint
+    """State after the last epoch."""
 
     @property
     def best(self) -> Checkpoint:
+        """Checkpoint of the best epoch, for inference."""
         return self.last.best()
 
     @property
     def history(self) -> list[EpochMetrics]:
+        """Metrics of all epochs, in order."""
         return self.last.history
 
     @property
     def receipt(self) -> Receipt:
+        """What the run actually used."""
         return self.last.receipt
 
 
@@ -61,14 +65,14 @@ def train(
     resume_from: Checkpoint | None = None,
     start_from: Checkpoint | None = None,
 ) -> TrainResult:
-    """Train the adapters and heads as the configuration says; validate and report after each epoch.
+    """Train adapters and heads on pooled features; validate and report after each epoch.
 
     Args:
         resume_from: continue this run exactly.
-        start_from: begin with these weights and nothing else, e.g. a second stage by hand.
+        start_from: start a new run from these weights, e.g. a separate second stage; ignored with `resume_from`.
     Raises:
-        DivergedError: a loss, a weight or a figure of validation is no longer finite.
-        UserError: a checkpoint does not fit the configuration or the features.
+        DivergedError: a loss, a weight, an output or a validation metric is no longer finite.
+        UserError: a checkpoint does not fit the configuration or the features, or the device is not available.
     """
     began = time.monotonic() - (resume_from.receipt.seconds if resume_from else 0.0)
     earlier = earlier_runs(resume_from, start_from)
@@ -96,7 +100,7 @@ def _initial_model(config: TrainConfig, features: Features, checkpoint: Checkpoi
 
 
 def _run_epoch(run: Run, epoch: int) -> EpochMetrics:
-    """Train, then validate."""
+    """Train one epoch, then validate."""
     began = time.monotonic()
     trained = _train_epoch(run, epoch)
     ended = time.monotonic()
@@ -120,7 +124,7 @@ def _run_epoch(run: Run, epoch: int) -> EpochMetrics:
         evaluation_seconds=time.monotonic() - ended,
         **asdict(validation),
     )
-    _require_finite(all(map(math.isfinite, filter(None, metrics.to_json().values()))), "a figure", epoch)
+    _require_finite(all(map(math.isfinite, filter(None, metrics.to_json().values()))), "a metric", epoch)
     return metrics
 
 
@@ -135,9 +139,9 @@ class _TrainedEpoch:
     losses: Losses[float]
     """Unweighted means over the steps."""
     steps_without_regions: int
-    """Steps that should have had regions and had none."""
+    """Number of steps without regions, although the stage trains on them."""
     learning_rate: float
-    """Of the last step."""
+    """Learning rate of the last step."""
 
 
 def _train_epoch(run: Run, epoch: int) -> _TrainedEpoch:
@@ -162,7 +166,7 @@ def _train_epoch(run: Run, epoch: int) -> _TrainedEpoch:
 
 @contextmanager
 def _dropout_seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Dropout draws from the global generator: seed it, and leave it as it was found."""
+    """Seed the global generator, which dropout draws from, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

@@ -40,21 +40,21 @@ def test_a_name_without_a_folder_is_a_hub_id(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", [r"C:\models\tiny", "my model", "a/b/c", "a/", "x" * 97, "https://u:p@host/x", "ü"])
 def test_a_name_that_is_neither_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValidationError, match="a folder, seen from this file, or a hub id like owner/name is needed"):
+    with pytest.raises(ValidationError, match="must be a folder relative to this file, or a hub id like owner/name"):
         places(tmp_path, backbone=name)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("", "the name of a file or folder is needed"),
-        ("  ", "the name of a file or folder is needed"),
-        ("a\0b", "a path in UTF-8 and on one line"),
-        ("a\nb", "a path in UTF-8 and on one line"),
-        ("$HOME/x", "a path without variables of the environment"),
-        ("${DATA}/x", "a path without variables of the environment"),
-        ("~nosuchuser/x", "a path whose ~ belongs to a user of this machine"),
-        ("a/" + "x" * 256, "a path whose names have at most 255 bytes"),
+        ("", "must be the name of a file or folder"),
+        ("  ", "must be the name of a file or folder"),
+        ("a\0b", "must be a path in UTF-8, on one line"),
+        ("a\nb", "must be a path in UTF-8, on one line"),
+        ("$HOME/x", "must be a path without environment variables"),
+        ("${DATA}/x", "must be a path without environment variables"),
+        ("~nosuchuser/x", "must be a path whose ~ refers to a user of this machine"),
+        ("a/" + "x" * 256, "must be a path whose parts have at most 255 bytes"),
     ],
 )
 @pytest.mark.parametrize("kind", ["file", "backbone"])

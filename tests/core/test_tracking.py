@@ -182,7 +182,7 @@ def test_an_identity_token_that_cannot_be_read_is_passed_over_and_said(
     monkeypatch.setenv("WANDB_IDENTITY_TOKEN_FILE", str(tmp_path / "gone"))
     tell_one_run(tmp_path, "auto")
     assert only_run(tmp_path)["name"] == "a"
-    assert "cannot be read; it is passed over" in said(caplog)[0]
+    assert "cannot be read; it is ignored" in said(caplog)[0]
 
 
 @contextmanager

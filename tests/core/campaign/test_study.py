@@ -72,7 +72,7 @@ def test_trials_that_had_ended_are_not_read_again(study: optuna.Study) -> None:
 @pytest.mark.parametrize(("name", "value"), [("best", {"epoch": 1}), ("seconds", "long"), ("mood", "good")])
 def test_what_we_did_not_note_is_one_line_that_names_the_trial(study: optuna.Study, name: str, value: object) -> None:
     study.ask().set_user_attr(name, value)
-    with pytest.raises(UserError, match="study test: what it holds of trial 0 cannot be read") as refused:
+    with pytest.raises(UserError, match="study test: the attributes of trial 0 cannot be read") as refused:
         read_records(study)
     assert len(str(refused.value).splitlines()) == 1
     assert name in str(refused.value)

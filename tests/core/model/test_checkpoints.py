@@ -55,7 +55,7 @@ def test_a_damaged_file_is_one_clear_line(
             torch.save({"config": Path("/etc/passwd")}, path)  # a class that weights_only must refuse
         case "empty":
             path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"checkpoint_best\.pth: is damaged, or no checkpoint") as caught:
+    with pytest.raises(UserError, match=r"checkpoint_best\.pth: is damaged, or not a checkpoint") as caught:
         load_checkpoint(path)
     assert "\n" not in str(caught.value)
 

@@ -37,7 +37,9 @@ def textbook(made: GroundingHead, grid: Tensor, text: Tensor) -> tuple[Tensor, T
     hidden = made.text(text)
     cells = (grid - made.attention.norm.mean) / made.attention.norm.std
     xy, attended, locations, spreads = cell_centres(CELLS).to(grid.dtype), [], [], []
-    for queries, places in zip(made.query(hidden).chunk(made.heads), made.place(hidden).chunk(made.heads), strict=True):
+    for queries, places in zip(
+        made.content(hidden).chunk(made.heads), made.position(hidden).chunk(made.heads), strict=True
+    ):
         logits = [
             sum(queries * cell) / math.sqrt(GRID) + sum(places * code)
             for cell, code in zip(cells, made.attention.positions, strict=True)
@@ -56,7 +58,7 @@ def textbook(made: GroundingHead, grid: Tensor, text: Tensor) -> tuple[Tensor, T
 def test_what_is_found_equals_a_textbook_cross_attention(heads: int, seed: int) -> None:
     made = head(seed, heads=heads).double()
     grid, texts = torch.randn(2, CELLS, GRID, dtype=torch.float64), torch.randn(6, TEXT, dtype=torch.float64)
-    finding = made.look(grid, made.read(texts))
+    finding = made.attend(grid, made.queries(texts))
     for row in range(6):
         expected = textbook(made, grid[row // 3], texts[row])
         for part, value in zip(finding, expected, strict=True):
@@ -65,8 +67,8 @@ def test_what_is_found_equals_a_textbook_cross_attention(heads: int, seed: int) 
 
 def test_texts_shown_together_find_what_each_finds_alone() -> None:
     made, grid, texts = head(0, heads=2), torch.randn(4, CELLS, GRID), torch.randn(12, TEXT)
-    together = made.look(grid, made.read(texts))
-    alone = made.look(grid.repeat_interleave(3, dim=0), made.read(texts))
+    together = made.attend(grid, made.queries(texts))
+    alone = made.attend(grid.repeat_interleave(3, dim=0), made.queries(texts))
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
@@ -87,7 +89,7 @@ def test_boxes_are_valid_whatever_the_weights(scale: float, seed: int) -> None:
 def test_a_fresh_head_puts_boxes_of_one_size_where_the_text_looks() -> None:
     torch.manual_seed(0)
     made = GroundingHead(TEXT, GridAttention(CELLS, GRID, "none"), dropout=0.0)
-    finding = made.look(torch.randn(5, CELLS, GRID), made.read(torch.randn(5, TEXT)))
+    finding = made.attend(torch.randn(5, CELLS, GRID), made.queries(torch.randn(5, TEXT)))
     boxes = made.boxes(finding)
     torch.testing.assert_close((boxes[:, :2] + boxes[:, 2:]) / 2, finding.location)
     torch.testing.assert_close(boxes[:, 2:] - boxes[:, :2], torch.full((5, 2), 1 / (1 + math.exp(1.3))))
@@ -97,7 +99,7 @@ def test_a_fresh_head_puts_boxes_of_one_size_where_the_text_looks() -> None:
 def test_a_box_has_its_centre_within_reach_of_where_the_first_head_looks(seed: int) -> None:
     made = head(seed, heads=2)
     torch.nn.init.normal_(made.box[-1].weight)
-    finding = made.look(torch.randn(5, CELLS, GRID), made.read(torch.randn(5, TEXT)))
+    finding = made.attend(torch.randn(5, CELLS, GRID), made.queries(torch.randn(5, TEXT)))
     boxes = made.boxes(finding)
     inside = ((boxes > 0) & (boxes < 1)).all(dim=1)  # elsewhere the image cuts a box off
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -116,11 +118,11 @@ def test_relations_depend_on_the_reference_and_boxes_do_not() -> None:
 
 def test_without_logits_of_positions_texts_look_at_the_middle_of_a_blank_image_and_with_them_elsewhere() -> None:
     made, blank, texts = head(0), torch.ones(5, CELLS, GRID), torch.randn(5, TEXT)
-    anywhere = made.look(blank, made.read(texts)).location
+    anywhere = made.attend(blank, made.queries(texts)).location
     assert (anywhere - 0.5).abs().max() > 0.01
-    torch.nn.init.zeros_(made.place.weight)
-    torch.nn.init.zeros_(made.place.bias)
-    torch.testing.assert_close(made.look(blank, made.read(texts)).location, torch.full((5, 2), 0.5))
+    torch.nn.init.zeros_(made.position.weight)
+    torch.nn.init.zeros_(made.position.bias)
+    torch.testing.assert_close(made.attend(blank, made.queries(texts)).location, torch.full((5, 2), 0.5))
 
 
 @pytest.mark.parametrize("image_pooling", ["none", "attention"])

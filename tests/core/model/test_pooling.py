@@ -17,7 +17,7 @@ def test_pooling_sees_a_set_of_cells_until_it_learns_places(order: list[int], se
     pooled = made(grid)
     assert pooled.shape == (3, QUERIES * VALUE_WIDTH) == (3, made.width)
     torch.testing.assert_close(made(grid[:, order]), pooled, atol=1e-5, rtol=1e-4)
-    torch.nn.init.normal_(made.places)
+    torch.nn.init.normal_(made.positions)
     if order != list(range(9)):
         assert not torch.allclose(made(grid[:, order]), made(grid), atol=1e-4)
 

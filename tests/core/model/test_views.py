@@ -14,6 +14,6 @@ def test_rows_of_a_view_are_those_of_all_its_tables() -> None:
     assert texts.rows(index).features is None
 
 
-def test_a_head_that_needs_more_than_embeddings_says_so() -> None:
-    with pytest.raises(AssertionError, match="more than embeddings"):
+def test_a_missing_table_is_reported() -> None:
+    with pytest.raises(AssertionError, match="need grids and text features"):
         whole(None)

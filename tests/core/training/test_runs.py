@@ -126,7 +126,7 @@ def test_a_run_without_any_whole_checkpoint_is_refused_and_left_alone(
     for epoch in range(4):
         folder.checkpoint(epoch).write_bytes(b"of another version, perhaps")
     before = snapshot(tmp_path)
-    with pytest.raises(UserError, match=r"checkpoint_3\.pth: is damaged.* no older checkpoint is whole"):
+    with pytest.raises(UserError, match=r"checkpoint_3\.pth: is damaged.* no older checkpoint is intact"):
         run(small_config, planted_features, folder)
     assert snapshot(tmp_path) == before
 
@@ -265,5 +265,5 @@ def test_stages_by_hand_give_the_same_final_weights(
 
 
 def test_one_stage_cannot_be_split(small_config: TrainConfig) -> None:
-    with pytest.raises(UserError, match="stage1_epochs 0 of 4 epochs leaves no two stages"):
+    with pytest.raises(UserError, match="stage1_epochs 0 of 4 epochs does not make two stages"):
         split_stages(small_config)
