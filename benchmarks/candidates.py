@@ -15,6 +15,7 @@ from torch import Tensor
 from core.device import row_blocks
 from core.model.losses import BELOW_ONE, OUT_OF_REACH, draw_columns
 from core.model.model import CrossModalModel
+from core.model.views import ImageView, TextView
 
 LEAST_NORM = 1e-12
 """Shorter vectors are not scaled to unit norm."""
@@ -79,11 +80,12 @@ def interaction(image: Tensor, text: Tensor) -> Tensor:
     return mixed
 
 
-def match_odds(model: CrossModalModel, image: Tensor, text: Tensor) -> Tensor:
+def match_odds(model: CrossModalModel, images: ImageView, texts: TextView) -> Tensor:
     """`CrossModalModel.match_odds` part by part, so that fused pairs [B, 4 D] never exist; interaction only."""
     assert model.fusion == "interaction"
     weight, bias = model.match_head.weight.diff(dim=0)[0], model.match_head.bias.diff()
     of_image, of_text, of_product, of_distance = weight.chunk(4)
+    image, text = images.embedded, texts.embedded
     stretch = math.sqrt(image.shape[1])
     product = stretch * ((image * text) @ of_product)
     return stretch * (image @ of_image + text @ of_text + product + (image - text).abs() @ of_distance) + bias
@@ -103,62 +105,61 @@ def dropout(hidden: Tensor, p: float, training: bool = True, inplace: bool = Fal
 
 class Contrastive(torch.autograd.Function):
     """`losses.itc_loss`: its gradient is softmax of rows plus softmax of columns minus twice the targets, a block of
-    rows at a time, so that nothing of size [B, B] exists beside the logits and their gradient.
+    rows at a time, so that no numbers [B, B] exist beside the logits and their gradient.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, groups: Tensor, log_sum_exp: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, same: Tensor, log_sum_exp: Callable[[Tensor], Tensor]) -> Tensor:
         to_texts, positives, counts = (torch.empty_like(logits[0]) for _ in range(3))
         highest, mass = torch.full_like(logits[0], -math.inf), torch.zeros_like(logits[0])  # of the columns so far
         for block in cached_blocks(logits):
-            rows, same = logits[block], same_group(groups, block, logits.dtype)
-            counts[block] = same.sum(dim=1)
-            positives[block] = torch.linalg.vecdot(rows, same)
+            rows, matching = logits[block], same[block].to(logits.dtype)
+            counts[block] = matching.sum(dim=1)
+            positives[block] = torch.linalg.vecdot(rows, matching)
             to_texts[block] = log_sum_exp(rows)
             before, highest = highest, torch.maximum(highest, rows.amax(dim=0))
             mass.mul_((before - highest).exp_()).add_((rows - highest).exp_().sum(dim=0))
         to_images = mass.log_().add_(highest)
-        ctx.save_for_backward(logits, groups, to_texts, to_images, counts)
+        ctx.save_for_backward(logits, same, to_texts, to_images, counts)
         return ((to_texts + to_images) / 2 - positives / counts).mean()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        logits, groups, to_texts, to_images, counts = ctx.saved_tensors
+        logits, same, to_texts, to_images, counts = ctx.saved_tensors
         to_logits = torch.empty_like(logits)
         for block in cached_blocks(logits):
             of_block = torch.sub(logits[block], to_texts[block, None], out=to_logits[block]).exp_()
             of_block += (logits[block] - to_images).exp_()
-            of_block -= same_group(groups, block, logits.dtype).mul_(2 / counts[block, None])
+            of_block -= same[block].to(logits.dtype).mul_(2 / counts[block, None])
             of_block *= gradient / (2 * len(logits))
         return to_logits, None, None
 
 
-def itc_loss(logits: Tensor, groups: Tensor) -> Tensor:
+def itc_loss(logits: Tensor, same: Tensor) -> Tensor:
     """`losses.itc_loss`."""
-    loss: Tensor = Contrastive.apply(logits, groups, lambda rows: rows.logsumexp(dim=1))  # type: ignore[no-untyped-call]
+    loss: Tensor = Contrastive.apply(logits, same, lambda rows: rows.logsumexp(dim=1))  # type: ignore[no-untyped-call]
     return loss
 
 
-def itc_loss_by_softmax(logits: Tensor, groups: Tensor) -> Tensor:
-    """`itc_loss` with the log-sum-exp of rows computed from the softmax of their largest entry, which is never 0."""
+def itc_loss_by_softmax(logits: Tensor, same: Tensor) -> Tensor:
+    """`itc_loss` with the log-sum-exp of rows by way of the softmax of their largest entry, which is never 0."""
 
     def log_sum_exp(rows: Tensor) -> Tensor:
         return rows.amax(dim=1) - rows.softmax(dim=1).amax(dim=1).log_()
 
-    loss: Tensor = Contrastive.apply(logits, groups, log_sum_exp)  # type: ignore[no-untyped-call]
+    loss: Tensor = Contrastive.apply(logits, same, log_sum_exp)  # type: ignore[no-untyped-call]
     return loss
 
 
-def hard_negatives(logits: Tensor, groups: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def hard_negatives(logits: Tensor, same: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """`losses.hard_negatives`, a block of rows at a time."""
-    points = torch.rand(2, len(groups), 1, generator=generator).mul_(BELOW_ONE)
-    texts, images = torch.empty_like(groups), torch.empty_like(groups)
+    points = torch.rand(2, len(same), 1, generator=generator).mul_(BELOW_ONE)
+    texts, images = torch.empty(2, len(same), dtype=torch.int64)
     columns = logits.T.contiguous()
     for block in cached_blocks(logits):
-        same = same_group(groups, block, logits.dtype)
-        alone = same.sum(dim=1) == len(groups)
+        barred, alone = same[block].to(logits.dtype), same[block].all(dim=1)
         for drawn, scores, starts in ((texts, logits, points[0]), (images, columns, points[1])):
-            allowed = torch.add(scores[block], same, alpha=OUT_OF_REACH)
+            allowed = torch.add(scores[block], barred, alpha=OUT_OF_REACH)
             drawn[block] = draw_columns(allowed, starts[block]).masked_fill_(alone, -1)
     return texts, images
 
@@ -166,12 +167,6 @@ def hard_negatives(logits: Tensor, groups: Tensor, generator: torch.Generator) -
 def cached_blocks(logits: Tensor) -> list[slice]:
     """Blocks of rows to process at once."""
     return list(row_blocks(len(logits), len(logits), max_bytes=CACHED_BYTES))
-
-
-def same_group(groups: Tensor, block: slice, dtype: torch.dtype) -> Tensor:
-    """[b, B]: 1 where row and column are of the same group, else 0."""
-    rows = groups[block, None]
-    return torch.eq(rows, groups[None, :], out=torch.empty(len(rows), len(groups), dtype=dtype))
 
 
 def count_true(mask: Tensor) -> Tensor:

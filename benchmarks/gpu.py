@@ -20,7 +20,8 @@ from benchmarks.full_size import TEXT_DIM, VISION_DIM, full_size_backbone
 from benchmarks.results import Row, median, options, say, write
 from benchmarks.training import operations_per_step
 from core.config import TrainConfig
-from core.features.random import SplitShape, Widths, random_features
+from core.features.random import SplitShape, random_features
+from core.features.store import Widths
 from core.training.train import train
 
 IMAGES, CAPTIONS, REGIONS, BUILDINGS = 50_000, 150_000, 135_000, 1_500

@@ -23,8 +23,8 @@ from benchmarks.training import TEXT_DIM, VISION_DIM, configuration, shape
 from core.data.geometry import clamped, corners_of, relation_of
 from core.evaluation import metrics
 from core.evaluation.retrieval import validate
-from core.features.random import Widths, random_features
-from core.features.store import Features
+from core.features.random import random_features
+from core.features.store import Features, Widths
 from core.model import model
 from core.model.model import CrossModalModel, build_model
 from core.training import step as steps
@@ -91,21 +91,17 @@ def compare(pieces: tuple[Piece, ...], act: Callable[[], object], rounds: int) -
 
 
 def begin(features: Features, batch_size: int) -> Run:
-    config = configuration(batch_size, 256, 1)
-    fresh = build_model(config.model, features, normalization="none", seed=0).train()
+    config = configuration(batch_size, 256, 1).with_overrides(
+        {"features.normalization": "none", "loss.positives": "image"}
+    )
+    fresh = build_model(config, features).train()
     run = begin_stage(config, features, fresh, stages_of(config)[0], None)
     run.step.begin_epoch(0)
     return run
 
 
 def batches(run: Run) -> Iterator[Batch]:
-    return epoch_batches(
-        run.features.train,
-        batch_size=run.config.optimizer.batch_size,
-        positives="image",
-        with_regions=True,
-        generator=torch.Generator().manual_seed(0),
-    )
+    return epoch_batches(run.features.train, run.config, with_regions=True, generator=torch.Generator().manual_seed(0))
 
 
 def measure_steps(batch_size: int, rounds: int) -> list[Row]:

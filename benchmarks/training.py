@@ -15,7 +15,8 @@ import torch
 
 from benchmarks.results import Row, options, say, write
 from core.config import TrainConfig
-from core.features.random import SplitShape, Widths, random_features
+from core.features.random import SplitShape, random_features
+from core.features.store import Widths
 from core.training.train import train
 
 VISION_DIM, TEXT_DIM, EMBED_DIM = 1024, 896, 256

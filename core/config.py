@@ -189,7 +189,7 @@ class EvaluationConfig(Section):
     """Settings of `train --evaluate`."""
 
     k_test: Integer = Field(default=256, ge=0, le=10_000_000)
-    """Best candidates re-ranked by the matching head, clipped to the gallery; 0 for none."""
+    """Number of top candidates re-ranked by the matching head, clipped to the gallery size; 0 disables re-ranking."""
     rerank_weight: Number = Field(default=1.0, ge=0.0, le=1000.0)
     """Candidates are re-ranked by similarity / temperature + this weight × the matching head's log-odds."""
 

@@ -64,7 +64,7 @@ def info(config: ConfigOption, verify: VerifyOption = False) -> None:
     settings = load_config(config)
     store = extract_missing(settings, Extraction(read_inputs(settings, verify=verify), settings.readings.all))
     features = store.features(settings.readings, allow_degenerate=True)
-    model = build_model(settings.model, features, normalization=settings.features.normalization, seed=settings.seed)
+    model = build_model(settings, features)
     table = Table(title=f"features {store.fingerprint}", show_header=False)
     for split, counts in store.manifest["counts"].items():
         table.add_row(split, ", ".join(f"{value:,} {name}" for name, value in counts.items()))

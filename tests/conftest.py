@@ -10,10 +10,12 @@ import pytest
 import torch
 from filelock import FileLock
 from hypothesis import settings
+from torch import Tensor
 
 from core.config import TrainConfig
 from core.features.store import Features, FeatureSplit, Statistics
 from core.files.folders import CampaignFolder
+from core.model.attention import cell_centres
 from core.readings import Readings, grid_reading, parse_readings
 from core.sections import dump_yaml, parse
 from tests.commands import CommandLine, free_port, run
@@ -53,8 +55,12 @@ EVERY_READING = readings(
 ).all
 
 
-def planted_split(groups: int, seed: int, *, views: int = 3, width: int = 16) -> FeatureSplit:
-    """Images and captions that share a hidden code of their building, so that there is something to learn."""
+def planted_split(groups: int, seed: int, *, views: int = 3, width: int = 16, side: int = 0) -> FeatureSplit:
+    """Images and captions that share a hidden code of their building, so that there is something to learn.
+
+    Args:
+        side: of a grid that shows the code where the image's region lies; 0 for none.
+    """
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.Generator().manual_seed(99)
     to_image, to_text = torch.randn(8, width, generator=mixing), torch.randn(8, width + 4, generator=mixing)
@@ -75,7 +81,17 @@ def planted_split(groups: int, seed: int, *, views: int = 3, width: int = 16) ->
         boxes=boxes,
         relations=torch.arange(images) % 7 - 1,
         first_region=torch.arange(images),
+        grid=planted_grid(code, boxes, side, generator) if side else None,
     )
+
+
+def planted_grid(codes: Tensor, boxes: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Noise, and in the cells whose centres lie in an image's box its code: [N, 8], [N, 4] → [N, side², 12] float16."""
+    to_cell = torch.randn(8, 12, generator=torch.Generator().manual_seed(98))
+    centres = cell_centres(side * side)
+    inside = ((centres > boxes[:, None, :2]) & (centres < boxes[:, None, 2:])).all(dim=2)  # [N, side²]
+    noise = torch.randn(len(codes), side * side, 12, generator=generator)
+    return (noise + 2 * inside[..., None] * (codes @ to_cell)[:, None]).half()
 
 
 @pytest.fixture
@@ -84,6 +100,18 @@ def planted_features() -> Features:
     train = planted_split(40, seed=0)
     statistics = Statistics(train.images.mean(0), train.images.std(0), train.texts.mean(0), train.texts.std(0))
     return Features("planted", train, planted_split(12, seed=1), statistics, test=planted_split(12, seed=2))
+
+
+@pytest.fixture
+def grid_features() -> Features:
+    """The same with grids of 5 × 5 cells."""
+    train = planted_split(40, seed=0, side=5)
+    assert isinstance(train.grid, Tensor)
+    cells = train.grid.float().flatten(0, 1)
+    tables = (train.images, train.texts, cells)
+    statistics = Statistics(*(number for table in tables for number in (table.mean(0), table.std(0))))
+    validation, test = planted_split(12, seed=1, side=5), planted_split(12, seed=2, side=5)
+    return Features("planted", train, validation, statistics, test=test)
 
 
 @pytest.fixture

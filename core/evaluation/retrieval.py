@@ -228,8 +228,8 @@ def rerank_ranks(model: CrossModalModel, search: Search, first: Tensor, *, k: in
     final = first.clone()
     for block in row_blocks(len(queries), max(len(gallery), k * queries.shape[1] * 8), max_bytes=SCORE_BYTES):
         shortlist = (queries[block] @ gallery.T).topk(k, dim=1).indices  # [q, k]
-        asking = queries[block].repeat_interleave(k, dim=0)
-        answering = gallery[shortlist.flatten()]
+        asking = queries[block].repeat_interleave(k, dim=0)  # [q k, D]
+        answering = gallery[shortlist.flatten()]  # [q k, D]
         images, texts = (answering, asking) if search.texts_ask else (asking, answering)
         odds = model.match_odds(ImageView(images), TextView(texts))
         scores = require_finite(odds, "matching scores").view(-1, k)

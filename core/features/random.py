@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.features.store import Features, FeatureSplit, Statistics
+from core.features.store import Features, FeatureSplit, Statistics, Widths
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +18,6 @@ class SplitShape:
     texts: int
     """Distinct captions and sentences together."""
     regions: int
-
-
-@dataclass(frozen=True, slots=True)
-class Widths:
-    """Widths of the tables."""
-
-    images: int
-    texts: int
-    grid: tuple[int, int] | None = None
-    """Cells of the grid, and the width of one; None for features without a grid."""
 
 
 def random_features(train: SplitShape, validation: SplitShape, widths: Widths) -> Features:

@@ -141,6 +141,16 @@ class FeatureSplit:
 
 
 @dataclass(frozen=True, slots=True)
+class Widths:
+    """Widths of the tables of features."""
+
+    images: int
+    texts: int
+    grid: tuple[int, int] | None = None
+    """Cells of the grid, and the width of one; None for features without a grid."""
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """Mean and standard deviation of each dimension over the training split."""
 

@@ -127,8 +127,7 @@ def restore_model(checkpoint: Checkpoint, features: Features) -> CrossModalModel
     Raises:
         UserError: the checkpoint belongs to other features.
     """
-    config = checkpoint.config
-    model = build_model(config.model, features, normalization=config.features.normalization, seed=config.seed)
+    model = build_model(checkpoint.config, features)
     load_weights(model, checkpoint, features)
     return model.eval()
 

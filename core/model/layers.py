@@ -10,7 +10,7 @@ from core.config import Normalization
 
 
 class FeatureNorm(nn.Module):
-    """Normalisation of pooled features before the adapters; without trainable parameters."""
+    """Normalisation of features of the backbone before trainable layers; without trainable parameters."""
 
     mean: Tensor
     std: Tensor
@@ -22,13 +22,14 @@ class FeatureNorm(nn.Module):
             width: dimensions of a feature.
         """
         super().__init__()
+        self.width = width
         self.kind = kind
         if kind == "standardize":
             self.register_buffer("mean", torch.zeros(width))
             self.register_buffer("std", torch.ones(width))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise features: [B, width] → [B, width]."""
+        """Normalise features: [..., width] → [..., width]."""
         match self.kind:
             case "none":
                 return features
@@ -60,3 +61,8 @@ def interaction(image: Tensor, text: Tensor) -> Tensor:
     scale = math.sqrt(image.shape[1])
     image, text = image * scale, text * scale
     return torch.cat([image, text, image * text, (image - text).abs()], dim=1)
+
+
+def embedded_rows(table: Tensor, index: Tensor) -> Tensor:
+    """`table[index]` for a table [N, D]; unlike with indexing, gradients accumulate in a fixed order."""
+    return functional.embedding(index, table)

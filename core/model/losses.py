@@ -1,6 +1,5 @@
 """The four losses, unweighted. Pure functions of tensors, without synchronisation with the device."""
 
-from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
@@ -9,7 +8,6 @@ from torch.nn import functional
 
 from core.config import LossConfig
 from core.data.geometry import paired_giou
-from core.model.views import ImageView, TextView
 
 OUT_OF_REACH = -1e9
 """Logit of an item that must not be drawn."""
@@ -52,40 +50,96 @@ def contrastive_logits(image: Tensor, text: Tensor, temperature: Tensor) -> Tens
     return (image / temperature) @ text.T
 
 
-def itc_loss(logits: Tensor, groups: Tensor) -> Tensor:
+def itc_loss(logits: Tensor, same: Tensor) -> Tensor:
     """Image-text contrastive loss, the mean of both directions.
 
-    All items of the same group are positives of equal weight; if all groups are distinct, this is InfoNCE.
+    All positives of a row have equal weight; if each row has only one, this is InfoNCE.
 
     Args:
         logits: [B, B], images by texts; image i belongs to text i.
-        groups: [B] int64, of images and texts alike.
+        same: [B, B] bool, an equivalence relation: which images and texts match each other.
     Returns:
         Scalar, the mean over the batch.
     Source: CLIP (2103.00020) §2.3; soft targets over positives as in SupCon (2004.11362) §3.2, L_out.
     """
-    same = (groups[:, None] == groups).to(logits.dtype)
+    same = same.to(logits.dtype)
     positives = (logits * same).sum(dim=1) / same.sum(dim=1)
     return ((logits.logsumexp(dim=1) + logits.logsumexp(dim=0)) / 2 - positives).mean()
 
 
-def hard_negatives(logits: Tensor, groups: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw a text of another group for each image, and an image of another group for each text, ∝ softmax.
+def overlapping_itc_loss(logits: Tensor, same: Tensor) -> Tensor:
+    """`itc_loss` for a symmetric relation that need not be transitive, with one more pass over the logits.
+
+    Without transitivity a text may have more positives than an image that it matches, so that the pair has another
+    weight in each direction.
+    """
+    same = same.to(logits.dtype)
+    matching, counts = logits * same, same.sum(dim=1)
+    positives = (matching.sum(dim=1) + matching.sum(dim=0)) / counts
+    return (logits.logsumexp(dim=1) + logits.logsumexp(dim=0) - positives).mean() / 2
+
+
+def sigmoid_loss(logits: Tensor, same: Tensor) -> Tensor:
+    """Contrastive loss that classifies each pair of the batch independently as a match or not.
+
+    Args:
+        logits: [B, B], images by texts: similarity divided by the temperature, plus the learned bias.
+        same: [B, B] bool, which images and texts match each other.
+    Returns:
+        Scalar: the sum of the binary cross-entropies of all pairs, divided by B.
+    Source: SigLIP (2303.15343) §3.2, algorithm 1, with a label of 1 for every positive.
+    """
+    total = functional.binary_cross_entropy_with_logits(logits, same.to(logits.dtype), reduction="sum")
+    return total / len(logits)
+
+
+class Negatives(NamedTuple):
+    """Non-matching items of B pairs, as rows of the batch; -1 if there is none."""
+
+    texts: Tensor
+    """[T, B] int64, T texts for each image"""
+    images: Tensor
+    """[B] int64, an image for each text"""
+
+    def clamped(self) -> "Negatives":
+        """A copy with row 0 in place of -1, which can be used as an index."""
+        return Negatives(self.texts.clamp(min=0), self.images.clamp(min=0))
+
+
+def hard_negatives(logits: Tensor, same: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw a non-matching text for each image, and a non-matching image for each text, ∝ softmax.
 
     Args:
         logits: [B, B], images by texts.
-        groups: [B] int64, of images and texts alike.
-        generator: on the device of `groups`.
+        same: [B, B] bool, symmetric: which images and texts match each other.
+        generator: on the device of `logits`.
     Returns:
-        Rows of texts and rows of images, [B] int64 each; -1 if there is no other group.
+        Rows of texts and rows of images, [B] int64 each; -1 if everything matches.
     Source: ALBEF (2107.07651) §3.2; drawn by inverse transform sampling, with one random number per row.
     """
-    points = torch.rand(2, len(groups), 1, generator=generator, device=groups.device).mul_(BELOW_ONE)
-    same = groups[:, None] == groups
+    points = _points(2, len(same), generator)
     alone = same.all(dim=1)
     allowed = logits.masked_fill(same, OUT_OF_REACH)
     texts, images = draw_columns(allowed, points[0]), draw_columns(allowed.T.contiguous(), points[1])
     return texts.masked_fill_(alone, -1), images.masked_fill_(alone, -1)
+
+
+def random_negatives(same: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw a non-matching text for each image, all with equal probability.
+
+    Args:
+        same: [B, B] bool, which images and texts match each other.
+        generator: on the device of `same`.
+    Returns:
+        [B] int64; -1 if everything matches.
+    """
+    (points,) = _points(1, len(same), generator)
+    return _columns_at((~same).float().cumsum(dim=1), points).masked_fill_(same.all(dim=1), -1)
+
+
+def _points(count: int, rows: int, generator: torch.Generator) -> Tensor:
+    """Uniform random numbers [count, rows, 1], 0 <= number < 1."""
+    return torch.rand(count, rows, 1, generator=generator, device=generator.device).mul_(BELOW_ONE)
 
 
 def draw_columns(logits: Tensor, points: Tensor) -> Tensor:
@@ -97,38 +151,31 @@ def draw_columns(logits: Tensor, points: Tensor) -> Tensor:
     Returns:
         [B] int64 in 0..C-1.
     """
-    cumulative = logits.softmax(dim=1).cumsum(dim=1)
-    points = points * cumulative[:, -1:]  # about 1
+    return _columns_at(logits.softmax(dim=1).cumsum(dim=1), points)
+
+
+def _columns_at(cumulative: Tensor, points: Tensor) -> Tensor:
+    points = points * cumulative[:, -1:]
     drawn = torch.searchsorted(cumulative, points, right=True)  # where the sum grows, so never OUT_OF_REACH
-    return drawn.squeeze(1).clamp_(max=logits.shape[1] - 1)  # NaN in a diverging run leads past the end
+    return drawn.squeeze(1).clamp_(max=cumulative.shape[1] - 1)  # NaN in a diverging run leads past the end
 
 
-def itm_loss(
-    odds: Callable[[ImageView, TextView], Tensor],
-    images: ImageView,
-    texts: TextView,
-    hard_texts: Tensor,
-    hard_images: Tensor,
-) -> Tensor:
-    """Image-text matching loss over each pair, and over its image and its text with a hard negative partner each.
+def itm_loss(log_odds: Tensor, negatives: Negatives) -> Tensor:
+    """Image-text matching loss over pairs and their negatives.
 
     Args:
-        odds: N images, N texts → [N], logarithm of the odds of a match.
-        images, texts: B each; image i belongs to text i.
-        hard_texts, hard_images: [B] as drawn by `hard_negatives`; a -1 drops out.
+        log_odds: [1 + T + 1, B], log-odds of a match: of the pairs, of each image with its T negative texts, and of
+            each text with its negative image.
+        negatives: from which `log_odds` were computed; those of -1 are ignored.
     Returns:
-        Scalar: the mean two-class cross-entropy over the (at most 3 B) pairs.
+        Scalar: the mean two-class cross-entropy over the pairs and the existing negatives.
     Source: ALBEF (2107.07651) §3.2.
     """
-    own = torch.arange(len(images.embedded), device=images.embedded.device)
-    matched = torch.zeros(3, len(own), device=own.device)
+    matched = torch.zeros_like(log_odds)
     matched[0] = 1
-    exists = torch.cat([torch.ones_like(own), hard_texts >= 0, hard_images >= 0]).to(images.embedded.dtype)
-    log_odds = odds(
-        images.rows(torch.cat([own, own, hard_images.clamp(min=0)])),
-        texts.rows(torch.cat([own, hard_texts.clamp(min=0), own])),
-    )
-    total = functional.binary_cross_entropy_with_logits(log_odds, matched.flatten(), weight=exists, reduction="sum")
+    found = torch.cat([negatives.texts, negatives.images[None]]) >= 0
+    exists = torch.cat([torch.ones_like(found[:1]), found]).to(log_odds.dtype)
+    total = functional.binary_cross_entropy_with_logits(log_odds, matched, weight=exists, reduction="sum")
     return total / exists.sum()
 
 

@@ -1,20 +1,20 @@
-"""What the heads see of images and texts: their embeddings, and for heads that look at the image also its grid."""
+"""Inputs of the heads: embeddings of images and texts and, for attention, grids and text features."""
 
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.nn import functional
 
 from core.features.store import Table, gather
+from core.model.layers import embedded_rows
 
 
 class ImageView(NamedTuple):
-    """Images as the heads see them."""
+    """Images, as input of the heads."""
 
     embedded: Tensor
     """[B, D], unit norm"""
     grid: Table | None = None
-    """[B, P, grid_dim] as the store holds it; None for heads that see embeddings alone"""
+    """[B, P, grid_dim] as stored; None for heads that use only embeddings"""
 
     def rows(self, index: Tensor | slice) -> "ImageView":
         """The images at these positions."""
@@ -22,12 +22,12 @@ class ImageView(NamedTuple):
 
 
 class TextView(NamedTuple):
-    """Texts as the heads see them."""
+    """Texts, as input of the heads."""
 
     embedded: Tensor
     """[B, D], unit norm"""
     features: Table | None = None
-    """[B, text_dim] as the store holds them; None for heads that see embeddings alone"""
+    """[B, text_dim] as stored; None for heads that use only embeddings"""
 
     def rows(self, index: Tensor | slice) -> "TextView":
         """The texts at these positions."""
@@ -37,8 +37,13 @@ class TextView(NamedTuple):
 
 
 def _embedded_rows(embedded: Tensor, index: Tensor | slice) -> Tensor:
-    # The gradient of an embedding, unlike that of plain indexing, adds up in a fixed order.
-    return embedded[index] if isinstance(index, slice) else functional.embedding(index, embedded)
+    return embedded[index] if isinstance(index, slice) else embedded_rows(embedded, index)
+
+
+def whole(table: Table | None) -> Tensor:
+    """All rows of a table, which must exist."""
+    assert table is not None, "heads with attention need grids and text features"
+    return table if isinstance(table, Tensor) else table[:]
 
 
 def _rows(table: Table, index: Tensor | slice) -> Tensor:

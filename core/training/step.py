@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,12 +10,16 @@ from torch import Tensor
 from core.config import LossConfig, TrainConfig
 from core.model.losses import (
     Losses,
+    Negatives,
     box_loss,
     contrastive_logits,
     hard_negatives,
     itc_loss,
     itm_loss,
+    overlapping_itc_loss,
+    random_negatives,
     relation_loss,
+    sigmoid_loss,
     weighted_sum,
 )
 from core.model.model import CrossModalModel
@@ -132,22 +137,54 @@ def compute_losses(
     """The unweighted losses of a step, each a scalar; 0 for a loss with weight 0 or without data.
 
     Args:
-        generator: on the model's device; draws the hard negatives.
+        generator: on the model's device; draws the negatives.
     """
-    sizes = [batch.pairs, batch.regions]
-    images, region_images = torch.split(model.embed_images(batch.images), sizes)
-    captions, sentences = torch.split(model.embed_texts(batch.texts), sizes)
-    logits = contrastive_logits(images, captions, model.temperature)
+    pairs, regions = _views(model, batch)
+    logits = contrastive_logits(pairs.images.embedded, pairs.texts.embedded, model.temperature)
     itc = itm = box = spatial = logits.new_zeros(())
+    same = batch.same()
     if weights.itc:
-        itc = itc_loss(logits, batch.keys)
+        itc = _contrastive_loss(model, batch, logits, same)
     if weights.itm:
-        negatives = hard_negatives(logits.detach(), batch.keys, generator)
-        itm = itm_loss(model.match_odds, ImageView(images), TextView(captions), *negatives)
+        negatives = _negatives(model, logits.detach(), same, generator)
+        itm = itm_loss(model.odds_with_negatives(pairs.images, pairs.texts, negatives), negatives)
     if batch.regions and (weights.box or weights.spatial):
-        boxes, relations = model.ground(ImageView(region_images), TextView(sentences), TextView(sentences))
+        references = TextView(regions.texts.embedded, batch.references)
+        boxes, relations = model.ground(regions.images, regions.texts, references)
         if weights.box:
             box = box_loss(boxes, batch.boxes, giou=weights.giou)
         if weights.spatial:
             spatial = relation_loss(relations, batch.relations)
     return Losses(itc, itm, box, spatial)
+
+
+class _Views(NamedTuple):
+    images: ImageView
+    texts: TextView
+
+
+def _views(model: CrossModalModel, batch: Batch) -> tuple[_Views, _Views]:
+    """The embedded pairs, and the embedded regions with their sentences."""
+    sizes = [batch.pairs, batch.regions]
+    grid = None if batch.grid is None else batch.grid.to(batch.images.dtype)  # one conversion for all uses
+    images = torch.split(model.embed_images(batch.images, grid), sizes)
+    texts = torch.split(model.embed_texts(batch.texts), sizes)
+    if grid is None or model.grounding is None:
+        return _Views(ImageView(images[0]), TextView(texts[0])), _Views(ImageView(images[1]), TextView(texts[1]))
+    seen = zip(images, torch.split(grid, sizes), texts, torch.split(batch.texts, sizes), strict=True)
+    pairs, regions = (_Views(ImageView(*part[:2]), TextView(*part[2:])) for part in seen)
+    return pairs, regions
+
+
+def _contrastive_loss(model: CrossModalModel, batch: Batch, logits: Tensor, same: Tensor) -> Tensor:
+    if model.contrastive_bias is not None:
+        return sigmoid_loss(logits + model.contrastive_bias, same)
+    return itc_loss(logits, same) if batch.caption_keys is None else overlapping_itc_loss(logits, same)
+
+
+def _negatives(model: CrossModalModel, logits: Tensor, same: Tensor, generator: torch.Generator) -> Negatives:
+    """Hard negatives, and for attention also random texts, without which it is not calibrated on easy pairs."""
+    texts, images = hard_negatives(logits, same, generator)
+    if model.grounding is None:
+        return Negatives(texts[None], images)
+    return Negatives(torch.stack([texts, random_negatives(same, generator)]), images)

@@ -93,7 +93,7 @@ def train(
 
 
 def _initial_model(config: TrainConfig, features: Features, checkpoint: Checkpoint | None) -> CrossModalModel:
-    model = build_model(config.model, features, normalization=config.features.normalization, seed=config.seed)
+    model = build_model(config, features)
     if checkpoint is not None:
         load_weights(model, checkpoint, features)
     return model
@@ -148,8 +148,7 @@ def _train_epoch(run: Run, epoch: int) -> _TrainedEpoch:
     seed = run.seed_of(epoch)
     batches = epoch_batches(
         run.features.train,
-        batch_size=run.config.optimizer.batch_size,
-        positives=run.config.loss.positives,
+        run.config,
         with_regions=run.with_regions,
         generator=torch.Generator().manual_seed(seed),
     )

@@ -10,19 +10,23 @@ from torch.nn import functional
 from benchmarks import candidates
 from core.config import ModelConfig
 from core.evaluation import metrics
+from core.features.store import Widths
 from core.model import layers, losses
 from core.model.model import CrossModalModel
+from core.model.views import ImageView, TextView
 
 GROUPS = torch.tensor([0, 0, 1, 2, 2, 3])
-MODEL = CrossModalModel(4, 4, ModelConfig(adapter_width=4, embed_dim=6, fusion="interaction")).requires_grad_(False)
+SAME = GROUPS[:, None] == GROUPS
+MODEL = CrossModalModel(Widths(4, 4), ModelConfig(adapter_width=4, embed_dim=6, fusion="interaction"))
+MODEL.requires_grad_(False)
 
 
 def match_odds(image: Tensor, text: Tensor) -> Tensor:
-    return candidates.match_odds(MODEL.to(image.dtype), image, text)
+    return candidates.match_odds(MODEL.to(image.dtype), ImageView(image), TextView(text))
 
 
 def plain_match_odds(image: Tensor, text: Tensor) -> Tensor:
-    return MODEL.to(image.dtype).match_odds(image, text)
+    return MODEL.to(image.dtype).match_odds(ImageView(image), TextView(text))
 
 
 def dropout(hidden: Tensor) -> Tensor:
@@ -36,13 +40,13 @@ CANDIDATES: dict[str, tuple[Function, Function, int]] = {
     "interaction": (candidates.interaction, layers.interaction, 2),
     "matching": (match_odds, plain_match_odds, 2),
     "contrastive": (
-        lambda logits: candidates.itc_loss(logits, GROUPS),
-        lambda logits: losses.itc_loss(logits, GROUPS),
+        lambda logits: candidates.itc_loss(logits, SAME),
+        lambda logits: losses.itc_loss(logits, SAME),
         1,
     ),
     "contrastive by softmax": (
-        lambda logits: candidates.itc_loss_by_softmax(logits, GROUPS),
-        lambda logits: losses.itc_loss(logits, GROUPS),
+        lambda logits: candidates.itc_loss_by_softmax(logits, SAME),
+        lambda logits: losses.itc_loss(logits, SAME),
         1,
     ),
 }
@@ -119,8 +123,9 @@ def test_dropout_treats_neighbours_independently() -> None:
 @pytest.mark.usefixtures("blocks")
 def test_the_same_hard_negatives_are_drawn() -> None:
     groups, logits = torch.arange(50) // 2, torch.randn(50, 50)
-    drawn = candidates.hard_negatives(logits, groups, torch.Generator().manual_seed(0))
-    expected = losses.hard_negatives(logits, groups, torch.Generator().manual_seed(0))
+    same = groups[:, None] == groups
+    drawn = candidates.hard_negatives(logits, same, torch.Generator().manual_seed(0))
+    expected = losses.hard_negatives(logits, same, torch.Generator().manual_seed(0))
     assert torch.equal(torch.stack(drawn), torch.stack(expected))
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from core.config import ModelConfig
 from core.evaluation.regions import blind_baselines, measure_regions
-from core.features.store import FeatureSplit
+from core.features.store import FeatureSplit, Widths
 from core.model.model import CrossModalModel
 from core.model.views import ImageView, TextView
 from tests.conftest import planted_split
@@ -17,7 +17,7 @@ class Oracle(CrossModalModel):
     """Returns fixed answers instead of using the image."""
 
     def __init__(self, boxes: Tensor, logits: Tensor) -> None:
-        super().__init__(16, 20, ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
+        super().__init__(Widths(16, 20), ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
         self.answers = boxes, logits
 
     def ground(self, images: ImageView, texts: TextView, references: TextView) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from core.config import ModelConfig, TrainConfig
 from core.evaluation.metrics import chunked_ranks, first_relevant_ranks
 from core.evaluation.retrieval import Protocol, Search, Validation, embed_split, evaluate, rerank_ranks, validate
-from core.features.store import Features, FeatureSplit
+from core.features.store import Features, FeatureSplit, Widths
 from core.model.model import CrossModalModel, build_model
 from core.model.views import ImageView, TextView
 from core.records import EpochMetrics
@@ -19,9 +19,9 @@ class Constant(CrossModalModel):
     """Embeds everything alike."""
 
     def __init__(self) -> None:
-        super().__init__(16, 20, ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
+        super().__init__(Widths(16, 20), ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
 
-    def embed_images(self, features: Tensor) -> Tensor:
+    def embed_images(self, features: Tensor, grid: Tensor | None = None) -> Tensor:
         return nn.functional.normalize(torch.ones(len(features), 4), dim=1)
 
     embed_texts = embed_images
@@ -30,7 +30,7 @@ class Constant(CrossModalModel):
 @pytest.fixture
 def model(planted_features: Features, small_config: TrainConfig) -> CrossModalModel:
     result = train(small_config, planted_features)
-    model = build_model(small_config.model, planted_features, normalization="standardize", seed=0)
+    model = build_model(small_config, planted_features)
     model.load_state_dict(result.last.weights)
     return model
 

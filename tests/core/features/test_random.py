@@ -1,5 +1,6 @@
 from core.config import TrainConfig
-from core.features.random import SplitShape, Widths, random_features
+from core.features.random import SplitShape, random_features
+from core.features.store import Widths
 from core.training.train import train
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from core.features.store import HostTable
-from core.model.views import ImageView, TextView
+from core.model.views import ImageView, TextView, whole
 
 
 @pytest.mark.parametrize("index", [torch.tensor([2, 0, 2]), slice(1, 3)])
@@ -21,3 +21,8 @@ def test_rows_of_a_view_are_those_of_its_parts(index: torch.Tensor | slice, on_h
 def test_views_without_tables_have_rows_without_tables() -> None:
     assert ImageView(torch.randn(4, 3)).rows(slice(0, 2)).grid is None
     assert TextView(torch.randn(4, 3)).rows(torch.tensor([1])).features is None
+
+
+def test_a_missing_table_is_reported() -> None:
+    with pytest.raises(AssertionError, match="need grids and text features"):
+        whole(None)

@@ -21,7 +21,7 @@ def test_the_rate_rises_over_a_tenth_and_falls_to_zero() -> None:
 
 
 def test_one_rate_is_shared_and_only_matrices_decay(planted_features: Features, small_config: TrainConfig) -> None:
-    model = build_model(small_config.model, planted_features, normalization="none", seed=0)
+    model = build_model(small_config, planted_features)
     optimizer = build_optimizer(model, 0.5, 0.01)
     set_learning_rate(optimizer, 0.25)
     assert [float(group["lr"]) for group in optimizer.param_groups] == [0.25, 0.25]

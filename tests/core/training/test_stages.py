@@ -31,7 +31,7 @@ def test_only_the_joint_stage_learns_from_regions(
     planted_features: Features, small_config: TrainConfig, number: int, with_regions: bool
 ) -> None:
     config = small_config.with_overrides({"recipe.stage1_epochs": 2, "recipe.stage2_lr_scale": 0.5})
-    model = build_model(config.model, planted_features, normalization="none", seed=0)
+    model = build_model(config, planted_features)
     stage = stages_of(config)[number - 1]
     run = begin_stage(config, planted_features, model, stage, None)
     assert run.with_regions is with_regions
@@ -46,7 +46,7 @@ def test_every_epoch_of_every_stage_has_a_seed_of_its_own(
     seeds = []
     for seed in (0, 1, 2**32 - 1):
         config = small_config.with_overrides({"recipe.stage1_epochs": 2, "seed": seed})
-        model = build_model(config.model, planted_features, normalization="none", seed=0)
+        model = build_model(config, planted_features)
         for stage in stages_of(config):
             run = begin_stage(config, planted_features, model, stage, None)
             seeds += [run.seed_of(epoch) for epoch in stage.epochs_after(None)]
