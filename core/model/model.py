@@ -54,7 +54,7 @@ class CrossModalModel(nn.Module):
         """Scalar that divides similarities; learned, kept within 0.001..1."""
         return self.log_temperature.exp().clamp(MIN_TEMPERATURE, MAX_TEMPERATURE)
 
-    def embed_images(self, features: Tensor) -> Tensor:
+    def embed_images(self, features: Tensor, grid: Tensor | None = None) -> Tensor:
         """[B, vision_dim] → [B, embed_dim], unit norm."""
         embedded: Tensor = self.vision_projector(self.vision_adapter(self.vision_norm(features)))
         return functional.normalize(embedded, dim=-1)

@@ -14,7 +14,8 @@ METHODOLOGY: dict[str, Scalar] = {
     "loss.positives": "image", "optimizer.weight_decay": 0.01, "optimizer.warmup_ratio": 0.1,
     "optimizer.cuda_graph": True, "data.split_seed": 0, "features.dtype": "float32", "features.micro_batch": 32,
     "features.image_pooling": "cls", "features.text_pooling": "last", "features.allow_degenerate": False,
-    "features.source": "cached", "evaluation.k_test": 256, "objective": "recall_mean", "device": "auto", "seed": 0,
+    "features.source": "cached", "evaluation.k_test": 256, "evaluation.rerank_weight": 1.0,
+    "evaluation.query_bank": "none", "objective": "recall_mean", "device": "auto", "seed": 0,
 }  # fmt: skip
 REAL: dict[str, Scalar] = {
     "optimizer.learning_rate": 1.0e-4, "optimizer.batch_size": 4, "data.validation_fraction": 0.1,
