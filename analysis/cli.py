@@ -94,7 +94,8 @@ def compare(
     notes = [
         _gallery(single.scorecard),
         "Differences are two-stage minus single-stage, query by query; 95 % intervals by bootstrap over buildings.",
-        "Training epochs and seconds include the run that a checkpoint started from: stage 1, for stage 2.",
+        "Training epochs and seconds count the run that a checkpoint began with: stage 1, for a stage 2.",
+        *comparison.grounding_notes({"single-stage": single.scorecard, "two-stage": two.scorecard}),
     ]
     report = Report("Single-stage vs. two-stage", table, notes, [figures.differences(table)])
     write_report(output_dir, "comparison", report)
@@ -239,7 +240,7 @@ def _measure(paths: list[Path]) -> "list[Measured]":
         with_test = config.data.test_annotations is not None
         with FeatureDisplay() as display:
             features = open_features(config, inputs=inputs, with_test=with_test, display=display)
-        measured.append(measure(checkpoint, features, name=str(path), rerank=config.evaluation.k_test))
+        measured.append(measure(checkpoint, features, name=str(path), settings=config.evaluation))
     return measured
 
 

@@ -101,7 +101,7 @@ def comparison_table(differences: Sequence[Difference], first: Scorecard, second
 
 
 def benchmark_table(cards: Mapping[str, Scorecard]) -> pd.DataFrame:
-    """One row per model: all retrieval figures by building, regions and cost.
+    """One row a model: every retrieval figure by building, regions with their verdicts, and cost.
 
     Args:
         cards: label → scorecard, measured on the same features.
@@ -114,12 +114,28 @@ def benchmark_table(cards: Mapping[str, Scorecard]) -> pd.DataFrame:
         raise UserError(f"the checkpoints were trained on different features ({trained_on})", how="leave some out")
     rows = []
     for label, card in cards.items():
-        figures = dict(card.find("building", reranked=False).metrics)
-        if any(evaluation.rerank for evaluation in card.evaluations):
-            reranked = card.find("building", reranked=True).metrics
-            figures |= {f"{name}_reranked": reranked[name] for name in (*RETRIEVAL_KEYS, "recall_mean")}
-        rows.append({"label": label, **figures, **card.regions, **cost(card)})
+        plain = card.find("building", reranked=False)
+        figures = dict(plain.metrics)
+        for other in card.evaluations:
+            if other.protocol == plain.protocol and other.variant:
+                figures |= {f"{name}{other.variant}": other.metrics[name] for name in (*RETRIEVAL_KEYS, "recall_mean")}
+        verdicts = {f"{name}_verdict": grounding.verdict for name, grounding in card.grounding.items()}
+        rows.append({"label": label, **figures, **card.regions, **verdicts, **cost(card)})
     return pd.DataFrame(rows)
+
+
+def grounding_notes(cards: Mapping[str, Scorecard]) -> list[str]:
+    """A line for each model whose boxes and relations were judged, which says whether they depend on the image.
+
+    Args:
+        cards: label → scorecard.
+    """
+    return [
+        f"{label}: {', '.join(f'{name} {grounding.verdict}' for name, grounding in card.grounding.items())} "
+        "(against the sentence alone and shuffled images)."
+        for label, card in cards.items()
+        if card.grounding
+    ]
 
 
 def cost(card: Scorecard) -> dict[str, float]:

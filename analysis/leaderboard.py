@@ -182,6 +182,7 @@ def to_geotext(evaluation: Evaluation, *, identifier: str, training_data: str, b
             f"figures of the {evaluation.split} split by {evaluation.protocol} do not belong on the leaderboard",
             how="evaluate on the test split by building",
         )
+    bank = "" if evaluation.query_bank == "none" else f"; query bank: {evaluation.query_bank}"
     metrics = {
         f"{official}_r{k}": round(100 * evaluation.metrics[f"{ours}_r{k}"], 2)
         for official, ours in OFFICIAL_DIRECTIONS.items()
@@ -192,7 +193,7 @@ def to_geotext(evaluation: Evaluation, *, identifier: str, training_data: str, b
         "id": identifier.lower(), "method": "crossmodal-search", "submitter": "", "affiliation": "", "paper": "",
         "code": "", "checkpoint": "", "training_data": training_data, "backbone": backbone, "date": date,
         "metrics": metrics, "verified": False,
-        "notes": f"relevance: {evaluation.protocol}; re-ranked: {evaluation.rerank}; {measured_on}",
+        "notes": f"relevance: {evaluation.protocol}; re-ranked: {evaluation.rerank}{bank}; {measured_on}",
     }  # fmt: skip
     return json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
 

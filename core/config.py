@@ -20,6 +20,7 @@ GridPooling = Literal["none", "attention"]
 Normalization = Literal["none", "standardize", "layernorm"]
 Positives = Literal["image", "building", "text"]
 Contrastive = Literal["infonce", "sigmoid"]
+QueryBank = Literal["none", "train_captions"]
 Device = Literal["auto", "cpu", "cuda"]
 Objective = Literal["recall_mean", "t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10"]
 
@@ -192,6 +193,9 @@ class EvaluationConfig(Section):
     """Number of top candidates re-ranked by the matching head, clipped to the gallery size; 0 disables re-ranking."""
     rerank_weight: Number = Field(default=1.0, ge=0.0, le=1000.0)
     """Candidates are re-ranked by similarity / temperature + this weight × the matching head's log-odds."""
+    query_bank: QueryBank = "none"
+    """Whether text queries are also measured with QB-Norm (2112.12777), which normalises their similarities by how
+    strongly captions of the training split activate each image of the gallery."""
 
 
 class TrainConfig(Section):

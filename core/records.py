@@ -4,14 +4,24 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter
 
+from core.config import QueryBank
+
 RETRIEVAL_KEYS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10")
 """Recall at k as a fraction in 0..1; the direction is query to gallery: t2i retrieves images by text."""
+
+TEXT_ONLY, SHUFFLED, MEAN_BOX = "text_only", "shuffled", "mean_box"
+"""Baselines of region metrics: a network that sees the sentence alone, the model with images of other buildings, and
+the mean box of the training split."""
+MAJORITY = "relation_majority"
+"""Accuracy of always naming the most frequent relation."""
+GROUNDING_METRICS = ("box_iou", "relation_accuracy")
+"""Region metrics that are judged to depend on the image, or not to."""
 
 ALIGN, JOINT = 1, 2
 """Stage numbers: 1 trains ITC + ITM on captions, 2 all four losses."""
@@ -139,6 +149,23 @@ class Interval(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Grounding(Record):
+    """Whether a region metric of a model depends on the image: paired differences per region, with 95 % intervals."""
+
+    over_text_only: Interval
+    """Model minus the network that sees the sentence alone."""
+    over_shuffled: Interval
+    """Model minus itself with images of other buildings."""
+    verdict: Literal["grounded", "not grounded"]
+    """Grounded exactly if the lower ends of both intervals are above 0."""
+
+    @classmethod
+    def judge(cls, over_text_only: Interval, over_shuffled: Interval) -> "Grounding":
+        grounded = min(over_text_only.low, over_shuffled.low) > 0
+        return cls(over_text_only, over_shuffled, "grounded" if grounded else "not grounded")
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation(Record):
     """All metrics of one model on one split."""
 
@@ -146,7 +173,7 @@ class Evaluation(Record):
     protocol: str
     """Which gallery items count as relevant: image, building, or geotext-official."""
     rerank: int
-    """Number of top candidates re-ranked by the matching head; 0 without re-ranking."""
+    """How many of the best candidates were re-ranked with the matching head; 0 for none."""
     queries_text: int
     queries_image: int
     groups: int
@@ -155,6 +182,15 @@ class Evaluation(Record):
     """Recalls (fractions), recall_mean, median ranks, chance_*; with re-ranking also the *_ceiling of its shortlist."""
     intervals: dict[str, Interval] = field(default_factory=dict)
     """95 % intervals of the recalls."""
+    rerank_weight: float | None = None
+    """Candidates are re-ranked by similarity / temperature + this weight × log-odds of a match; None without."""
+    query_bank: QueryBank = "none"
+    """What text queries were normalised with; metrics with a query bank must not stand for those without."""
+
+    @property
+    def variant(self) -> str:
+        """What stands behind the protocol, or a metric, in names; empty for similarity alone."""
+        return ("_query_bank" if self.query_bank != "none" else "") + ("_reranked" if self.rerank else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,26 +229,25 @@ class Scorecard(Record):
     regions_split: str | None
     """Split on which boxes and relations were measured; None if there are no regions."""
     regions: dict[str, float]
-    """box_* and relation_* metrics, and baselines that do not use the image."""
+    """box_*, relation_*, and under <metric>_<baseline> what baselines reach that do not see the region's image."""
     confusion: list[list[int]]
     """[6, 6] counts; rows are the true relation, columns the predicted one, in the order of geometry.RELATIONS."""
     efficiency: Efficiency
+    grounding: dict[str, Grounding] = field(default_factory=dict)
+    """Of box_iou and relation_accuracy, where their baselines were measured."""
 
     def flat(self) -> dict[str, float]:
-        """All metrics by unique names, e.g. `building/t2i_r1` and `building+rerank/t2i_r1`."""
-        metrics = dict(self.regions)
+        """Every figure under one name, e.g. `building/t2i_r1` and `building_reranked/t2i_r1`."""
+        figures = dict(self.regions)
         for evaluation in self.evaluations:
-            prefix = evaluation.protocol + ("+rerank" if evaluation.rerank else "")
-            metrics |= {f"{prefix}/{name}": value for name, value in evaluation.metrics.items()}
-        return metrics
+            place = evaluation.protocol + evaluation.variant
+            figures |= {f"{place}/{name}": value for name, value in evaluation.metrics.items()}
+        return figures
 
     def find(self, protocol: str, *, reranked: bool) -> Evaluation:
-        """The evaluation under a protocol, with or without re-ranking.
-
-        Raises:
-            KeyError: there is none.
-        """
+        """The evaluation by this protocol without a query bank; raises KeyError if it was not made."""
         for evaluation in self.evaluations:
-            if evaluation.protocol == protocol and bool(evaluation.rerank) == reranked:
+            plain = evaluation.protocol == protocol and evaluation.query_bank == "none"
+            if plain and bool(evaluation.rerank) == reranked:
                 return evaluation
         raise KeyError(protocol)

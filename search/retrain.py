@@ -94,7 +94,7 @@ def retrain(
     with hold_two_stage(output, METRICS):
         stage2 = run_two_stage(winner.config, features, output, on_epoch=on_epoch).stage2
         name = str(output / "stage2" / "checkpoint_best.pth")
-        card = measure(stage2.best, features, name=name, rerank=winner.config.evaluation.k_test).scorecard
+        card = measure(stage2.best, features, name=name, settings=winner.config.evaluation).scorecard
         write_json(output / METRICS, {"trial": winner.number, **card.to_json()})
     return FinalModel(float(getattr(best_epoch(stage2.history, objective), objective)), card)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core.data.geometry import RELATIONS, paired_giou, paired_iou
 from core.device import row_blocks
-from core.records import Interval
+from core.records import MAJORITY, Interval
 
 SCORE_BYTES = 32 * 2**20
 """Maximum memory of a block of scores, about the cache of a processor; determines the number of queries in it."""
@@ -179,7 +179,7 @@ def relation_scores(predicted: Tensor, target: Tensor) -> dict[str, float]:
     return {
         "relation_accuracy": float(hits.sum() / confusion.sum()),
         "relation_f1": float(f1.mean()),
-        "relation_majority": float(support.max() / confusion.sum()),
+        MAJORITY: float(support.max() / confusion.sum()),
     }
 
 

@@ -1,19 +1,18 @@
-"""Box and relation metrics of a split's regions, and baselines that do not use the image."""
+"""Box and relation metrics of a split's regions, and what is reached by baselines that do not see their images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from core.data.geometry import paired_giou, paired_iou
-from core.evaluation.metrics import box_scores, confusion_matrix, relation_scores
-from core.features.store import FeatureSplit
+from core.evaluation.embedding import EmbeddedSplit, pair_blocks
+from core.evaluation.metrics import box_scores, confusion_matrix, group_bootstrap, relation_scores
+from core.evaluation.text_only import fit_text_only
+from core.features.store import FeatureSplit, Statistics
 from core.model.model import CrossModalModel, require_finite
-from core.model.views import ImageView, TextView
-from core.records import Samples
-
-RIDGE = 1e-2
-"""Regularisation of the text-only regression, relative to the mean diagonal of the Gram matrix."""
+from core.records import GROUNDING_METRICS, MAJORITY, MEAN_BOX, SHUFFLED, TEXT_ONLY, Grounding, Interval, Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +27,111 @@ class RegionMeasurement:
     """[6, 6] counts; rows are the true relation, columns the predicted one, in the order of geometry.RELATIONS."""
 
 
-@torch.no_grad()
-def measure_regions(
-    model: CrossModalModel, split: FeatureSplit, images: Tensor, sentences: Tensor
-) -> RegionMeasurement:
-    """Measure the box and relation predictions of a model.
+def measure_regions(model: CrossModalModel, embedded: EmbeddedSplit) -> RegionMeasurement:
+    """Measure the boxes and relations that a model predicts.
 
-    Args:
-        images, sentences: embeddings of the same split, [N, D] and [R, D].
     Raises:
         DivergedError: a predicted box or relation logit is not finite.
     """
+    split = embedded.split
     if len(split.boxes) == 0:
         return RegionMeasurement({}, {}, [])
-    region_images = images[split.sentence_image]
+    return _measurement(split, *_predict(model, embedded, split.sentence_image))
+
+
+def measure_baselines(
+    model: CrossModalModel, embedded: EmbeddedSplit, train: FeatureSplit, statistics: Statistics
+) -> dict[str, RegionMeasurement]:
+    """What is reached without the image of a region, on the split of `embedded`.
+
+    Args:
+        train, statistics: of the training split, which the mean box and the network are taken from.
+    Returns:
+        text_only, a small network that sees the sentence alone; shuffled, the model with images of other buildings;
+        mean_box, without relations. Empty if one of the two splits has no regions.
+    """
+    split = embedded.split
+    if len(train.boxes) == 0 or len(split.boxes) == 0:
+        return {}
+    boxes, relations = fit_text_only(train, statistics).predict(split)
+    learnable = bool((train.relations >= 0).any())
+    return {
+        TEXT_ONLY: _measurement(split, boxes, relations if learnable else None),
+        SHUFFLED: _measurement(split, *_predict(model, embedded, shuffled_images(split))),
+        MEAN_BOX: _measurement(split, train.boxes.mean(dim=0).expand_as(split.boxes), None),
+    }
+
+
+def baseline_metrics(baselines: Mapping[str, RegionMeasurement]) -> dict[str, float]:
+    """Metrics of baselines as <metric>_<baseline>."""
+    return {
+        f"{name}_{baseline}": value
+        for baseline, measurement in baselines.items()
+        for name, value in measurement.metrics.items()
+        if name != MAJORITY  # which is of the split, whoever answers
+    }
+
+
+def judge_grounding(measured: RegionMeasurement, baselines: Mapping[str, RegionMeasurement]) -> dict[str, Grounding]:
+    """Whether the box IoU and the relation accuracy of a model depend on the image, by paired bootstrap over groups."""
+    references = [baselines[name].samples for name in (TEXT_ONLY, SHUFFLED) if name in baselines]
+    return {
+        name: Grounding.judge(*(_difference(measured.samples[name], samples[name]) for samples in references))
+        for name in GROUNDING_METRICS
+        if references and all(name in samples for samples in (measured.samples, *references))
+    }
+
+
+def _difference(model: Samples, baseline: Samples) -> Interval:
+    """Model minus baseline, region by region."""
+    return group_bootstrap(model.values - baseline.values, model.groups)
+
+
+def shuffled_images(split: FeatureSplit, *, seed: int = 0) -> Tensor:
+    """An image [R] for each region that is of another group, or another image where all are of one group.
+
+    Every region is given another region's image, so that images are as frequent as before. Only where more than half
+    of the regions are of one group, some images are given twice.
+
+    Args:
+        split: with at least one region.
+    """
+    keys = split.groups[split.sentence_image]
+    if len(torch.unique(keys)) == 1:
+        keys = split.sentence_image
+    _, keys, counts = torch.unique(keys, return_inverse=True, return_counts=True)
+    generator = torch.Generator().manual_seed(seed)
+    keys = torch.randperm(len(counts), generator=generator).to(keys.device)[keys]
+    order = torch.randperm(len(keys), generator=generator).to(keys.device)
+    order = order[keys[order].argsort(stable=True)]  # key by key, in a random order of keys and within each
+    donors = torch.empty_like(order)
+    donors[order] = order.roll(-int(counts.max()))  # past the end of each key, if none has more than half
+    same = keys[donors] == keys
+    others = (keys != keys[same][0]).nonzero().flatten() if same.any() else order
+    if len(others):
+        donors[same] = others[torch.arange(int(same.sum()), device=others.device) % len(others)]
+    return split.sentence_image[donors]
+
+
+@torch.no_grad()
+def _predict(model: CrossModalModel, embedded: EmbeddedSplit, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes [R, 4] and relation logits [R, 6] of all sentences in these images [R]."""
+    references = embedded.split.first_region
+    parts = [
+        model.ground(
+            embedded.images.rows(images[regions]),
+            embedded.sentences.rows(regions),
+            embedded.sentences.rows(references[regions]),
+        )
+        for regions in pair_blocks(len(images), embedded.images, embedded.sentences)
+    ]
+    boxes, relations = (torch.cat(part).float() for part in zip(*parts, strict=True))
+    return require_finite(boxes, "boxes"), require_finite(relations, "relations")
+
+
+def _measurement(split: FeatureSplit, boxes: Tensor, logits: Tensor | None) -> RegionMeasurement:
+    """Metrics of predictions for all regions; without those of relations where there are no logits."""
     groups = split.groups[split.sentence_image]
-    boxes, relations = model.ground(
-        ImageView(region_images), TextView(sentences), TextView(sentences[split.first_region])
-    )
-    require_finite(boxes, "boxes"), require_finite(relations, "relations")
     metrics = box_scores(boxes, split.boxes)
     iou = paired_iou(boxes, split.boxes)
     samples = {
@@ -56,47 +141,13 @@ def measure_regions(
         "box_acc50": _samples(iou >= 0.5, groups),
     }
     related = split.relations >= 0
-    if not related.any():
+    if logits is None or not related.any():
         return RegionMeasurement(metrics, samples, [])
     target = split.relations[related]
-    predicted = relations[related].argmax(dim=1)
+    predicted = logits[related].argmax(dim=1)
     metrics |= relation_scores(predicted, target)
     samples["relation_accuracy"] = _samples(predicted == target, groups[related])
     return RegionMeasurement(metrics, samples, confusion_matrix(predicted, target).tolist())
-
-
-def blind_baselines(
-    train: FeatureSplit, split: FeatureSplit, train_sentences: Tensor, sentences: Tensor
-) -> dict[str, float]:
-    """Box metrics without the image: of the mean training box, and of a ridge regression from the sentence to its box.
-
-    Sentences state the position ("on the upper left"), so only a box head that beats the regression uses the image.
-
-    Args:
-        train_sentences, sentences: embeddings of the training split and of `split`, [R', D] and [R, D].
-    Returns:
-        box_*_mean_box and box_*_text_only; empty if one of the splits has no regions.
-    """
-    if len(train.boxes) == 0 or len(split.boxes) == 0:
-        return {}
-    mean_box = train.boxes.mean(dim=0).expand_as(split.boxes)
-    centred = train_sentences - train_sentences.mean(dim=0)
-    gram = centred.T @ centred
-    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
-    weights = torch.linalg.solve(gram + ridge, centred.T @ (train.boxes - train.boxes.mean(dim=0)))
-    by_text = mean_box + (sentences - train_sentences.mean(dim=0)) @ weights
-    baselines = {"mean_box": mean_box, "text_only": _valid(by_text)}
-    return {
-        f"{name}_{baseline}": value
-        for baseline, boxes in baselines.items()
-        for name, value in box_scores(boxes, split.boxes).items()
-    }
-
-
-def _valid(boxes: Tensor) -> Tensor:
-    """Clip boxes [R, 4] to the image and order their corners."""
-    boxes = boxes.clamp(0, 1)
-    return torch.cat([torch.minimum(boxes[:, :2], boxes[:, 2:]), torch.maximum(boxes[:, :2], boxes[:, 2:])], dim=1)
 
 
 def _samples(values: Tensor, groups: Tensor) -> Samples:

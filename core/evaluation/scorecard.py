@@ -3,20 +3,21 @@
 import io
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from core.config import TrainConfig
+from core.config import EvaluationConfig, Section, TrainConfig
 from core.data.annotations import AnnotatedImage
 from core.device import choose_device, device_name, peak_memory_mb
 from core.errors import UserError
-from core.evaluation.regions import RegionMeasurement, blind_baselines, measure_regions
-from core.evaluation.retrieval import Embeddings, Protocol, RankingRule, embed_split, measure_retrieval
+from core.evaluation.embedding import EmbeddedSplit, embed_split, embed_texts, image_blocks, image_features
+from core.evaluation.ranking import RankingRule
+from core.evaluation.regions import baseline_metrics, judge_grounding, measure_baselines, measure_regions
+from core.evaluation.retrieval import PROTOCOLS, Protocol, measure_retrieval
 from core.features.store import Features, FeatureSplit
 from core.files.atomic import write_atomically
 from core.model.checkpoints import Checkpoint, restore_model
@@ -30,6 +31,16 @@ PROBED_ROWS = 8192
 """Rows embedded to measure throughput."""
 MODEL_SETTINGS = ("image", "text", "image_prompt", "text_prompt", "grid", "normalization")
 """Settings of `features` that belong to the model: a checkpoint cannot be used under others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Embeddings of a split on the CPU: float32, unit norm."""
+
+    images: Tensor
+    """[N, D]"""
+    captions: Tensor
+    """[M, D]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +75,30 @@ def require_same_model(checkpoint: Checkpoint, config: TrainConfig, path: Path) 
             )
 
 
-def measure(checkpoint: Checkpoint, features: Features, *, name: str, rerank: int) -> Measured:
-    """Measure a checkpoint on the test split, or on the validation split if `features` has no test split.
+def measure(checkpoint: Checkpoint, features: Features, *, name: str, settings: EvaluationConfig) -> Measured:
+    """Measure a checkpoint: retrieval on the test split, or on validation where `features` has no test split.
 
     Boxes and relations are measured on the validation split if the test split has no regions, as in GeoText-1652.
 
     Args:
-        name: name of the checkpoint in the scorecard.
-        rerank: number of top candidates re-ranked in the second evaluation of each protocol; 0 omits it.
+        name: of the checkpoint, for the record.
+        settings: whether and how candidates are re-ranked in a second round, and text queries normalised.
     Raises:
         UserError: the checkpoint belongs to other features, or its device is not available.
         DivergedError: an output of the model is not finite.
     """
     device = choose_device(checkpoint.config.device)
     model = restore_model(checkpoint, features).to(device)
-    train, validation = features.train.to(device), features.validation.to(device)
-    split, split_name = (features.test.to(device), "test") if features.test else (validation, "validation")
+    train = replace(features.train, grid=None).to(device)  # only its texts and boxes are read
+    split, split_name = (features.test, "test") if features.test else (features.validation, "validation")
     started = time.monotonic()
-    embedded = embed_split(model, split)
-    evaluations, samples = _retrieval(model, embedded, split, split_name, rerank)
-    with_regions, regions_split = (split, split_name) if len(split.boxes) else (validation, "validation")
-    regions, baselines = _regions(model, train, with_regions)
+    embedded = embed_split(model, split.to(device))
+    evaluations, samples = _retrieval(model, embedded, _ranking_rules(model, train, settings), split_name)
+    with_regions, regions_split = embedded, split_name
+    if len(split.boxes) == 0:
+        with_regions, regions_split = embed_split(model, features.validation.to(device)), "validation"
+    regions = measure_regions(model, with_regions)
+    baselines = measure_baselines(model, with_regions, train, features.statistics)
     seconds = time.monotonic() - started
     card = Scorecard(
         checkpoint=name,
@@ -93,11 +107,13 @@ def measure(checkpoint: Checkpoint, features: Features, *, name: str, rerank: in
         epoch=checkpoint.epoch,
         evaluations=evaluations,
         regions_split=regions_split if regions.metrics else None,
-        regions={**regions.metrics, **baselines},
+        regions={**regions.metrics, **baseline_metrics(baselines)},
         confusion=regions.confusion,
-        efficiency=_efficiency(checkpoint, model, features, split, seconds),
+        efficiency=_efficiency(checkpoint, model, features, embedded.split, seconds),
+        grounding=judge_grounding(regions, baselines),
     )
-    return Measured(card, {**samples, **regions.samples}, embedded)
+    embeddings = Embeddings(embedded.images.embedded.cpu(), embedded.captions.embedded.cpu())
+    return Measured(card, {**samples, **regions.samples}, embeddings)
 
 
 def save_embeddings(path: Path, embeddings: Embeddings, images: Sequence[AnnotatedImage], image_root: Path) -> None:
@@ -113,8 +129,8 @@ def save_embeddings(path: Path, embeddings: Embeddings, images: Sequence[Annotat
     stream = io.BytesIO()
     np.savez(
         stream,
-        image=embeddings.images.cpu().numpy(),
-        text=embeddings.captions.cpu().numpy(),
+        image=embeddings.images.numpy(),
+        text=embeddings.captions.numpy(),
         image_path=np.array([str(image.path.relative_to(image_root)) for image in images]),
         image_building=np.array([image.group for image in images]),
         text_string=np.array([text for text, _ in captions]),
@@ -123,41 +139,34 @@ def save_embeddings(path: Path, embeddings: Embeddings, images: Sequence[Annotat
     write_atomically(path, stream.getvalue())
 
 
+def _ranking_rules(model: CrossModalModel, train: FeatureSplit, settings: EvaluationConfig) -> list[RankingRule]:
+    """By similarity and re-ranked; then both once more with the query bank, if there is one."""
+    banks = [None] if settings.query_bank == "none" else [None, embed_texts(model, train)[train.caption_text]]
+    depths = dict.fromkeys((0, settings.k_test))
+    return [RankingRule(k, settings.rerank_weight, bank) for bank in banks for k in depths]
+
+
 def _retrieval(
-    model: CrossModalModel, embedded: Embeddings, split: FeatureSplit, split_name: str, rerank: int
+    model: CrossModalModel, embedded: EmbeddedSplit, rules: Sequence[RankingRule], split_name: str
 ) -> tuple[list[Evaluation], dict[str, Samples]]:
-    evaluations: list[Evaluation] = []
-    samples: dict[str, Samples] = {}
-    for protocol in get_args(Protocol):
-        for k in dict.fromkeys((0, rerank)):
-            measurement = measure_retrieval(model, embedded, split, RankingRule(protocol, k), split_name=split_name)
-            evaluations.append(measurement.evaluation)
-            if protocol == MAIN_PROTOCOL and k == 0:
-                samples = measurement.samples
-    return evaluations, samples
-
-
-def _regions(
-    model: CrossModalModel, train: FeatureSplit, split: FeatureSplit
-) -> tuple[RegionMeasurement, dict[str, float]]:
-    embedded = embed_split(model, split)
-    regions = measure_regions(model, split, embedded.images, embedded.sentences)
-    if not regions.metrics:
-        return regions, {}
-    return regions, blind_baselines(train, split, embed_split(model, train).sentences, embedded.sentences)
+    """Evaluations by each protocol under each rule, and the samples of the first rule by the main protocol."""
+    rounds = [measure_retrieval(model, embedded, rule, split_name=split_name) for rule in rules]
+    evaluations = [measured[protocol].evaluation for protocol in PROTOCOLS for measured in rounds]
+    return evaluations, rounds[0][MAIN_PROTOCOL].samples
 
 
 def _efficiency(
     checkpoint: Checkpoint, model: CrossModalModel, features: Features, split: FeatureSplit, seconds: float
 ) -> Efficiency:
     device, receipt = next(model.parameters()).device, checkpoint.receipt
+    probed = slice(0, min(PROBED_ROWS, next(image_blocks(split)).stop))
     return Efficiency(
         trainable_parameters=sum(parameter_counts(model).values()),
         frozen_parameters=features.backbone_parameters,
         training_epochs=receipt.epochs + receipt.earlier_epochs,
         training_seconds=receipt.seconds + receipt.earlier_seconds,
         training_peak_memory_mb=receipt.peak_memory_mb,
-        images_per_second=_rows_per_second(model.embed_images, split.images[:PROBED_ROWS]),
+        images_per_second=_rows_per_second(model.embed_images, *image_features(split, probed)),
         texts_per_second=_rows_per_second(model.embed_texts, split.texts[:PROBED_ROWS]),
         evaluation_seconds=seconds,
         evaluation_peak_memory_mb=peak_memory_mb(device),
@@ -168,8 +177,8 @@ def _efficiency(
 
 
 @torch.no_grad()
-def _rows_per_second(embed: Callable[[Tensor], Tensor], rows: Tensor) -> float:
-    embed(rows)
+def _rows_per_second(embed: Callable[..., Tensor], *tables: Tensor) -> float:
+    embed(*tables)
     started = time.perf_counter()
-    float(embed(rows).sum())  # reading the number waits for a GPU
-    return len(rows) / (time.perf_counter() - started)
+    float(embed(*tables).sum())  # reading the number waits for a GPU
+    return len(tables[0]) / (time.perf_counter() - started)

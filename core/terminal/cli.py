@@ -190,7 +190,7 @@ def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb:
     with FeatureDisplay() as display:
         features = open_features(config, inputs=inputs, with_test=with_test, display=display)
     say(f"measuring {path}, epoch {checkpoint.epoch}, best {config.evaluation.k_test} re-ranked in a second round")
-    measured = scorecard.measure(checkpoint, features, name=str(path), rerank=config.evaluation.k_test)
+    measured = scorecard.measure(checkpoint, features, name=str(path), settings=config.evaluation)
     with _tracker(output_dir, claim_folder(output_dir, names), use_wandb=use_wandb) as tracker:
         tracker.start("evaluate", config.model_dump(mode="json"))
         tracker.finish("evaluate", measured.scorecard.flat(), failed=False)

@@ -36,7 +36,7 @@ def as_lines(table: Table, width: int) -> Iterator[str]:
     """
     if table.title:
         yield str(table.title)
-    headings = [str(column.header) if table.show_header else "" for column in table.columns]
+    headings = [str(column.header).replace("\n", " ") if table.show_header else "" for column in table.columns]
     for row in zip(*(column.cells for column in table.columns), strict=True):
         cells = [f"{heading} {cell}".strip() for heading, cell in zip(headings, row, strict=True) if str(cell)]
         yield from _filled(cells, width) if any(headings) else [": ".join(cells)]

@@ -6,20 +6,31 @@ from rich import box
 from rich.table import Table
 
 from core.data.geometry import RELATIONS
-from core.records import Efficiency, Evaluation, Scorecard
+from core.records import MAJORITY, MEAN_BOX, SHUFFLED, TEXT_ONLY, Efficiency, Evaluation, Scorecard
 
 RETRIEVAL_ROWS = {
     "t2i_r1": "t2i R@1", "t2i_r5": "t2i R@5", "t2i_r10": "t2i R@10",
     "i2t_r1": "i2t R@1", "i2t_r5": "i2t R@5", "i2t_r10": "i2t R@10",
 }  # fmt: skip
 MEDIANS = {"t2i_median_rank": "t2i median rank", "i2t_median_rank": "i2t median rank"}
-"""t2i retrieves images by text, i2t texts by image."""
+"""t2i: texts ask, images answer; i2t: the other way round."""
+REGION_ROWS = {
+    "box_iou": ("box_iou", "box_giou", "box_l1", "box_acc50"),
+    "relation_accuracy": ("relation_accuracy", "relation_f1"),
+}
+"""Rows above the verdict on a metric."""
+MAJORITY_OF = "relation_accuracy"
+BASELINES = {TEXT_ONLY: "text only", SHUFFLED: "shuffled", MEAN_BOX: "mean box"}
+GROUNDING_RULE = (
+    "Grounded: above text only and above shuffled images by the lower end of the 95 % interval of the difference, "
+    "which stands in the row of the verdict."
+)
 
 
 def scorecard_tables(card: Scorecard) -> Iterator[Table]:
-    """Tables of retrieval by each protocol, of regions, of confused relations, and of cost."""
-    for protocol in dict.fromkeys(evaluation.protocol for evaluation in card.evaluations):
-        same = [evaluation for evaluation in card.evaluations if evaluation.protocol == protocol]
+    """Retrieval by each protocol, regions, the confusion of relations, and cost."""
+    for kind in dict.fromkeys((evaluation.protocol, evaluation.query_bank) for evaluation in card.evaluations):
+        same = [evaluation for evaluation in card.evaluations if (evaluation.protocol, evaluation.query_bank) == kind]
         yield retrieval_table(same)
     if card.regions:
         yield _regions_table(card)
@@ -35,14 +46,14 @@ def retrieval_table(evaluations: list[Evaluation]) -> Table:
         evaluations: not empty, of the same split and protocol.
     """
     first = evaluations[0]
+    bank = "" if first.query_bank == "none" else f"; t2i with a query bank ({first.query_bank})"
     table = _table(
-        f"{first.split} split, relevance by {first.protocol}: {first.queries_image} images, "
+        f"{first.split} split, relevance by {first.protocol}{bank}: {first.queries_image} images, "
         f"{first.queries_text} texts, {first.groups} buildings"
     )
     table.add_column("metric")
     for evaluation in evaluations:
-        heading = f"{evaluation.rerank} re-ranked" if evaluation.rerank else "by similarity"
-        table.add_column(heading, justify="right")
+        table.add_column(_order(evaluation), justify="right")
         table.add_column("95 %", justify="right")
     table.add_column("chance", justify="right")
     for name, label in RETRIEVAL_ROWS.items():
@@ -53,6 +64,13 @@ def retrieval_table(evaluations: list[Evaluation]) -> Table:
     return table
 
 
+def _order(evaluation: Evaluation) -> str:
+    if not evaluation.rerank:
+        return "by similarity"
+    weight = "" if evaluation.rerank_weight is None else f"\n(weight {evaluation.rerank_weight:g})"
+    return f"{evaluation.rerank} re-ranked{weight}"
+
+
 def _recall_cells(evaluation: Evaluation, name: str) -> tuple[str, str]:
     interval = evaluation.intervals[name]
     return f"{interval.value:.1%}", f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
@@ -60,16 +78,27 @@ def _recall_cells(evaluation: Evaluation, name: str) -> tuple[str, str]:
 
 def _regions_table(card: Scorecard) -> Table:
     table = _table(f"{card.regions_split} split, regions")
-    for heading in ("metric", "model", "text only", "mean box", "majority"):
-        table.add_column(heading, justify="left" if heading == "metric" else "right")
-    for name in ("box_iou", "box_giou", "box_l1", "box_acc50"):
-        values = [card.regions.get(key) for key in (name, f"{name}_text_only", f"{name}_mean_box")]
-        table.add_row(name, *["–" if value is None else f"{value:.3f}" for value in values], "")
-    for name in ("relation_accuracy", "relation_f1"):
-        if name in card.regions:
-            majority = f"{card.regions['relation_majority']:.3f}" if name == "relation_accuracy" else ""
-            table.add_row(name, f"{card.regions[name]:.3f}", "", "", majority)
+    table.add_column("metric")
+    for heading in ("model", *BASELINES.values(), "majority"):
+        table.add_column(heading, justify="right")
+    for judged, names in REGION_ROWS.items():
+        for name in names:
+            if name in card.regions:
+                majority = f"{card.regions[MAJORITY]:.3f}" if name == MAJORITY_OF else ""
+                values = [card.regions.get(f"{name}_{baseline}") for baseline in BASELINES]
+                table.add_row(name, f"{card.regions[name]:.3f}", *map(_number, values), majority)
+        if judged in card.grounding:
+            grounding = card.grounding[judged]
+            lows = {TEXT_ONLY: grounding.over_text_only.low, SHUFFLED: grounding.over_shuffled.low}
+            cells = [f"{lows[baseline]:+.3f}" if baseline in lows else "" for baseline in BASELINES]
+            table.add_row("verdict", grounding.verdict, *cells, "", style="bold")
+    if card.grounding:
+        table.caption = GROUNDING_RULE
     return table
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _confusion_table(confusion: list[list[int]]) -> Table:
@@ -111,4 +140,11 @@ def _efficiency_table(efficiency: Efficiency) -> Table:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    return Table(
+        title=title,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )

@@ -1,11 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.comparison import benchmark_table, compare, comparison_table, paired_interval
+from analysis.comparison import benchmark_table, compare, comparison_table, grounding_notes, paired_interval
 from core.errors import UserError
-from core.records import RETRIEVAL_KEYS, Efficiency, Evaluation, Samples, Scorecard
+from core.records import RETRIEVAL_KEYS, Efficiency, Evaluation, Grounding, Interval, Samples, Scorecard
 
 
 def samples(values: list[float], groups: list[int] | None = None) -> Samples:
@@ -83,6 +85,22 @@ def test_models_stand_side_by_side() -> None:
     table = benchmark_table({"a": card(), "b": card()})
     assert table["label"].tolist() == ["a", "b"]
     assert (table["t2i_r1"], table["t2i_r1_reranked"])[1].tolist() == [0.6, 0.6]
+
+
+def test_figures_with_a_query_bank_and_verdicts_have_columns_of_their_own() -> None:
+    plain = card().evaluations
+    banked = [replace(e, query_bank="train_captions", metrics=dict.fromkeys(e.metrics, 0.9)) for e in plain]
+    judged = {"box_iou": Grounding.judge(Interval(0.1, 0.05, 0.2), Interval(0.1, -0.05, 0.2))}
+    row = benchmark_table({"a": card(evaluations=[*banked, *plain], grounding=judged)}).iloc[0]
+    assert (row["t2i_r1"], row["t2i_r1_reranked"]) == (0.5, 0.6)
+    assert (row["t2i_r1_query_bank"], row["t2i_r1_query_bank_reranked"]) == (0.9, 0.9)
+    assert row["box_iou_verdict"] == "not grounded"
+
+
+def test_notes_say_which_models_depend_on_the_image() -> None:
+    grounded = Grounding.judge(Interval(0.1, 0.05, 0.2), Interval(0.1, 0.05, 0.2))
+    notes = grounding_notes({"one": card(grounding={"box_iou": grounded}), "two": card()})
+    assert notes == ["one: box_iou grounded (against the sentence alone and shuffled images)."]
 
 
 def test_models_of_other_features_are_refused() -> None:

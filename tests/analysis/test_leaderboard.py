@@ -136,6 +136,13 @@ def test_the_official_entry_names_text_queries_txt() -> None:
     assert entry["verified"] is False
     assert entry["training_data"] == "train.json"
     assert "3 images, 9 texts, 2 buildings" in entry["notes"]
+    assert "query bank" not in entry["notes"]
+
+
+def test_the_official_entry_tells_of_a_query_bank() -> None:
+    banked = evaluation(query_bank="train_captions")
+    entry = json.loads(to_geotext(banked, identifier="a", training_data="t", backbone="b", date="2026-01-02"))
+    assert "query bank: train_captions" in entry["notes"]
 
 
 def test_training_data_are_named_by_their_file_unless_they_are_drawn(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from core.config import TrainConfig
 from core.features.store import Features
-from core.records import EpochMetrics, Evaluation, Interval, Receipt, best_epoch
+from core.records import Efficiency, EpochMetrics, Evaluation, Grounding, Interval, Receipt, Scorecard, best_epoch
 from core.training.train import train
 
 
@@ -28,6 +28,30 @@ def test_an_unknown_or_missing_field_is_refused() -> None:
 def test_an_evaluation_keeps_its_intervals() -> None:
     evaluation = Evaluation("test", "building", 0, 3, 1, 1, {"t2i_r1": 0.5}, {"t2i_r1": Interval(0.5, 0.4, 0.6)})
     assert Evaluation.from_json(json.loads(json.dumps(evaluation.to_json()))) == evaluation
+
+
+@pytest.mark.parametrize(
+    ("over_text_only", "over_shuffled", "verdict"),
+    [(0.01, 0.01, "grounded"), (0.01, 0.0, "not grounded"), (0.0, 0.01, "not grounded"), (-0.1, -0.1, "not grounded")],
+)
+def test_grounded_is_what_both_baselines_are_surely_below(
+    over_text_only: float, over_shuffled: float, verdict: str
+) -> None:
+    """By the lower ends of the intervals, whatever the differences themselves are."""
+    grounding = Grounding.judge(Interval(0.5, over_text_only, 0.9), Interval(0.5, over_shuffled, 0.9))
+    assert grounding.verdict == verdict
+    assert Grounding.from_json(json.loads(json.dumps(grounding.to_json()))) == grounding
+
+
+def test_an_evaluation_with_a_query_bank_is_not_found_in_the_place_of_a_plain_one() -> None:
+    plain = Evaluation("test", "building", 0, 3, 1, 1, {"t2i_r1": 0.5})
+    banked = dataclasses.replace(plain, query_bank="train_captions", metrics={"t2i_r1": 0.9})
+    efficiency = Efficiency(10, 90, 5, 12.0, 100.0, 1.0, 1.0, 1.0, 1.0, "cpu")
+    card = Scorecard("a", "f", "h", 1, [banked, plain], None, {}, [], efficiency)
+    assert card.find("building", reranked=False) == plain
+    assert card.flat() == {"building/t2i_r1": 0.5, "building_query_bank/t2i_r1": 0.9}
+    with pytest.raises(KeyError):
+        dataclasses.replace(card, evaluations=[banked]).find("building", reranked=False)
 
 
 def test_records_are_free_of_torch() -> None:

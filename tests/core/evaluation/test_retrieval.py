@@ -1,16 +1,27 @@
 import dataclasses
+import inspect
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from core.config import ModelConfig, TrainConfig
+from core.evaluation.embedding import embed_split, embed_texts
 from core.evaluation.metrics import chunked_ranks, first_relevant_ranks
-from core.evaluation.retrieval import Protocol, Search, Validation, embed_split, evaluate, rerank_ranks, validate
-from core.features.store import Features, FeatureSplit, Widths
+from core.evaluation.ranking import RankingRule, Relevance, Search, rerank
+from core.evaluation.retrieval import (
+    PROTOCOLS,
+    Protocol,
+    Validation,
+    both_directions,
+    measure_retrieval,
+    relevance_of,
+    validate,
+)
+from core.features.store import Features, FeatureSplit
 from core.model.model import CrossModalModel, build_model
 from core.model.views import ImageView, TextView
-from core.records import EpochMetrics
+from core.records import EpochMetrics, Evaluation
 from core.training.train import train
 from tests.conftest import planted_split
 
@@ -24,7 +35,8 @@ class Constant(CrossModalModel):
     def embed_images(self, features: Tensor, grid: Tensor | None = None) -> Tensor:
         return nn.functional.normalize(torch.ones(len(features), 4), dim=1)
 
-    embed_texts = embed_images
+    def embed_texts(self, features: Tensor) -> Tensor:
+        return self.embed_images(features)
 
 
 @pytest.fixture
@@ -40,19 +52,29 @@ def split(planted_features: Features) -> FeatureSplit:
     return planted_features.validation
 
 
-def captions_over_images(model: CrossModalModel, split: FeatureSplit) -> Search:
-    embedded = embed_split(model, split)
-    keys = split.groups[split.caption_image], split.groups
-    return Search(embedded.captions, embedded.images, *keys, texts_ask=True)
+PLAIN = RankingRule()
+
+
+def captions_over_images(model: CrossModalModel, split: FeatureSplit) -> tuple[Search, Relevance]:
+    search, _ = both_directions(embed_split(model, split))
+    return search, relevance_of(split, "building", search)
+
+
+def evaluate(
+    model: CrossModalModel, split: FeatureSplit, protocol: Protocol = "building", rule: RankingRule = PLAIN
+) -> Evaluation:
+    measured = measure_retrieval(model, embed_split(model, split), rule, split_name="validation")
+    assert tuple(measured) == PROTOCOLS
+    return measured[protocol].evaluation
 
 
 def test_a_constant_model_finds_nothing(split: FeatureSplit) -> None:
-    assert evaluate(Constant(), split, split_name="validation", protocol="building").metrics["recall_mean"] == 0.0
+    assert evaluate(Constant(), split).metrics["recall_mean"] == 0.0
 
 
 def test_the_light_and_the_full_evaluation_agree(model: CrossModalModel, split: FeatureSplit) -> None:
     light = dataclasses.asdict(validate(model, split))
-    full = evaluate(model, split, split_name="validation", protocol="building").metrics
+    full = evaluate(model, split).metrics
     shared = set(light) & set(full)
     assert {"t2i_r1", "i2t_r10", "recall_mean", "t2i_median_rank"} <= shared
     assert {name: light[name] for name in shared} == {name: full[name] for name in shared}
@@ -60,27 +82,28 @@ def test_the_light_and_the_full_evaluation_agree(model: CrossModalModel, split: 
 
 def test_recall_is_that_of_the_score_matrix(model: CrossModalModel, split: FeatureSplit) -> None:
     embedded = embed_split(model, split)
-    ranks = first_relevant_ranks(embedded.captions @ embedded.images.T, split.groups[split.caption_image], split.groups)
+    scores = embedded.captions.embedded @ embedded.images.embedded.T
+    ranks = first_relevant_ranks(scores, split.groups[split.caption_image], split.groups)
     assert validate(model, split).t2i_r5 == pytest.approx(float((ranks <= 5).double().mean()))
 
 
 def test_relevance_by_image_is_harder_than_by_building(model: CrossModalModel, split: FeatureSplit) -> None:
     by: dict[Protocol, float] = {
-        protocol: evaluate(model, split, split_name="validation", protocol=protocol).metrics["t2i_r1"]
+        protocol: evaluate(model, split, protocol).metrics["t2i_r1"]
         for protocol in ("image", "building", "geotext-official")
     }
     assert by["image"] < by["building"]
     assert by["geotext-official"] != by["building"]
 
 
-def test_embedding_leaves_the_training_mode_as_it_was(model: CrossModalModel, split: FeatureSplit) -> None:
+def test_validation_leaves_the_training_mode_as_it_was(model: CrossModalModel, split: FeatureSplit) -> None:
     model.train()
-    embed_split(model, split)
+    validate(model, split)
     assert model.training
 
 
 def test_intervals_hold_their_figure(model: CrossModalModel, split: FeatureSplit) -> None:
-    evaluation = evaluate(model, split, split_name="validation", protocol="building")
+    evaluation = evaluate(model, split)
     for name, interval in evaluation.intervals.items():
         assert interval.low <= evaluation.metrics[name] <= interval.high
     assert (evaluation.queries_text, evaluation.queries_image, evaluation.groups) == (36, 36, 12)
@@ -90,38 +113,68 @@ def test_reranking_by_similarity_itself_changes_nothing(model: CrossModalModel, 
     def similarity(images: ImageView, texts: TextView) -> Tensor:
         return (images.embedded * texts.embedded).sum(dim=1)
 
-    search = captions_over_images(model, split)
-    first = chunked_ranks(search.queries, search.gallery, search.query_keys, search.gallery_keys)
+    search, relevance = captions_over_images(model, split)
+    first = chunked_ranks(search.queries, search.gallery, *relevance)
     model.match_odds = similarity  # type: ignore[method-assign]
     for k in (1, 5, 36, 256):
-        again = rerank_ranks(model, search, first, k=k)
+        (again,) = rerank(model, search, [relevance], [first], RankingRule(k))
         assert again.tolist() == first.tolist()
 
 
 def test_reranking_permutes_the_shortlist_and_leaves_the_rest_below_it(
     model: CrossModalModel, split: FeatureSplit
 ) -> None:
-    search = captions_over_images(model, split)
-    first = chunked_ranks(search.queries, search.gallery, search.query_keys, search.gallery_keys)
-    again = rerank_ranks(model, search, first, k=7)
+    search, relevance = captions_over_images(model, split)
+    first = chunked_ranks(search.queries, search.gallery, *relevance)
+    (again,) = rerank(model, search, [relevance], [first], RankingRule(7))
     assert torch.equal(again <= 7, first <= 7)
     assert torch.equal(again[first > 7], first[first > 7])
 
 
 def test_the_ceiling_of_reranking_is_shown_beside_it(model: CrossModalModel, split: FeatureSplit) -> None:
-    metrics = evaluate(model, split, split_name="validation", protocol="building", rerank=4).metrics
+    metrics = evaluate(model, split, rule=RankingRule(4)).metrics
     assert metrics["t2i_r1"] <= metrics["t2i_ceiling"]
     assert metrics["i2t_r1"] <= metrics["i2t_ceiling"]
+
+
+def test_the_order_is_told_with_the_metrics(model: CrossModalModel, split: FeatureSplit) -> None:
+    plain, reranked = evaluate(model, split), evaluate(model, split, rule=RankingRule(4, 0.5))
+    assert (plain.rerank, plain.rerank_weight, plain.query_bank, plain.variant) == (0, None, "none", "")
+    assert (reranked.rerank, reranked.rerank_weight, reranked.variant) == (4, 0.5, "_reranked")
+
+
+def test_a_query_bank_is_told_and_touches_text_queries_alone(
+    model: CrossModalModel, split: FeatureSplit, planted_features: Features
+) -> None:
+    model.eval()
+    train_split = planted_features.train
+    bank = embed_texts(model, train_split)[train_split.caption_text]
+    plain, banked = evaluate(model, split), evaluate(model, split, rule=RankingRule(bank=bank))
+    assert (banked.query_bank, banked.variant) == ("train_captions", "_query_bank")
+    assert evaluate(model, split, rule=RankingRule(4, bank=bank)).variant == "_query_bank_reranked"
+    differing = {name for name in plain.metrics if plain.metrics[name] != banked.metrics[name]}
+    assert differing
+    assert all(name == "recall_mean" or name.startswith("t2i") for name in differing)
+
+
+def test_validation_during_training_has_no_query_bank(model: CrossModalModel, split: FeatureSplit) -> None:
+    assert "bank" not in inspect.signature(validate).parameters
+    assert validate(model, split).t2i_r1 == evaluate(model, split).metrics["t2i_r1"]
 
 
 def test_a_split_without_regions_has_no_box_figures(model: CrossModalModel) -> None:
     split = planted_split(6, seed=3)
     nothing = torch.zeros(0, dtype=torch.long)
     bare = dataclasses.replace(
-        split, sentence_text=nothing, sentence_image=nothing, boxes=torch.zeros(0, 4), relations=nothing
+        split,
+        sentence_text=nothing,
+        sentence_image=nothing,
+        first_region=nothing,
+        boxes=torch.zeros(0, 4),
+        relations=nothing,
     )
     assert validate(model, bare).box_iou is None
-    assert "box_iou" not in evaluate(model, bare, split_name="test", protocol="building").metrics
+    assert "box_iou" not in evaluate(model, bare).metrics
 
 
 def test_a_validation_has_the_names_of_an_epochs_figures() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.config import TrainConfig
+from core.config import EvaluationConfig, TrainConfig
 from core.errors import UserError
 from core.evaluation.scorecard import measure, require_same_model, save_embeddings
 from core.features.inputs import read_inputs
@@ -24,7 +24,7 @@ def checkpoint(planted_features: Features, small_config: TrainConfig) -> Checkpo
 def test_every_protocol_is_measured_without_and_with_reranking(
     checkpoint: Checkpoint, planted_features: Features
 ) -> None:
-    card = measure(checkpoint, planted_features, name="a.pth", rerank=5).scorecard
+    card = measure(checkpoint, planted_features, name="a.pth", settings=EvaluationConfig(k_test=5)).scorecard
     kinds = [(evaluation.protocol, evaluation.rerank) for evaluation in card.evaluations]
     assert kinds == [(p, k) for p in ("image", "building", "geotext-official") for k in (0, 5)]
     assert {evaluation.split for evaluation in card.evaluations} == {"test"}
@@ -33,12 +33,38 @@ def test_every_protocol_is_measured_without_and_with_reranking(
 
 
 def test_no_reranking_is_measured_once(checkpoint: Checkpoint, planted_features: Features) -> None:
-    card = measure(checkpoint, planted_features, name="a.pth", rerank=0).scorecard
+    card = measure(checkpoint, planted_features, name="a.pth", settings=EvaluationConfig(k_test=0)).scorecard
     assert len(card.evaluations) == 3
 
 
-def test_costs_are_in_the_table(checkpoint: Checkpoint, planted_features: Features) -> None:
-    cost = measure(checkpoint, planted_features, name="a.pth", rerank=0).scorecard.efficiency
+def test_a_query_bank_is_measured_beside_plain_similarities(checkpoint: Checkpoint, planted_features: Features) -> None:
+    settings = EvaluationConfig(k_test=5, rerank_weight=0.5, query_bank="train_captions")
+    card = measure(checkpoint, planted_features, name="a.pth", settings=settings).scorecard
+    rounds = [(e.query_bank, e.rerank, e.rerank_weight) for e in card.evaluations if e.protocol == "building"]
+    assert rounds == [(bank, k, weight) for bank in ("none", "train_captions") for k, weight in ((0, None), (5, 0.5))]
+    plain = measure(checkpoint, planted_features, name="a.pth", settings=EvaluationConfig(k_test=0)).scorecard
+    assert card.find("building", reranked=False) == plain.find("building", reranked=False)
+    assert card.find("building", reranked=True).query_bank == "none"
+    flat = card.flat()
+    names = ("building", "building_reranked", "building_query_bank", "building_query_bank_reranked")
+    assert {f"{name}/t2i_r1" for name in names} <= flat.keys()
+    assert flat["building_query_bank/t2i_r1"] != flat["building/t2i_r1"]
+
+
+def test_regions_stand_beside_their_baselines_with_a_verdict(
+    checkpoint: Checkpoint, planted_features: Features
+) -> None:
+    card = measure(checkpoint, planted_features, name="a.pth", settings=EvaluationConfig(k_test=0)).scorecard
+    assert card.grounding.keys() == {"box_iou", "relation_accuracy"}
+    for name, grounding in card.grounding.items():
+        for baseline, difference in (("text_only", grounding.over_text_only), ("shuffled", grounding.over_shuffled)):
+            expected = card.regions[name] - card.regions[f"{name}_{baseline}"]
+            assert difference.value == pytest.approx(expected, abs=1e-6)
+    assert Scorecard.from_json(json.loads(json.dumps(card.to_json()))) == card
+
+
+def test_cost_is_told(checkpoint: Checkpoint, planted_features: Features) -> None:
+    cost = measure(checkpoint, planted_features, name="a.pth", settings=EvaluationConfig(k_test=0)).scorecard.efficiency
     assert cost.training_epochs == 4
     assert cost.trainable_parameters == sum(p.numel() for name, p in checkpoint.weights.items() if "norm" not in name)
     assert min(cost.images_per_second, cost.texts_per_second, cost.evaluation_seconds) > 0
@@ -53,7 +79,7 @@ def test_a_configuration_of_another_model_is_refused(checkpoint: Checkpoint, sma
 
 def test_the_figures_can_be_recomputed_from_the_embeddings(demo_config: TrainConfig, tmp_path: Path) -> None:
     features = open_features(demo_config, with_test=True)
-    measured = measure(train(demo_config, features).best, features, name="a.pth", rerank=0)
+    measured = measure(train(demo_config, features).best, features, name="a.pth", settings=EvaluationConfig(k_test=0))
     records = read_inputs(demo_config).images["test"]
     save_embeddings(tmp_path / "e.npz", measured.embeddings, records, demo_config.data.image_root)
     content = np.load(tmp_path / "e.npz", allow_pickle=False)

@@ -4,35 +4,73 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from core.config import TrainConfig
+from core.config import EvaluationConfig, TrainConfig
 from core.evaluation.scorecard import measure
 from core.features.store import Features
-from core.records import Scorecard
+from core.records import Grounding, Interval, Scorecard
 from core.terminal.console import as_lines, is_too_wide
 from core.terminal.tables import scorecard_tables
 from core.training.train import train
 
+SETTINGS = EvaluationConfig(k_test=5, rerank_weight=0.5, query_bank="train_captions")
+
 
 @pytest.fixture
 def card(planted_features: Features, small_config: TrainConfig) -> Scorecard:
-    return measure(train(small_config, planted_features).best, planted_features, name="a", rerank=5).scorecard
+    return measure(train(small_config, planted_features).best, planted_features, name="a", settings=SETTINGS).scorecard
 
 
 def test_the_tables_say_what_was_measured_on_what(card: Scorecard) -> None:
     console = Console(file=io.StringIO(), width=80)
     for table in scorecard_tables(card):
         console.print(table)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     for expected in (
         "test split, relevance by building: 36 images, 36 texts, 12 buildings",
         "relevance by geotext-official",
+        "relevance by building; t2i with a query bank (train_captions): 36 images",
         "5 re-ranked",
+        "(weight 0.5)",
         "text only",
+        "shuffled",
+        "mean box",
+        "majority",
+        "verdict",
+        "grounded",
         "trainable parameters",
     ):
         assert expected in text
     r1 = card.find("building", reranked=False).metrics["t2i_r1"]
     assert f"{r1:.1%}" in text
+
+
+def test_the_tables_fit_80_columns(card: Scorecard) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    for table in scorecard_tables(card):
+        assert not is_too_wide(table, console), table.title
+
+
+def test_the_verdict_stands_below_the_metrics_it_is_on(card: Scorecard) -> None:
+    differences = Interval(0.1, 0.02, 0.2), Interval(0.3, 0.25, 0.35)
+    judged = {
+        "box_iou": Grounding.judge(*differences),
+        "relation_accuracy": Grounding.judge(Interval(0.0, -0.01, 0.01), differences[1]),
+    }
+    lines = printed(replace(card, grounding=judged), 200)
+    rows = [line for line in lines if line.startswith("metric verdict")]
+    assert rows == [
+        "metric verdict, model grounded, text only +0.020, shuffled +0.250",
+        "metric verdict, model not grounded, text only -0.010, shuffled +0.250",
+    ]
+    place = lines.index(rows[0])
+    assert lines[place - 1].startswith("metric box_acc50")
+    assert lines[place + 1].startswith("metric relation_accuracy")
+
+
+def test_regions_that_were_not_judged_have_no_verdict(card: Scorecard) -> None:
+    text = "\n".join(printed(replace(card, grounding={}), 80))
+    assert "verdict" not in text
+    assert "Grounded" not in text
 
 
 def printed(card: Scorecard, width: int) -> list[str]:

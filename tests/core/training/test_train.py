@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from core.config import TrainConfig, config_hash
+from core.config import EvaluationConfig, TrainConfig, config_hash
 from core.errors import DivergedError, UserError
 from core.evaluation.scorecard import measure
 from core.features.store import Features
@@ -129,7 +129,9 @@ def test_finite_weights_with_outputs_that_are_not_finite_are_reported_in_evaluat
         for name, value in last.weights.items()
     }
     with pytest.raises(DivergedError, match=r"of the model are not finite"):
-        measure(dataclasses.replace(last, weights=huge), planted_features, name="a.pth", rerank=8)
+        measure(
+            dataclasses.replace(last, weights=huge), planted_features, name="a.pth", settings=EvaluationConfig(k_test=8)
+        )
 
 
 def test_the_largest_seed_trains(planted_features: Features, small_config: TrainConfig) -> None:

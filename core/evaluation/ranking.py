@@ -1,0 +1,110 @@
+"""Ranks of the first relevant item of each query, by similarity and after re-ranking with the matching head."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from core.device import row_blocks
+from core.evaluation.embedding import pair_blocks
+from core.evaluation.metrics import SCORE_BYTES, chunked_ranks, count_true
+from core.model.model import CrossModalModel, require_finite
+from core.model.views import ImageView, TextView
+
+CANDIDATE_NUMBERS = 8
+"""Numbers in memory for each candidate of a block of queries: its rows, scores and relevance."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RankingRule:
+    """How a gallery is put in order."""
+
+    rerank: int = 0
+    """Best candidates that are re-ranked, clipped to the gallery; 0 for none."""
+    rerank_weight: float = 1.0
+    """Candidates are ordered by similarity / temperature + this weight × log-odds of a match; 0: by similarity."""
+    bank: Tensor | None = None
+    """[B, D] embeddings of training captions that text queries are normalised with; None for plain similarities."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    """Queries over a gallery, in one of the two directions."""
+
+    queries: Tensor
+    """[Q, E]; dot products with the gallery are similarities."""
+    gallery: Tensor
+    """[G, E]"""
+    images: ImageView
+    texts: TextView
+    """Queries and gallery as the matching head sees them."""
+    texts_ask: bool
+    """Whether the queries are the texts."""
+
+
+class Relevance(NamedTuple):
+    """What counts as relevant: items of equal int64 keys."""
+
+    queries: Tensor
+    """[Q]"""
+    gallery: Tensor
+    """[G]"""
+
+
+def ranks_by_similarity(search: Search, relevance: Relevance) -> Tensor:
+    """Rank [Q] of the first relevant item of each query by similarity; ties count against the query."""
+    return chunked_ranks(search.queries, search.gallery, relevance.queries, relevance.gallery)
+
+
+@torch.no_grad()
+def rerank(
+    model: CrossModalModel,
+    search: Search,
+    relevances: Sequence[Relevance],
+    firsts: Sequence[Tensor],
+    rule: RankingRule,
+) -> list[Tensor]:
+    """Ranks after the best candidates of each query were put in a new order, under each notion of relevance.
+
+    The new list is a permutation of those candidates above the rest: a query whose first relevant item is below them
+    keeps its rank. Ties count against the query. A weight of 0 leaves the order by similarity as it is.
+
+    Args:
+        firsts: [Q] ranks by similarity, for each of `relevances`.
+    """
+    if rule.rerank_weight == 0:
+        return list(firsts)
+    k = min(rule.rerank, len(search.gallery))
+    finals = [first.clone() for first in firsts]
+    columns = max(len(search.gallery), k * CANDIDATE_NUMBERS)
+    for block in row_blocks(len(search.queries), columns, max_bytes=SCORE_BYTES):
+        similarity, candidates = (search.queries[block] @ search.gallery.T).topk(k, dim=1)  # [q, k]
+        odds = _matching_odds(model, search, block, candidates)
+        scores = similarity / model.temperature + rule.rerank_weight * odds
+        for final, first, relevance in zip(finals, firsts, relevances, strict=True):
+            relevant = relevance.queries[block][:, None] == relevance.gallery[candidates]
+            final[block] = _reranked(scores, relevant, first[block])
+    return finals
+
+
+def _matching_odds(model: CrossModalModel, search: Search, block: slice, candidates: Tensor) -> Tensor:
+    """Log-odds [q, k] that queries match their candidates."""
+    queries = torch.arange(block.start, block.stop, device=candidates.device)
+    asking, answering = queries.repeat_interleave(candidates.shape[1]), candidates.flatten()
+    image_rows, text_rows = (answering, asking) if search.texts_ask else (asking, answering)
+    odds = [
+        model.match_odds(search.images.rows(image_rows[pairs]), search.texts.rows(text_rows[pairs]))
+        for pairs in pair_blocks(len(asking), search.images, search.texts)
+    ]
+    return require_finite(torch.cat(odds), "matching scores").float().view(candidates.shape)
+
+
+def _reranked(scores: Tensor, relevant: Tensor, first: Tensor) -> Tensor:
+    """Ranks [q] by the scores [q, k] of candidates for queries that had something relevant among their best k."""
+    k = scores.shape[1]
+    best = scores.masked_fill(~relevant, -torch.inf).amax(dim=1, keepdim=True)
+    ranks = 1 + count_true((scores >= best) & ~relevant)
+    # What ties with the last candidate counts as below it, although topk may have picked the relevant one of them.
+    return torch.where((first <= k) & relevant.any(dim=1), ranks, first.clamp(min=k + 1))

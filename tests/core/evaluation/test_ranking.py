@@ -1,0 +1,140 @@
+import dataclasses
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from core.config import ModelConfig
+from core.evaluation import embedding
+from core.evaluation.embedding import embed_split
+from core.evaluation.metrics import first_relevant_ranks
+from core.evaluation.ranking import RankingRule, Relevance, Search, ranks_by_similarity, rerank
+from core.evaluation.retrieval import both_directions, relevance_of
+from core.model.model import CrossModalModel
+from core.model.views import ImageView, TextView
+from tests.conftest import planted_split
+from tests.core.evaluation.attending import Attending, with_grid
+from tests.strategies import ScoreTable, score_tables
+
+
+class Told(CrossModalModel):
+    """Knows the odds of each pair: an image's embedding is its row of an identity matrix, a text's its odds."""
+
+    def __init__(self) -> None:
+        super().__init__(16, 20, ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
+
+    def match_odds(self, images: ImageView, texts: TextView) -> Tensor:
+        return (images.embedded * texts.embedded).sum(dim=1)
+
+
+class Case(NamedTuple):
+    table: ScoreTable
+    odds: Tensor
+    """[Q, G]"""
+    k: int
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    table = draw(score_tables())
+    queries, gallery = table.scores.shape
+    odds = [draw(st.permutations(range(gallery))) for _ in range(queries)]  # no two alike
+    return Case(table, torch.tensor(odds, dtype=torch.float32), draw(st.integers(1, gallery + 2)))
+
+
+def search_of(case: Case) -> Search:
+    """Texts over images: similarity and odds are those of the case."""
+    gallery = torch.eye(case.table.scores.shape[1])
+    return Search(case.table.scores, gallery, ImageView(gallery), TextView(case.odds), texts_ask=True)
+
+
+def ranks_of(case: Case, weight: float) -> tuple[list[int], list[int]]:
+    """By similarity, and re-ranked."""
+    search, relevance = search_of(case), Relevance(case.table.query_groups, case.table.gallery_groups)
+    first = ranks_by_similarity(search, relevance)
+    (final,) = rerank(Told(), search, [relevance], [first], RankingRule(case.k, weight))
+    return first.tolist(), final.tolist()
+
+
+@given(cases())
+def test_a_weight_of_0_changes_nothing(case: Case) -> None:
+    first, final = ranks_of(case, 0.0)
+    assert final == first
+
+
+@given(cases())
+def test_what_was_relevant_among_the_best_stays_there_and_the_rest_below(case: Case) -> None:
+    first, final = ranks_of(case, 1.0)
+    for before, after in zip(first, final, strict=True):
+        assert (after <= case.k) == (before <= case.k)  # so the recall at k is the ceiling of every recall
+        assert before <= case.k or after == before
+
+
+@given(cases())
+def test_a_huge_weight_orders_the_whole_gallery_by_odds(case: Case) -> None:
+    whole = case._replace(k=case.table.scores.shape[1])
+    by_odds = first_relevant_ranks(case.odds, case.table.query_groups, case.table.gallery_groups)
+    assert ranks_of(whole, 1e5)[1] == by_odds.tolist()
+
+
+@given(cases(), st.sampled_from([0.5, 1.0, 8.0]))
+def test_candidates_are_ordered_by_similarity_over_temperature_plus_weighted_odds(case: Case, weight: float) -> None:
+    whole = case._replace(k=case.table.scores.shape[1])
+    scores = case.table.scores / Told().temperature + weight * case.odds
+    expected = first_relevant_ranks(scores, case.table.query_groups, case.table.gallery_groups)
+    assert ranks_of(whole, weight)[1] == expected.tolist()
+
+
+@given(cases())
+def test_equal_odds_leave_the_order_by_similarity(case: Case) -> None:
+    gallery = case.table.scores.shape[1]  # below it, which of equals are candidates is not told
+    first, final = ranks_of(case._replace(odds=torch.zeros_like(case.odds), k=gallery), 1.0)
+    assert final == first  # ties of similarity are ties of the sum, and count against the query again
+
+
+def test_a_hand_worked_query() -> None:
+    """The temperature is 0.07: 0.9 and 0.8 are 1.43 apart, so an odds of 2 more turns them round, and 1 does not."""
+    table = ScoreTable(
+        torch.tensor([[0.9, 0.8, 0.1]]), torch.tensor([7]), torch.tensor([1, 7, 2]), torch.tensor([0, 1, 2])
+    )
+    for odds, weight, rank in ((2.0, 1.0, 1), (1.0, 1.0, 2), (1.0, 2.0, 1)):
+        assert ranks_of(Case(table, torch.tensor([[0.0, odds, 9.0]]), 2), weight)[1] == [rank]
+
+
+def test_one_pass_of_the_head_ranks_under_every_notion_of_relevance() -> None:
+    split = planted_split(10, seed=3)
+    model = Told()
+    search, _ = both_directions(embed_split(model, split))
+    relevances = [relevance_of(split, protocol, search) for protocol in ("image", "building")]
+    firsts = [ranks_by_similarity(search, relevance) for relevance in relevances]
+    rule = RankingRule(5)
+    together = rerank(model, search, relevances, firsts, rule)
+    for relevance, first, final in zip(relevances, firsts, together, strict=True):
+        assert torch.equal(rerank(model, search, [relevance], [first], rule)[0], final)
+    assert not torch.equal(*together)
+
+
+@pytest.mark.parametrize("pairs", [1, 7, 64])
+def test_grids_are_gathered_for_one_block_of_pairs_at_a_time(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    split, watched = with_grid(planted_split(10, seed=3))
+    model = Attending()
+    embedded = dataclasses.replace(embed_split(model, dataclasses.replace(split, grid=None)), split=split)
+    embedded = dataclasses.replace(embedded, images=ImageView(embedded.images.embedded, watched))
+
+    def both() -> list[Tensor]:
+        finals = []
+        for search in both_directions(embedded):
+            relevance = relevance_of(split, "image", search)
+            finals += rerank(model, search, [relevance], [ranks_by_similarity(search, relevance)], RankingRule(9))
+        return finals
+
+    whole = both()
+    assert watched.most > len(split.images)
+    watched.most = 0
+    columns = 8 * 4 + 4 * 20 + 20
+    monkeypatch.setattr(embedding, "PAIR_BYTES", 4 * columns * pairs)
+    assert [ranks.tolist() for ranks in both()] == [ranks.tolist() for ranks in whole]
+    assert watched.most == pairs
