@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.config import EvaluationConfig, Section, TrainConfig
+from core.config import EvaluationConfig, TrainConfig
 from core.data.annotations import AnnotatedImage
 from core.device import choose_device, device_name, peak_memory_mb
 from core.errors import UserError

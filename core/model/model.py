@@ -76,8 +76,15 @@ class CrossModalModel(nn.Module):
         return self.log_temperature.exp().clamp(MIN_TEMPERATURE, MAX_TEMPERATURE)
 
     def embed_images(self, features: Tensor, grid: Tensor | None = None) -> Tensor:
-        """[B, vision_dim] → [B, embed_dim], unit norm."""
-        embedded: Tensor = self.vision_projector(self.vision_adapter(self.vision_norm(features)))
+        """Embed image features: [B, vision_dim] → [B, embed_dim], unit norm.
+
+        Args:
+            grid: [B, P, grid_dim] as stored; required for `image_pooling: attention`, else ignored.
+        """
+        normalised = self.vision_norm(features)
+        if self.image_pooling is not None:
+            normalised = torch.cat([normalised, self.image_pooling(whole(grid))], dim=1)
+        embedded: Tensor = self.vision_projector(self.vision_adapter(normalised))
         return functional.normalize(embedded, dim=-1)
 
     def embed_texts(self, features: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.config import ModelConfig
-from core.features.store import FeatureSplit, Table, gather
+from core.features.store import FeatureSplit, Table, Widths, gather
 from core.model.model import CrossModalModel
 from core.model.views import ImageView, TextView
 
@@ -19,7 +19,7 @@ class Attending(CrossModalModel):
     """Matches and grounds by the products of a text with the cells of a grid."""
 
     def __init__(self) -> None:
-        super().__init__(16, 20, ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
+        super().__init__(Widths(16, 20), ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
         self.fusion = "attention"
 
     def match_odds(self, images: ImageView, texts: TextView) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from core.config import ModelConfig
 from core.evaluation import embedding
 from core.evaluation.embedding import SelectedRows, embed_split, embed_texts, image_features, pair_blocks
-from core.features.store import FeatureSplit
+from core.features.store import FeatureSplit, Widths
 from core.model.model import CrossModalModel
 from core.model.views import ImageView, TextView
 from tests.conftest import planted_split
@@ -18,7 +18,7 @@ class Pooling(CrossModalModel):
     """Embeds the mean of a grid's cells in the place of the image's features."""
 
     def __init__(self) -> None:
-        super().__init__(WIDTH, 20, ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
+        super().__init__(Widths(WIDTH, 20), ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
 
     def embed_images(self, features: Tensor, grid: Tensor | None = None) -> Tensor:
         assert grid is not None
@@ -39,7 +39,7 @@ def test_rows_stay_in_their_table() -> None:
 
 
 def test_heads_that_see_embeddings_alone_are_given_nothing_else(split: FeatureSplit) -> None:
-    model = CrossModalModel(16, 20, ModelConfig(adapter_width=4, embed_dim=4)).eval()
+    model = CrossModalModel(Widths(16, 20), ModelConfig(adapter_width=4, embed_dim=4)).eval()
     embedded = embed_split(model, split)
     assert embedded.images.grid is None
     assert embedded.captions.features is embedded.sentences.features is None
@@ -48,7 +48,7 @@ def test_heads_that_see_embeddings_alone_are_given_nothing_else(split: FeatureSp
 
 def test_heads_that_attend_see_the_grid_and_the_raw_text_of_each_row(split: FeatureSplit) -> None:
     gridded, _ = with_grid(dataclasses.replace(split, caption_text=split.caption_text.flip(0)))
-    model = CrossModalModel(16, 20, ModelConfig(adapter_width=4, embed_dim=4))
+    model = CrossModalModel(Widths(16, 20), ModelConfig(adapter_width=4, embed_dim=4))
     model.fusion = "attention"
     embedded = embed_split(model, dataclasses.replace(gridded, grid=None))
     rows = torch.tensor([7, 1])

@@ -13,6 +13,7 @@ from core.evaluation.embedding import embed_split
 from core.evaluation.metrics import first_relevant_ranks
 from core.evaluation.ranking import RankingRule, Relevance, Search, ranks_by_similarity, rerank
 from core.evaluation.retrieval import both_directions, relevance_of
+from core.features.store import Widths
 from core.model.model import CrossModalModel
 from core.model.views import ImageView, TextView
 from tests.conftest import planted_split
@@ -24,7 +25,7 @@ class Told(CrossModalModel):
     """Knows the odds of each pair: an image's embedding is its row of an identity matrix, a text's its odds."""
 
     def __init__(self) -> None:
-        super().__init__(16, 20, ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
+        super().__init__(Widths(16, 20), ModelConfig(adapter_width=4, embed_dim=4, dropout=0.0, fusion="concat"))
 
     def match_odds(self, images: ImageView, texts: TextView) -> Tensor:
         return (images.embedded * texts.embedded).sum(dim=1)

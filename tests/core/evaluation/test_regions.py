@@ -21,7 +21,7 @@ from core.evaluation.regions import (
     shuffled_images,
 )
 from core.features.store import FeatureSplit, Statistics
-from core.model.model import CrossModalModel
+from core.model.model import CrossModalModel, Widths
 from core.model.views import ImageView, TextView
 from tests.conftest import planted_split
 from tests.core.evaluation.attending import Attending, with_grid

@@ -19,7 +19,7 @@ from core.evaluation.retrieval import (
     validate,
 )
 from core.features.store import Features, FeatureSplit
-from core.model.model import CrossModalModel, build_model
+from core.model.model import CrossModalModel, Widths, build_model
 from core.model.views import ImageView, TextView
 from core.records import EpochMetrics, Evaluation
 from core.training.train import train
