@@ -25,9 +25,13 @@ def run_script(name: str, output: Path, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_training_is_compared_with_its_floor(tmp_path: Path) -> None:
-    sizes = ("--widths", "64", "--batches", "64", "128", "--threads", "1")
+    sizes = ("--widths", "64", "--batches", "64", "128", "--threads", "1", "--attention-batches", "64")
     rows = run_script("training", tmp_path / "training.json", *sizes)["training"]
-    assert [(row["width"], row["batch"]) for row in rows] == [(64, 64), (64, 128)]
+    assert [(row["heads"], row["width"], row["batch"]) for row in rows] == [
+        ("interaction", 64, 64),
+        ("interaction", 64, 128),
+        ("attention", 256, 64),
+    ]
     assert all(row["of the floor"] > 0 for row in rows)
 
 
@@ -61,3 +65,9 @@ def test_the_arithmetic_of_a_step_counts_every_product_once() -> None:
     contrastive = 2 * 1000 * 1000 * 256 * 3
     heads = 2 * (3000 + 900 * 10) * 512 * 3
     assert operations_per_step(batch, width) == adapters + projectors + contrastive + heads
+    text = 2 * 2800 * (896 * 256 * 2 + 256 * 128 * 3 + 128 * (1024 + 18) * 3)
+    attention = 2 * 5800 * (64 * 1024 * 4 + 1024 * 128 * 3)
+    heads = 2 * (4000 * (389 + 1) + 900 * (388 + 4 + 648 + 6)) * 128 * 3
+    assert (
+        operations_per_step(batch, width, "attention") == adapters + projectors + contrastive + text + attention + heads
+    )
