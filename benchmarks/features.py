@@ -23,7 +23,7 @@ from benchmarks.full_size import full_size_backbone
 from benchmarks.results import Row, median, options, say, write
 from core.backbone.internvl import FrozenBackbone, load_backbone
 from core.data.images import open_image
-from core.features.extraction import encode_pictures
+from core.features.extraction import encode_image_files
 from core.features.inputs import read_inputs
 from core.features.manifest import write_manifest
 from core.features.opening import prepare_features
@@ -53,7 +53,7 @@ def measure_extraction(name: str, size: int, backbone: FrozenBackbone, images: i
     whole, bare = [], []
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        encode_pictures(backbone, paths)
+        encode_image_files(backbone, paths)
         between = time.perf_counter()
         bare_pass(backbone, batches)
         whole.append(between - started)

@@ -11,7 +11,8 @@ a small scale the script runs anywhere, to see that it works; the figures mean n
 import multiprocessing
 import time
 from collections.abc import Callable
-from typing import Any
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.full_size import TEXT_DIM, VISION_DIM, full_size_backbone
 from benchmarks.results import Row, median, options, say, write
 from benchmarks.training import operations_per_step
-from core.config import TrainConfig
+from core.config import Scalar, TrainConfig
 from core.features.random import SplitShape, stand_in_features
 from core.training.train import train
 
@@ -74,8 +75,8 @@ def shape(scale: float) -> SplitShape:
     return SplitShape(images, max(2, buildings), captions, captions + regions, regions)
 
 
-def configuration(device: str, batch: int, **changes: Any) -> TrainConfig:
-    settings = {"optimizer.batch_size": batch, "device": device}
+def configuration(device: str, batch: int, **changes: Scalar) -> TrainConfig:
+    settings: dict[str, Scalar] = {"optimizer.batch_size": batch, "device": device}
     return TrainConfig().with_overrides(settings | {name.replace("__", "."): value for name, value in changes.items()})
 
 
@@ -100,7 +101,7 @@ def measure_training(device: str, scale: float, batch: int, width: int) -> Row:
     }
 
 
-def run_trial(device: str, scale: float, share: float, barrier: Any, answers: Any) -> None:
+def run_trial(device: str, scale: float, share: float, barrier: Barrier, answers: Queue[float]) -> None:
     """One trial of eight epochs in a process of its own."""
     if device == "cuda":
         torch.cuda.set_per_process_memory_fraction(share)

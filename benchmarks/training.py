@@ -10,6 +10,8 @@ Then two trials side by side, one thread each, against one alone.
 import multiprocessing
 import os
 import time
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 
 import torch
 
@@ -76,12 +78,12 @@ def measure(batch: int, width: int, threads: int) -> Row:
     }
 
 
-def train_for_a_while(barrier: object, seconds: object) -> None:
+def train_for_a_while(barrier: Barrier, seconds: Queue[float]) -> None:
     torch.set_num_threads(1)
     features = stand_in_features(shape(4096), shape(300), vision_dim=VISION_DIM, text_dim=TEXT_DIM)
-    barrier.wait()  # type: ignore[attr-defined]
+    barrier.wait()
     history = train(configuration(512, 256, 6), features).history
-    seconds.put(sum(epoch.train_seconds for epoch in history[1:]))  # type: ignore[attr-defined]
+    seconds.put(sum(epoch.train_seconds for epoch in history[1:]))
 
 
 def measure_side_by_side(count: int) -> float:

@@ -65,7 +65,8 @@ def planted_split(groups: int, seed: int, *, views: int = 3, width: int = 16) ->
 def planted_features() -> Features:
     """40 training and 12 validation buildings; the two splits are drawn alike."""
     train = planted_split(40, seed=0)
-    statistics = Statistics(train.images.mean(0), train.images.std(0), train.texts.mean(0), train.texts.std(0))
+    images, texts = train.images[:], train.texts[:]
+    statistics = Statistics(images.mean(0), images.std(0), texts.mean(0), texts.std(0))
     return Features("planted", train, planted_split(12, seed=1), statistics, test=planted_split(12, seed=2))
 
 

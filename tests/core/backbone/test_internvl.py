@@ -49,8 +49,8 @@ def test_a_micro_batch_changes_nothing_but_memory(checkpoint: Path, backbone: Fr
     texts = ["a pool", "The image shows a red building beside a round pool.", "grass"]
     for pooling, features in backbone.encode_texts(texts).items():
         torch.testing.assert_close(one_by_one.encode_texts(texts)[pooling], features, atol=1e-5, rtol=1e-4)
-    for pooling, features in backbone.encode_images(images(3)).items():
-        torch.testing.assert_close(one_by_one.encode_images(images(3))[pooling], features, atol=1e-5, rtol=1e-4)
+    for name, features in backbone.encode_images(images(3)).items():
+        torch.testing.assert_close(one_by_one.encode_images(images(3))[name], features, atol=1e-5, rtol=1e-4)
 
 
 def test_micro_batches_are_halved_when_memory_runs_out(

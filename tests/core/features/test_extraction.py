@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from core.backbone.internvl import FrozenBackbone, load_backbone
 from core.config import ImagePooling, TextPooling, TrainConfig
 from core.data.images import open_image
+from core.data.splits import Split
 from core.errors import UserError
-from core.features.extraction import Shard, encode_here, encode_shard, extract_features
+from core.features.extraction import OnProgress, Shard, encode_here, encode_shard, extract_features
 from core.features.inputs import FeatureInputs, read_inputs
-from core.features.store import FeatureStore
+from core.features.store import FeatureSplit, FeatureStore
 
 
 @pytest.fixture
@@ -41,20 +42,27 @@ class Interrupt:
 
 
 def extract(
-    inputs: FeatureInputs, backbone: FrozenBackbone, root: Path, **options: Callable[..., None]
+    inputs: FeatureInputs,
+    backbone: FrozenBackbone,
+    root: Path,
+    on_progress: OnProgress = lambda kind, done, total: None,
 ) -> FeatureStore:
-    return extract_features(inputs.images, encode_here(backbone), root, parts=inputs.parts, shard=8, **options)  # type: ignore[arg-type]
+    return extract_features(
+        inputs.images, encode_here(backbone), root, parts=inputs.parts, shard=8, on_progress=on_progress
+    )
 
 
 def test_every_row_is_the_backbones_own_vector(inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path) -> None:
     store = extract(inputs, backbone, tmp_path)
     features = store.features(image_pooling="mean", text_pooling="last", with_test=True)
-    for split, name in ((features.train, "train"), (features.validation, "validation"), (features.test, "test")):
+    splits: dict[Split, FeatureSplit | None]
+    splits = {"train": features.train, "validation": features.validation, "test": features.test}
+    for name, split in splits.items():
         assert split is not None
-        records = inputs.images[name]  # type: ignore[index]
+        records = inputs.images[name]
         assert len(split.images) == len(records)
         image = backbone.encode_images([open_image(records[2].path)[0]])["mean"][0]
-        torch.testing.assert_close(split.images[2], image, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(split.images[:][2], image, atol=1e-4, rtol=1e-3)
         row = int((split.caption_image == 2).nonzero()[0])
         caption = backbone.encode_texts([records[2].captions[0]])["last"][0]
         torch.testing.assert_close(split.texts[split.caption_text[row]], caption, atol=1e-4, rtol=1e-3)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from core.config import TrainConfig
+from core.config import Scalar, TrainConfig
 from core.errors import UserError
 from core.features.opening import prepare_features
 from core.features.store import Features, FeatureStore, HostTable
@@ -44,14 +44,14 @@ def test_first_token_pooling_is_refused_with_its_reason_and_let_through_when_ask
     with pytest.raises(UserError, match=r"features\.text_pooling: .*the first token sees nothing of the text"):
         store.features(image_pooling="cls", text_pooling="first")
     texts = store.features(image_pooling="cls", text_pooling="first", allow_degenerate=True).train.texts
-    assert len(texts.round(decimals=3).unique(dim=0)) < len(texts) / 10  # one vector a first word
+    assert len(texts[:].round(decimals=3).unique(dim=0)) < len(texts) / 10  # one vector a first word
 
 
 def test_statistics_are_those_of_the_training_split(store: FeatureStore) -> None:
     features = store.features(image_pooling="mean", text_pooling="mean")
-    torch.testing.assert_close(features.statistics.image_mean, features.train.images.mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(features.statistics.image_mean, features.train.images[:].mean(0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(
-        features.statistics.text_std, features.train.texts.std(0, correction=0), atol=1e-5, rtol=1e-4
+        features.statistics.text_std, features.train.texts[:].std(0, correction=0), atol=1e-5, rtol=1e-4
     )
 
 
@@ -76,7 +76,7 @@ def test_a_torn_file_is_named(store: FeatureStore, name: str) -> None:
 def extracted(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """One store for all tests of this module that damage a copy of it."""
     root = tmp_path_factory.mktemp("stores")
-    overrides = {
+    overrides: dict[str, Scalar] = {
         "data.train_annotations": str(demo / "train.json"),
         "data.image_root": str(demo / "images"),
         "data.validation_fraction": 0.25,
@@ -125,7 +125,9 @@ def test_a_manifest_that_is_missing_or_a_folder_is_refused(copied: Path) -> None
 
 
 PLACES = st.lists(st.integers(0, 30), min_size=1, max_size=4)
-WRONG = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just([]) | st.just({})
+WRONG: st.SearchStrategy[object] = (
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just([]) | st.just({})
+)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -159,7 +161,8 @@ def saved(array: np.ndarray, *, fortran: bool = False) -> bytes:
 
 
 def table(path: Path) -> np.ndarray:
-    return np.load(path)
+    array: np.ndarray = np.load(path)
+    return array
 
 
 TABLES: dict[str, Callable[[Path], bytes]] = {

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from core.config import LossConfig, TrainConfig
+from core.config import LossConfig, Scalar, TrainConfig
 from core.features.store import Features
 from core.model.model import CrossModalModel, build_model
 from core.training.batches import Batch, epoch_batches
@@ -62,8 +62,8 @@ class Counting:
 def test_a_replayed_step_does_bit_for_bit_what_the_step_does(
     planted_features: Features, small_config: TrainConfig, fusion: str, batch_size: int, with_regions: bool, sizes: int
 ) -> None:
-    changes = {"model.fusion": fusion, "model.dropout": 0.2, "loss.giou": 0.5, "optimizer.batch_size": batch_size}
-    config = small_config.with_overrides(changes)
+    changes: dict[str, Scalar] = {"model.fusion": fusion, "model.dropout": 0.2, "loss.giou": 0.5}
+    config = small_config.with_overrides({**changes, "optimizer.batch_size": batch_size})
     given = batches(planted_features, config, with_regions=with_regions)
     model, optimizer = prepare(planted_features, config)
     expected = run(TrainStep(model, optimizer, config.loss), optimizer, given)

@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +14,9 @@ from search.cluster.preflight import NodeReport, _complain, _pieces, _written_by
 from search.session.storage import Storage
 
 
-def report(**changes: object) -> NodeReport:
-    fields = {"host": "n1", "versions": versions(), "missing_stores": [], "storage_problem": None, "gpu_problem": None}
-    return NodeReport(**{**fields, **changes})  # type: ignore[arg-type]
+def report(**changes: Any) -> NodeReport:
+    sound = NodeReport(host="n1", versions=versions(), missing_stores=[], storage_problem=None, gpu_problem=None)
+    return replace(sound, **changes)
 
 
 def test_a_sound_node_is_passed_over() -> None:
