@@ -62,7 +62,8 @@ def open_image(path: Path) -> tuple[Image.Image, list[str]]:
     """
     if problem := file_problem(path):
         raise UserError(f"the image {problem}", where=path)
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # for all threads; what matters of them is counted or refused
+    for category in (UserWarning, Image.DecompressionBombWarning):  # what matters of them is counted or refused
+        warnings.filterwarnings("ignore", category=category, module=r"PIL\.")  # for all threads
     try:
         image, truncated = _decode(path)
         orientation, damaged = _orientation(image)
