@@ -101,7 +101,7 @@ def measure_training(device: str, scale: float, batch: int, width: int) -> Row:
     }
 
 
-def run_trial(device: str, scale: float, share: float, barrier: Barrier, answers: Queue[float]) -> None:
+def run_trial(device: str, scale: float, share: float, barrier: Barrier, answers: "Queue[float]") -> None:
     """One trial of eight epochs in a process of its own."""
     if device == "cuda":
         torch.cuda.set_per_process_memory_fraction(share)

@@ -78,7 +78,7 @@ def measure(batch: int, width: int, threads: int) -> Row:
     }
 
 
-def train_for_a_while(barrier: Barrier, seconds: Queue[float]) -> None:
+def train_for_a_while(barrier: Barrier, seconds: "Queue[float]") -> None:
     torch.set_num_threads(1)
     features = stand_in_features(shape(4096), shape(300), vision_dim=VISION_DIM, text_dim=TEXT_DIM)
     barrier.wait()
