@@ -28,12 +28,12 @@ test: check
 
 ## The quick tests with the lowest versions that pyproject.toml allows; torch, which is gigabytes, stays pinned.
 test-lowest: $(LOWEST)/.installed
-	PYTHONPATH=. $(LOWEST)/bin/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup -m "not slow"
+	PYTHONPATH=$(CURDIR) $(LOWEST)/bin/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup -m "not slow"
 
 $(LOWEST)/.installed: install
 	$(PYTHON) -m venv $(LOWEST)
 	grep '^torch==' constraints.txt > $(LOWEST)/torch.txt
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(LOWEST)/torch.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $(LOWEST)/torch.txt
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
 		--override $(LOWEST)/torch.txt --requirement pyproject.toml --extra dev
 	touch $@

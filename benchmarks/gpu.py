@@ -11,7 +11,8 @@ scale, the script runs anywhere as a test; its figures are then meaningless.
 import multiprocessing
 import time
 from collections.abc import Callable
-from typing import Any
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -75,8 +76,8 @@ def shape(scale: float) -> SplitShape:
     return SplitShape(images, max(2, buildings), captions, captions + regions, regions)
 
 
-def configuration(device: str, batch: int, **changes: Any) -> TrainConfig:
-    settings = {"optimizer.batch_size": batch, "device": device}
+def configuration(device: str, batch: int, **changes: Scalar) -> TrainConfig:
+    settings: dict[str, Scalar] = {"optimizer.batch_size": batch, "device": device}
     return TrainConfig().with_overrides(settings | {name.replace("__", "."): value for name, value in changes.items()})
 
 

@@ -12,6 +12,8 @@ trials side by side, one thread each, against one alone.
 import multiprocessing
 import os
 import time
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 
 import torch
 
@@ -98,12 +100,12 @@ def measure(batch: int, width: int, threads: int, fusion: Fusion = "interaction"
     }
 
 
-def train_for_a_while(barrier: object, seconds: object) -> None:
+def train_for_a_while(barrier: Barrier, seconds: "Queue[float]") -> None:
     torch.set_num_threads(1)
     features = random_features(shape(4096), shape(300), Widths(VISION_DIM, TEXT_DIM))
     barrier.wait()  # type: ignore[attr-defined]
     history = train(configuration(512, 256, 6), features).history
-    seconds.put(sum(epoch.train_seconds for epoch in history[1:]))  # type: ignore[attr-defined]
+    seconds.put(sum(epoch.train_seconds for epoch in history[1:]))
 
 
 def measure_side_by_side(count: int) -> float:

@@ -98,7 +98,8 @@ def planted_grid(codes: Tensor, boxes: Tensor, side: int, generator: torch.Gener
 def planted_features() -> Features:
     """40 training and 12 validation buildings; both splits are drawn the same way."""
     train = planted_split(40, seed=0)
-    statistics = Statistics(train.images.mean(0), train.images.std(0), train.texts.mean(0), train.texts.std(0))
+    images, texts = train.images[:], train.texts[:]
+    statistics = Statistics(images.mean(0), images.std(0), texts.mean(0), texts.std(0))
     return Features("planted", train, planted_split(12, seed=1), statistics, test=planted_split(12, seed=2))
 
 

@@ -6,6 +6,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from core.data.geometry import Box
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreTable:
@@ -34,9 +36,9 @@ def score_tables(draw: st.DrawFn) -> ScoreTable:
 
 
 @st.composite
-def boxes(draw: st.DrawFn) -> list[float]:
+def boxes(draw: st.DrawFn) -> Box:
     """x1 y1 x2 y2 within the image, with an area of at least 1e-4."""
     share = st.floats(0.0, 0.98, allow_nan=False)
     x1, y1 = draw(share), draw(share)
     width, height = draw(st.floats(0.01, 1 - x1)), draw(st.floats(0.01, 1 - y1))
-    return [x1, y1, x1 + width, y1 + height]
+    return x1, y1, x1 + width, y1 + height

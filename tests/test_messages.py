@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
-import typer.main
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from search.cli import app, one_flag_a_value
 
@@ -21,18 +21,20 @@ OF_GIT = {"--show-toplevel", "--error-unmatch", "--no-optional-locks", "--porcel
 """Options of the one other program that is run."""
 
 
-def commands() -> dict[str, click.Command]:
+def commands() -> dict[str, TyperCommand | TyperGroup]:
     """`train`, `features`, `features extract` … by name."""
-    root = typer.main.get_command(app)
-    found: dict[str, click.Command] = {}
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
+    root = get_command(app)
+    assert isinstance(root, TyperGroup)
+    found: dict[str, TyperCommand | TyperGroup] = {}
+    for name, command in root.commands.items():
+        assert isinstance(command, TyperCommand | TyperGroup)
         found[name] = command
         found |= {f"{name} {sub}": below for sub, below in getattr(command, "commands", {}).items()}
     return found
 
 
 def options() -> set[str]:
-    every = [typer.main.get_command(app), *commands().values()]
+    every = [get_command(app), *commands().values()]
     return {option for command in every for parameter in command.params for option in parameter.opts}
 
 
@@ -59,7 +61,7 @@ def test_a_message_names_only_commands_and_options_that_exist(path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["", *commands()])
 def test_every_help_ends_with_an_example_that_the_command_understands(name: str) -> None:
-    command = commands().get(name, typer.main.get_command(app))
+    command = commands().get(name, get_command(app))
     example = (command.epilog or "").removeprefix("Example: ").split()
     words = name.split()
     assert example[: 1 + len(words)] == ["crossmodal", *words]

@@ -4,6 +4,7 @@ A valid image opens as it is displayed. A damaged one is repaired if that has on
 the reason; no file makes this module hang or raise anything but UserError.
 """
 
+import math
 import re
 import stat
 import struct
@@ -180,7 +181,7 @@ def _scaled(image: Image.Image) -> NDArray[np.uint8]:
     levels = np.rint((values - black) / (white - black) * 255).astype(np.uint8)
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         levels = 255 - levels
-    return np.where(pixels == image.info.get("transparency", -1), 255, levels).astype(np.uint8)
+    return np.where(values == image.info.get("transparency", math.nan), 255, levels).astype(np.uint8)
 
 
 def _scale(darkest: float, brightest: float, *, whole: bool) -> tuple[float, float]:

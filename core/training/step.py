@@ -57,7 +57,7 @@ class TrainStep:
     def __call__(self, batch: Batch) -> None:
         """Update the parameters, and add the losses to `totals`."""
         losses = compute_losses(self._model, batch, self._weights, self._negatives)
-        weighted_sum(losses, self._weights).backward()  # type: ignore[no-untyped-call]
+        weighted_sum(losses, self._weights).backward()
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.totals += torch.stack(losses).detach()
@@ -123,7 +123,7 @@ def own_stream(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream = torch.cuda.Stream(device)
     outer = torch.cuda.current_stream(device)
     stream.wait_stream(outer)
     with torch.cuda.stream(stream):

@@ -21,7 +21,7 @@ def card(**changes: object) -> Scorecard:
     ]
     efficiency = Efficiency(10, 90, 5, 12.0, 100.0, 1.0, 1.0, 1.0, 1.0, "cpu")
     fields = {"checkpoint": "a", "fingerprint": "f", "config_hash": "h", "epoch": 1, "evaluations": evaluations}
-    rest = {"regions_split": None, "regions": {}, "confusion": [], "efficiency": efficiency}
+    rest: dict[str, object] = {"regions_split": None, "regions": {}, "confusion": [], "efficiency": efficiency}
     return Scorecard(**{**fields, **rest, **changes})  # type: ignore[arg-type]
 
 
@@ -77,7 +77,8 @@ def test_other_galleries_are_refused() -> None:
 def test_the_table_holds_metrics_and_cost() -> None:
     found = compare({"t2i_r1": samples([0.0, 0.0])}, {"t2i_r1": samples([1.0, 1.0])})
     table = comparison_table(found, card(), card()).set_index("metric")
-    assert table.loc["t2i_r1", ["single_stage", "two_stage", "difference", "verdict"]].tolist() == [0, 1, 1, "better"]
+    columns = ["single_stage", "two_stage", "difference", "verdict"]
+    assert table.loc[["t2i_r1"], columns].to_numpy().tolist() == [[0, 1, 1, "better"]]
     assert table.loc["training_seconds", "difference"] == 0
 
 

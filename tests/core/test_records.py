@@ -2,6 +2,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ def epochs(*scores: tuple[int, float, float]) -> list[EpochMetrics]:
     """(stage, recall_mean, t2i_r1) of each epoch."""
     rows = []
     for number, (stage, recall, t2i) in enumerate(scores):
-        figures = {field.name: 1 for field in dataclasses.fields(EpochMetrics)}
+        figures: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(EpochMetrics)}
         rows.append(EpochMetrics(**{**figures, "epoch": number, "stage": stage, "recall_mean": recall, "t2i_r1": t2i}))
     return rows
 

@@ -47,8 +47,8 @@ def test_the_image_copies_what_an_installation_of_the_dependencies_needs(tmp_pat
     for package in ("core", "search", "analysis"):
         assert f"/tmp/project/{package} " in instructions
         (tmp_path / package).mkdir()
-    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, tmp_path]
-    built = subprocess.run(pip, capture_output=True, text=True)
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+    built = subprocess.run([*pip, tmp_path, tmp_path], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     assert list(tmp_path.glob("crossmodal_search-*.whl"))
 
@@ -132,7 +132,7 @@ def submit_to(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 def test_a_campaign_is_submitted_as_a_job(prepared: Path, submit_to: dict[str, str], tmp_path: Path) -> None:
     folder = CampaignFolder(tmp_path / "c")
-    command = [LAUNCH / "job_submit.sh", prepared, "--output-dir", folder.root, "--trials", "2"]
+    command: list[str | Path] = [LAUNCH / "job_submit.sh", prepared, "--output-dir", folder.root, "--trials", "2"]
 
     def submit(extra: dict[str, str]) -> subprocess.CompletedProcess[str]:
         environ = environment(extra)
@@ -185,9 +185,9 @@ def test_a_slurm_job_that_runs_out_of_time_queues_again_and_continues(
     prepared: Path, slurm: dict[str, str], tmp_path: Path
 ) -> None:
     folder = CampaignFolder(tmp_path / "c")
-    command = ["bash", LAUNCH / "slurm.sh", prepared, "--output-dir", folder.root]
+    command: list[str | Path] = ["bash", LAUNCH / "slurm.sh", prepared, "--output-dir", folder.root]
     with (tmp_path / "slurm.log").open("w") as log:
-        job = subprocess.Popen(command, env=environment(slurm), cwd=tmp_path, stdout=log, stderr=log)
+        job = subprocess.Popen(command, env=environment(slurm), cwd=tmp_path, stdout=log, stderr=log, text=True)
     wait_until(folder.trial(1).best_checkpoint.exists, during=job)
     job.send_signal(signal.SIGUSR1)
     assert job.wait(timeout=LAST_RESORT_S) == 143, (tmp_path / "slurm.log").read_text()

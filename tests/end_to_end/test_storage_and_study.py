@@ -66,13 +66,13 @@ class Postgres:
                 os.chown(path, entry.pw_uid, entry.pw_gid)
             self._user = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
         options = ["-U", "tester", "-A", "scram-sha-256", f"--pwfile={folder}/password"]
-        setup = [programs / "initdb", "-D", folder / "data", *options]
+        setup: list[str | Path] = [programs / "initdb", "-D", folder / "data", *options]
         subprocess.run(setup, check=True, capture_output=True, cwd=folder, **self._user)
         self.url = {"CROSSMODAL_STUDY_URL": f"postgresql://tester:{PASSWORD}@127.0.0.1:{self._port}/postgres"}
 
     def start(self) -> None:
-        listen = ["-h", "127.0.0.1", "-p", str(self._port), "-k", self._folder]
-        command = [self._programs / "postgres", "-D", self._folder / "data", *listen]
+        listen = ["-h", "127.0.0.1", "-p", str(self._port), "-k", str(self._folder)]
+        command: list[str | Path] = [self._programs / "postgres", "-D", self._folder / "data", *listen]
         self._server = subprocess.Popen(command, cwd=self._folder, stderr=subprocess.DEVNULL, text=True, **self._user)
         wait_until(lambda: is_open(self._port), during=self._server)
 

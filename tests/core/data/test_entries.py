@@ -91,7 +91,7 @@ def test_a_box_beyond_the_edge_by_rounding_is_clamped_and_not_counted(root: Path
     assert repaired == {}
 
 
-NO_NUMBERS = [True, False, None, "0.5", [0.5], {}, float("nan"), float("inf"), 10**400, -(10**400)]
+NO_NUMBERS: list[Any] = [True, False, None, "0.5", [0.5], {}, float("nan"), float("inf"), 10**400, -(10**400)]
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: str(value)[:9])

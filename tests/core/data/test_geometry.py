@@ -3,18 +3,18 @@ import torch
 from hypothesis import given
 from transformers.loss.loss_for_object_detection import generalized_box_iou
 
-from core.data.geometry import RELATIONS, clamped, corners_of, paired_giou, paired_iou, relation_of
+from core.data.geometry import RELATIONS, Box, clamped, corners_of, paired_giou, paired_iou, relation_of
 from tests.strategies import boxes
 
 
 @given(boxes(), boxes())
-def test_giou_equals_the_one_of_transformers(a: list[float], b: list[float]) -> None:
+def test_giou_equals_the_one_of_transformers(a: Box, b: Box) -> None:
     first, second = torch.tensor([a], dtype=torch.float64), torch.tensor([b], dtype=torch.float64)
     torch.testing.assert_close(paired_giou(first, second), generalized_box_iou(first, second)[0])
 
 
 @given(boxes(), boxes())
-def test_iou_is_symmetric_and_at_most_one(a: list[float], b: list[float]) -> None:
+def test_iou_is_symmetric_and_at_most_one(a: Box, b: Box) -> None:
     first, second = torch.tensor([a], dtype=torch.float64), torch.tensor([b], dtype=torch.float64)
     iou = paired_iou(first, second).item()
     assert iou == pytest.approx(paired_iou(second, first).item())
@@ -32,18 +32,18 @@ def test_corners_are_clamped_to_the_image() -> None:
 @pytest.mark.parametrize(
     ("box", "relation"),
     [
-        ([0.42, 0.42, 0.58, 0.58], "inside"),
-        ([0.0, 0.0, 1.0, 1.0], "outside"),
-        ([0.0, 0.45, 0.2, 0.65], "left"),
-        ([0.8, 0.3, 1.0, 0.5], "right"),
-        ([0.45, 0.0, 0.65, 0.2], "above"),
-        ([0.4, 0.8, 0.5, 1.0], "below"),
-        ([0.4, 0.4, 0.62, 0.6], "inside"),  # 91 % of it
-        ([0.45, 0.4, 0.65, 0.6], "right"),  # 75 % of it
+        ((0.42, 0.42, 0.58, 0.58), "inside"),
+        ((0.0, 0.0, 1.0, 1.0), "outside"),
+        ((0.0, 0.45, 0.2, 0.65), "left"),
+        ((0.8, 0.3, 1.0, 0.5), "right"),
+        ((0.45, 0.0, 0.65, 0.2), "above"),
+        ((0.4, 0.8, 0.5, 1.0), "below"),
+        ((0.4, 0.4, 0.62, 0.6), "inside"),  # 91 % of it
+        ((0.45, 0.4, 0.65, 0.6), "right"),  # 75 % of it
     ],
 )
-def test_the_six_relations_to_a_box_in_the_middle(box: list[float], relation: str) -> None:
-    assert relation_of(box, [0.4, 0.4, 0.6, 0.6]) == relation
+def test_the_six_relations_to_a_box_in_the_middle(box: Box, relation: str) -> None:
+    assert relation_of(box, (0.4, 0.4, 0.6, 0.6)) == relation
 
 
 @given(boxes(), boxes())

@@ -58,6 +58,11 @@ DEEP: dict[str, tuple[NDArray[Any], str]] = {
 }
 
 
+def test_no_value_is_transparent_unless_the_image_says_so(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[-2, -1, 2]], dtype=np.float32)).save(tmp_path / "image", "TIFF")
+    assert np.asarray(open_image(tmp_path / "image")[0])[0, :, 0].tolist() == [0, 64, 255]
+
+
 @pytest.mark.parametrize(("pixels", "file_format"), DEEP.values(), ids=DEEP.keys())
 def test_more_than_eight_bits_are_scaled_and_reported(tmp_path: Path, pixels: NDArray[Any], file_format: str) -> None:
     Image.fromarray(pixels).save(tmp_path / "image", file_format)

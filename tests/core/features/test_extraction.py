@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from core.backbone.internvl import FrozenBackbone, load_backbone
 from core.config import TrainConfig
 from core.data.images import open_image
+from core.data.splits import Split
 from core.errors import UserError
 from core.features.extraction import Extraction, Shard, _digest_of, encode_here, encode_shard, extract_features
 from core.features.inputs import FeatureInputs, read_inputs
@@ -46,7 +47,10 @@ class Interrupt:
 
 
 def extract(
-    inputs: FeatureInputs, backbone: FrozenBackbone, root: Path, **options: Callable[..., None]
+    inputs: FeatureInputs,
+    backbone: FrozenBackbone,
+    root: Path,
+    on_progress: OnProgress = lambda kind, done, total: None,
 ) -> FeatureStore:
     return extract_features(Extraction(inputs, EVERY_READING, shard=8), encode_here(backbone), root, **options)
 
@@ -56,7 +60,7 @@ def test_every_row_is_the_backbones_own_vector(inputs: FeatureInputs, backbone: 
     features = store.features(readings("tower.mean", "lm.last"), with_test=True)
     for split, name in ((features.train, "train"), (features.validation, "validation"), (features.test, "test")):
         assert split is not None
-        records = inputs.images[name]  # type: ignore[index]
+        records = inputs.images[name]
         assert len(split.images) == len(records)
         image = backbone.encode_images([open_image(records[2].path)[0]], [MEAN])[MEAN][0]
         torch.testing.assert_close(split.images[2], image, atol=1e-4, rtol=1e-3)

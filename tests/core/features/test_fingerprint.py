@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from transformers import InternVLModel
 
-from core.config import TrainConfig
+from core.config import Scalar, TrainConfig
 from core.errors import UserError
 from core.features.inputs import read_inputs
 
@@ -23,8 +23,8 @@ def test_it_stays_the_same_for_what_features_do_not_depend_on(demo_config: Train
         {"data.split_seed": 1},
     ],
 )
-def test_it_changes_with_what_features_depend_on(demo_config: TrainConfig, change: dict[str, object]) -> None:
-    changed = demo_config.with_overrides(change)  # type: ignore[arg-type]
+def test_it_changes_with_what_features_depend_on(demo_config: TrainConfig, change: dict[str, Scalar]) -> None:
+    changed = demo_config.with_overrides(change)
     assert read_inputs(changed).parts.fingerprint != read_inputs(demo_config).parts.fingerprint
 
 

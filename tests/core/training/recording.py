@@ -18,7 +18,7 @@ READS_A_VALUE = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", 
 
 class Recording(TorchDispatchMode):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
         self._before: list[tuple[Tensor, Tensor]] = []
         self._made: set[int] = set()

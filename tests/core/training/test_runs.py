@@ -28,7 +28,7 @@ def figures(folder: RunFolder) -> list[dict[str, object]]:
     return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in read_json_lines(folder.log)]
 
 
-def stop_after(epoch: int) -> object:
+def stop_after(epoch: int) -> Callable[[EpochMetrics], None]:
     def stop(metrics: EpochMetrics) -> None:
         if metrics.epoch == epoch:
             raise KeyboardInterrupt
@@ -52,7 +52,7 @@ def test_an_interrupted_run_started_again_ends_with_the_same_figures(
     whole, broken = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "broken")
     run(small_config, planted_features, whole)
     with pytest.raises(KeyboardInterrupt):
-        run(small_config, planted_features, broken, on_epoch=stop_after(1))  # type: ignore[arg-type]
+        run(small_config, planted_features, broken, on_epoch=stop_after(1))
     run(small_config, planted_features, broken)
     assert figures(broken) == figures(whole)
     weights = [load_checkpoint(folder.checkpoint(3)).weights for folder in (whole, broken)]
@@ -64,7 +64,7 @@ def test_a_kill_between_checkpoint_and_log_leaves_no_gap(
 ) -> None:
     folder = RunFolder(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        run(small_config, planted_features, folder, on_epoch=stop_after(2))  # type: ignore[arg-type]
+        run(small_config, planted_features, folder, on_epoch=stop_after(2))
     lines = folder.log.read_text().splitlines(keepends=True)
     folder.log.write_text("".join(lines[:-1]) + lines[-1][:20])
     folder.best_checkpoint.unlink()
@@ -78,7 +78,7 @@ def test_a_finished_run_started_again_trains_nothing(
 ) -> None:
     run(small_config, planted_features, RunFolder(tmp_path))
     before = RunFolder(tmp_path).checkpoint(3).stat().st_mtime_ns
-    run(small_config, planted_features, RunFolder(tmp_path), on_epoch=stop_after(0))  # type: ignore[arg-type]
+    run(small_config, planted_features, RunFolder(tmp_path), on_epoch=stop_after(0))
     assert RunFolder(tmp_path).checkpoint(3).stat().st_mtime_ns == before
 
 

@@ -94,7 +94,7 @@ def test_the_receipt_contains_what_was_used(planted_features: Features, small_co
 
 
 def test_a_loss_that_is_no_number_is_an_error(planted_features: Features, small_config: TrainConfig) -> None:
-    broken = dataclasses.replace(planted_features.train, images=planted_features.train.images * math.nan)
+    broken = dataclasses.replace(planted_features.train, images=planted_features.train.images[:] * math.nan)
     with pytest.raises(DivergedError, match="not finite in epoch 0"):
         train(small_config, dataclasses.replace(planted_features, train=broken))
 

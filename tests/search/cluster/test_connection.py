@@ -2,9 +2,9 @@ import socket
 import threading
 
 import pytest
+import ray
 
 from core.errors import UserError
-from search.cluster import connection as cluster
 from search.cluster.connection import connect, count_slots, require_cluster
 
 
@@ -27,13 +27,13 @@ def nodes(*resources: dict[str, float]) -> list[dict[str, object]]:
 def test_slots_are_what_fits_each_node(
     monkeypatch: pytest.MonkeyPatch, held: list[dict[str, float]], cpu: float, gpu: float, slots: int
 ) -> None:
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes(*held))
+    monkeypatch.setattr(ray, "nodes", lambda: nodes(*held))
     assert count_slots(cpu=cpu, gpu=gpu) == slots
 
 
 def test_dead_nodes_have_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     dead = [{"Alive": False, "Resources": {"CPU": 8.0}}]
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: dead)
+    monkeypatch.setattr(ray, "nodes", lambda: dead)
     with pytest.raises(UserError, match="no node has 1 CPUs and 0 GPUs for a trial; change resources"):
         count_slots(cpu=1, gpu=0)
 

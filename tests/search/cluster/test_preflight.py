@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +22,9 @@ from search.cluster.preflight import (
 from search.session.storage import Storage
 
 
-def report(**changes: object) -> NodeReport:
-    fields = {"host": "n1", "versions": versions(), "missing_stores": [], "storage_problem": None, "gpu_problem": None}
-    return NodeReport(**{**fields, **changes})  # type: ignore[arg-type]
+def report(**changes: Any) -> NodeReport:
+    sound = NodeReport(host="n1", versions=versions(), missing_stores=[], storage_problem=None, gpu_problem=None)
+    return replace(sound, **changes)
 
 
 def test_a_healthy_node_raises_nothing() -> None:

@@ -131,6 +131,7 @@ def test_a_value_that_is_no_number_is_a_failure(session: Session) -> None:
     assert session.book.record("a", row | {"metrics": json.dumps(content)}) is True
     session.book.finish("a", None, crash=None)
     (reason,) = reasons(session)
+    assert reason is not None
     assert "its report cannot be read" in reason
     assert "recall_mean" in reason
 
@@ -181,6 +182,7 @@ def test_a_retry_keeps_the_epochs_of_the_trial_that_died(
     session.book.close()
     task = session.book.next_trial("b")
     assert task is not None
+    assert task.resume_from is not None
     taken_up = session.storage.read_checkpoint(task.resume_from)
     assert taken_up is not None
     assert taken_up.epoch == 1
@@ -224,6 +226,7 @@ def test_a_retry_of_a_retry_continues_from_the_latest_checkpoint_of_all(
     session.book.close()
     third = session.book.next_trial("c")
     assert third is not None
+    assert third.resume_from is not None
     taken_up = session.storage.read_checkpoint(third.resume_from)
     assert taken_up is not None
     assert taken_up.epoch == 1
@@ -272,7 +275,7 @@ def test_a_two_stage_trial_is_scored_by_its_joint_stage_alone(staged: Session) -
     for metrics in last.history:
         staged.book.record("a", {"metrics": json.dumps(metrics.to_json()), "receipt": receipt})
     staged.book.finish("a", last, crash=None)
-    assert staged.ledger.standing().best == (0, pytest.approx(0.7))
+    assert staged.ledger.standing().best == pytest.approx((0, 0.7))
     (trial,) = [trial for trial in staged.ledger.trials() if trial.has_ended]
     assert trial.best == last.history[2]
     kept = load_checkpoint(staged.folder.trial(0).best_checkpoint)

@@ -35,8 +35,8 @@ class Reports:
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> Reports:
     caught = Reports()
-    monkeypatch.setattr(trainable.tune, "report", caught)
-    monkeypatch.setattr(trainable.tune, "get_checkpoint", lambda: None)
+    monkeypatch.setattr(tune, "report", caught)
+    monkeypatch.setattr(tune, "get_checkpoint", lambda: None)
     trainable._open_features.cache_clear()
     return caught
 
@@ -94,8 +94,8 @@ def test_ray_may_stop_a_trial_with_system_exit(monkeypatch: pytest.MonkeyPatch, 
         raise SystemExit(0)
 
     features = open_features(demo_config)
-    monkeypatch.setattr(trainable.tune, "report", stop)
-    monkeypatch.setattr(trainable.tune, "get_checkpoint", lambda: None)
+    monkeypatch.setattr(tune, "report", stop)
+    monkeypatch.setattr(tune, "get_checkpoint", lambda: None)
     with pytest.raises(SystemExit):
         run_trial(payload(demo_config, features.fingerprint))
 

@@ -59,5 +59,5 @@ def test_the_first_signal_stops_the_book_and_the_second_takes_effect_at_once(num
 def test_the_last_line_of_rays_error_is_the_reason(tmp_path: Any) -> None:
     path = tmp_path / "error.txt"
     path.write_text("Traceback\n  ...\nActorDiedError: the actor died\n")
-    assert _crash_reason(SimpleNamespace(error_file=str(path))) == "ActorDiedError: the actor died"  # type: ignore[arg-type]
-    assert _crash_reason(SimpleNamespace(error_file=None)) == "the worker died"  # type: ignore[arg-type]
+    assert _crash_reason(SimpleNamespace(error_file=str(path))) == "ActorDiedError: the actor died"
+    assert _crash_reason(SimpleNamespace(error_file=None)) == "the worker died"
