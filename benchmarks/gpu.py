@@ -11,8 +11,6 @@ scale, the script runs anywhere as a test; its figures are then meaningless.
 import multiprocessing
 import time
 from collections.abc import Callable
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Barrier
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode

@@ -103,7 +103,7 @@ def measure(batch: int, width: int, threads: int, fusion: Fusion = "interaction"
 def train_for_a_while(barrier: Barrier, seconds: "Queue[float]") -> None:
     torch.set_num_threads(1)
     features = random_features(shape(4096), shape(300), Widths(VISION_DIM, TEXT_DIM))
-    barrier.wait()  # type: ignore[attr-defined]
+    barrier.wait()
     history = train(configuration(512, 256, 6), features).history
     seconds.put(sum(epoch.train_seconds for epoch in history[1:]))
 

@@ -44,13 +44,14 @@ class Section(BaseModel):
         """Raise UserError if the file is recognised as one of another kind."""
 
 
+ModelT = TypeVar("ModelT", bound=BaseModel)
 SectionT = TypeVar("SectionT", bound="Section")
 BASE = "base"
 """Key that names the file to take all other settings from."""
 
 
-def parse(kind: type[SectionT], content: object, *, where: object, base: Path | None = None) -> SectionT:
-    """Validate plain YAML content as a section.
+def parse(kind: type[ModelT], content: object, *, where: object, base: Path | None = None) -> ModelT:
+    """Validate plain YAML content as a section, or as a model in one.
 
     Args:
         where: prefix of error messages, usually the file.

@@ -109,7 +109,7 @@ def grid_features() -> Features:
     train = planted_split(40, seed=0, side=5)
     assert isinstance(train.grid, Tensor)
     cells = train.grid.float().flatten(0, 1)
-    tables = (train.images, train.texts, cells)
+    tables = (train.images[:], train.texts[:], cells)
     statistics = Statistics(*(number for table in tables for number in (table.mean(0), table.std(0))))
     validation, test = planted_split(12, seed=1, side=5), planted_split(12, seed=2, side=5)
     return Features("planted", train, validation, statistics, test=test)

@@ -63,7 +63,8 @@ def open_image(path: Path) -> tuple[Image.Image, list[str]]:
     """
     if problem := file_problem(path):
         raise UserError(f"the image {problem}", where=path)
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # for all threads; relevant problems are counted or refused here
+    for category in (UserWarning, Image.DecompressionBombWarning):  # relevant problems are counted or refused here
+        warnings.filterwarnings("ignore", category=category, module=r"PIL\.")  # for all threads
     try:
         image, truncated = _decode(path)
         orientation, damaged = _orientation(image)

@@ -90,7 +90,7 @@ def fit_text_only(train: FeatureSplit, statistics: Statistics, *, seed: int = 0)
         predicted, logits = network(texts[places[0, rows]], texts[places[1, rows]])
         loss = box_loss(predicted, boxes[rows], giou=GIOU_WEIGHT) + relation_loss(logits, relations[rows])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
     return network

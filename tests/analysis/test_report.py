@@ -27,10 +27,11 @@ def test_a_table_is_written_four_ways(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".md", ".html"])
 def test_a_foreign_table_is_left_alone(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"t{suffix}").write_text("mine")
-    for write in (
+    writes: list[Callable[[], object]] = [
         lambda: require_free_report(tmp_path, "t"),
         lambda: write_report(tmp_path, "t", Report("T", pd.DataFrame({"a": [1]}))),
-    ):
+    ]
+    for write in writes:
         with pytest.raises(UserError, match=f"holds t{suffix}, which crossmodal did not write"):
             write()
     assert [path.name for path in tmp_path.iterdir()] == [f"t{suffix}"]

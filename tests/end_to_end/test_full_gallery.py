@@ -16,7 +16,7 @@ QUERIES = 2_000
 @pytest.mark.slow
 def test_the_full_gallery_is_ranked_in_little_memory_and_like_the_direct_way(tmp_path: Path) -> None:
     """Some of the queries against the whole gallery: the other queries are more blocks of the same size."""
-    command = [sys.executable, "-m", "benchmarks.evaluation", "--output", tmp_path / "evaluation.json"]
+    command = [sys.executable, "-m", "benchmarks.evaluation", "--output", str(tmp_path / "evaluation.json")]
     subprocess.run([*command, "--queries", str(QUERIES)], cwd=ROOT, check=True, capture_output=True)
     quarter, full = json.loads((tmp_path / "evaluation.json").read_text())["galleries"]
     assert (full["images"], full["texts"]) == (IMAGES, TEXTS) == (55_000, 166_000)

@@ -10,7 +10,7 @@ from core.files.folders import CampaignFolder
 from search import plan
 from search.plan import Tables, TrainingCost, estimate, expected_epochs
 from tests.commands import CommandLine
-from tests.conftest import write_campaign
+from tests.conftest import readings, write_campaign
 
 
 def test_epochs_with_pruning_by_hand() -> None:
@@ -68,8 +68,10 @@ def test_features_of_every_shape_are_timed_and_the_slowest_is_reported(
 ) -> None:
     """Whatever order they come in; here the second set of features is far wider."""
     path = write_campaign(tmp_path, demo)
-    shapes = tuple(SplitShape(images=40, groups=8, captions=40, texts=40, regions=20) for _ in range(2))
-    narrow, wide = Tables(shapes, (8, 8)), Tables(shapes, (16, 16))
+    shape = SplitShape(images=40, groups=8, captions=40, texts=40, regions=20)
+    narrow, wide = (
+        Tables((shape, shape), tuple((reading, (width,)) for reading in readings().all)) for width in (8, 16)
+    )
     taken = {narrow: 1.0, wide: 3.0}
     monkeypatch.setattr(plan, "_calibrate", lambda _, tables: TrainingCost(taken[tables], 100.0, "an epoch", 3.0))
     for order in ([narrow, wide], [wide, narrow]):

@@ -90,7 +90,7 @@ def test_micro_batches_are_halved_when_memory_runs_out(
     torch.testing.assert_close(encoded[MEAN], expected[MEAN], atol=1e-5, rtol=1e-4)
 
 
-class ImageProcessorAlone(InternVLProcessor):
+class ImageProcessorAlone(InternVLProcessor):  # type: ignore[misc]
     """transformers' own processor where its video processor, which needs torchvision, cannot be imported."""
 
     def check_argument_for_proper_class(self, argument_name: str, argument: object) -> object:

@@ -47,7 +47,7 @@ def test_the_six_relations_to_a_box_in_the_middle(box: Box, relation: str) -> No
 
 
 @given(boxes(), boxes())
-def test_a_relation_is_reversed_with_its_boxes(a: list[float], b: list[float]) -> None:
+def test_a_relation_is_reversed_with_its_boxes(a: Box, b: Box) -> None:
     opposite = {"left": "right", "right": "left", "above": "below", "below": "above"}
     there, back = relation_of(a, b), relation_of(b, a)
     if there in opposite and back in opposite and a != b:

@@ -20,8 +20,8 @@ from core.evaluation.regions import (
     measure_regions,
     shuffled_images,
 )
-from core.features.store import FeatureSplit, Statistics
-from core.model.model import CrossModalModel, Widths
+from core.features.store import FeatureSplit, Statistics, Widths
+from core.model.model import CrossModalModel
 from core.model.views import ImageView, TextView
 from tests.conftest import planted_split
 from tests.core.evaluation.attending import Attending, with_grid

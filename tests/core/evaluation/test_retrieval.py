@@ -18,8 +18,8 @@ from core.evaluation.retrieval import (
     relevance_of,
     validate,
 )
-from core.features.store import Features, FeatureSplit
-from core.model.model import CrossModalModel, Widths, build_model
+from core.features.store import Features, FeatureSplit, Widths
+from core.model.model import CrossModalModel, build_model
 from core.model.views import ImageView, TextView
 from core.records import EpochMetrics, Evaluation
 from core.training.train import train

@@ -14,9 +14,17 @@ from core.config import TrainConfig
 from core.data.images import open_image
 from core.data.splits import Split
 from core.errors import UserError
-from core.features.extraction import Extraction, Shard, _digest_of, encode_here, encode_shard, extract_features
+from core.features.extraction import (
+    Extraction,
+    OnProgress,
+    Shard,
+    _digest_of,
+    encode_here,
+    encode_shard,
+    extract_features,
+)
 from core.features.inputs import FeatureInputs, read_inputs
-from core.features.store import FeatureStore
+from core.features.store import FeatureSplit, FeatureStore
 from core.readings import Reading
 from tests.conftest import EVERY_READING, readings
 
@@ -52,21 +60,23 @@ def extract(
     root: Path,
     on_progress: OnProgress = lambda kind, done, total: None,
 ) -> FeatureStore:
-    return extract_features(Extraction(inputs, EVERY_READING, shard=8), encode_here(backbone), root, **options)
+    return extract_features(Extraction(inputs, EVERY_READING, shard=8), encode_here(backbone), root, on_progress)
 
 
 def test_every_row_is_the_backbones_own_vector(inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path) -> None:
     store = extract(inputs, backbone, tmp_path)
     features = store.features(readings("tower.mean", "lm.last"), with_test=True)
-    for split, name in ((features.train, "train"), (features.validation, "validation"), (features.test, "test")):
+    splits: dict[Split, FeatureSplit | None]
+    splits = {"train": features.train, "validation": features.validation, "test": features.test}
+    for name, split in splits.items():
         assert split is not None
         records = inputs.images[name]
         assert len(split.images) == len(records)
         image = backbone.encode_images([open_image(records[2].path)[0]], [MEAN])[MEAN][0]
-        torch.testing.assert_close(split.images[2], image, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(split.images[:][2], image, atol=1e-4, rtol=1e-3)
         row = int((split.caption_image == 2).nonzero()[0])
         caption = backbone.encode_texts([records[2].captions[0]], [LAST])[LAST][0]
-        torch.testing.assert_close(split.texts[split.caption_text[row]], caption, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(split.texts[split.caption_text[row : row + 1]][0], caption, atol=1e-4, rtol=1e-3)
         assert sum(len(record.captions) for record in records) == len(split.caption_text)
         assert sum(len(record.regions) for record in records) == len(split.boxes)
 
@@ -268,7 +278,6 @@ class Broken:
         self.micro_batch = backbone.micro_batch
         self.parameter_count = backbone.parameter_count
         self.preprocess = backbone.preprocess
-
         self.require = backbone.require
 
     def encode_pixels(self, pixels: torch.Tensor, asked: Sequence[Reading]) -> dict[Reading, torch.Tensor]:

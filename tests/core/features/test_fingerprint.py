@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 from transformers import InternVLModel
 
-from core.config import Scalar, TrainConfig
+from core.config import TrainConfig
 from core.errors import UserError
 from core.features.inputs import read_inputs
+from core.sections import Scalar
 
 
 def test_it_stays_the_same_for_what_features_do_not_depend_on(demo_config: TrainConfig) -> None:

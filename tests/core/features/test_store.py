@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from core.config import Scalar, TrainConfig
+from core.config import TrainConfig
 from core.errors import UserError
 from core.features.extraction import Extraction
 from core.features.inputs import read_inputs
 from core.features.opening import prepare_features
 from core.features.store import Features, FeatureStore, HostTable, gather
+from core.sections import Scalar
 from core.training.train import train
 from tests.conftest import EVERY_READING, readings
 
@@ -47,12 +48,12 @@ def test_first_token_pooling_is_refused_with_its_reason_and_let_through_when_ask
     with pytest.raises(UserError, match=r"features\.text: .*the first token sees nothing of the text"):
         store.features(readings("tower.cls", "lm.first"))
     texts = store.features(readings("tower.cls", "lm.first"), allow_degenerate=True).train.texts
-    assert len(texts.round(decimals=3).unique(dim=0)) < len(texts) / 10  # one vector a first word
+    assert len(texts[:].round(decimals=3).unique(dim=0)) < len(texts) / 10  # one vector a first word
 
 
 def test_statistics_are_those_of_the_training_split(store: FeatureStore) -> None:
     features = store.features(readings("tower.mean", "lm.mean"))
-    torch.testing.assert_close(features.statistics.image_mean, features.train.images.mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(features.statistics.image_mean, features.train.images[:].mean(0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(
         features.statistics.text_std, features.train.texts[:].std(0, correction=0), atol=1e-5, rtol=1e-4
     )

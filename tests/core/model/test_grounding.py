@@ -27,7 +27,7 @@ def head(seed: int, *, heads: int = 1, dropout: float = 0.0) -> GroundingHead:
     """Nothing of it begins at zero."""
     torch.manual_seed(seed)
     made = GroundingHead(TEXT, GridAttention(CELLS, GRID, "standardize"), dropout=dropout, heads=heads)
-    torch.nn.init.normal_(made.box[-1].weight, std=0.1)
+    torch.nn.init.normal_(made.get_parameter("box.2.weight"), std=0.1)
     made.attention.norm.use_statistics(torch.randn(GRID), torch.rand(GRID) + 0.5)
     return made.requires_grad_(False)
 
@@ -98,7 +98,7 @@ def test_a_fresh_head_puts_boxes_of_one_size_where_the_text_looks() -> None:
 @given(st.integers(0, 1000))
 def test_a_box_has_its_centre_within_reach_of_where_the_first_head_looks(seed: int) -> None:
     made = head(seed, heads=2)
-    torch.nn.init.normal_(made.box[-1].weight)
+    torch.nn.init.normal_(made.get_parameter("box.2.weight"))
     finding = made.attend(torch.randn(5, CELLS, GRID), made.queries(torch.randn(5, TEXT)))
     boxes = made.boxes(finding)
     inside = ((boxes > 0) & (boxes < 1)).all(dim=1)  # elsewhere the image cuts a box off
@@ -134,7 +134,7 @@ def test_no_gradient_of_the_heads_reaches_the_retrieval_towers(
     generator = torch.Generator().manual_seed(0)
     batch = next(epoch_batches(grid_features.train, config, with_regions=True, generator=generator))
     losses = compute_losses(model, batch, LossConfig(), generator)
-    weighted_sum(losses._replace(itc=torch.zeros(())), LossConfig()).backward()  # type: ignore[no-untyped-call]
+    weighted_sum(losses._replace(itc=torch.zeros(())), LossConfig()).backward()
     reached = {name.split(".")[0] for name, value in model.named_parameters() if value.grad is not None}
     assert reached == {"grounding"}
     assert all(value.grad is not None for value in model.grounding.parameters())  # type: ignore[union-attr]

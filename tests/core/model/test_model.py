@@ -66,9 +66,12 @@ def test_features_without_a_grid_are_refused_in_one_line(planted_features: Featu
 def test_the_statistics_of_the_grid_reach_heads_and_pooling(grid_features: Features, small_config: TrainConfig) -> None:
     config = small_config.with_overrides({"model.fusion": "attention", "model.image_pooling": "attention"})
     weights = build_model(config, grid_features).state_dict()
+    mean, std = grid_features.statistics.grid_mean, grid_features.statistics.grid_std
+    assert mean is not None
+    assert std is not None
     for part in ("grounding", "image_pooling"):
-        assert torch.equal(weights[f"{part}.attention.norm.mean"], grid_features.statistics.grid_mean)
-        assert torch.equal(weights[f"{part}.attention.norm.std"], grid_features.statistics.grid_std)
+        assert torch.equal(weights[f"{part}.attention.norm.mean"], mean)
+        assert torch.equal(weights[f"{part}.attention.norm.std"], std)
 
 
 def test_adapting_every_token_and_taking_one_equals_pooling_first() -> None:

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, embedding, l1_loss, normalize
 
-from core.config import LossConfig, Scalar, TrainConfig
+from core.config import LossConfig, TrainConfig
 from core.data.geometry import paired_giou
 from core.features.store import Features
 from core.model.model import CrossModalModel, build_model
+from core.sections import Scalar
 from core.training.batches import Batch, epoch_batches
 from core.training.optimizer import build_optimizer
 from core.training.step import WARM_UP, ReplayedStep, TrainStep, build_step, compute_losses
@@ -157,7 +158,8 @@ def plain_losses(model: CrossModalModel, batch: Batch, generator: torch.Generato
     box = l1_loss(boxes, batch.boxes) + giou * (1 - paired_giou(boxes, batch.boxes)).mean()
     known = (batch.relations >= 0).sum()
     spatial = cross_entropy(model.relation_head(pairs), batch.relations, ignore_index=-1, reduction="sum") / known
-    return itc + itm / (3.0 * batch.pairs) + 0.1 * box + 0.1 * spatial
+    total: torch.Tensor = itc + itm / (3.0 * batch.pairs) + 0.1 * box + 0.1 * spatial
+    return total
 
 
 def fuse(model: CrossModalModel, image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
@@ -174,9 +176,8 @@ def test_linear_heads_on_pooled_features_train_to_the_bits_of_the_losses_written
     grid_features: Features, small_config: TrainConfig, fusion: str, positives: str
 ) -> None:
     """Whatever else a model may look at, the reference configurations cost and give what they always did."""
-    config = small_config.with_overrides(
-        {"model.fusion": fusion, "loss.positives": positives, "loss.giou": 0.5, "model.dropout": 0.2}
-    )
+    changes: dict[str, Scalar] = {"model.fusion": fusion, "loss.positives": positives, "loss.giou": 0.5}
+    config = small_config.with_overrides({**changes, "model.dropout": 0.2})
     given = batches(grid_features, config)
     model, optimizer = prepare(grid_features, config)
     run(TrainStep(model, optimizer, config.loss), optimizer, given)

@@ -92,4 +92,4 @@ def test_a_bad_image_is_reported_as_in_local_extraction(
     image.write_bytes(b"no image")
     encode = encode_on_cluster(gpu_config, cluster.address)
     with pytest.raises(UserError, match=r"torn\.jpg"):
-        list(encode([Shard("images", 0, (image,))]))
+        list(encode([Shard("images", 0, (image,), EVERY_READING[:1])]))
