@@ -35,10 +35,12 @@ from benchmarks.results import Row, median, options, say, write
 from core.campaign.campaign import Campaign, Limits, Pruner, Tracking
 from core.config import TrainConfig
 from core.features.fingerprint import FingerprintParts
+from core.features.inputs import read_inputs
 from core.features.store import Features, FeatureStore
 from core.files.folders import CampaignFolder
 from core.files.json_files import read_json_lines
 from core.files.ownership import claim_folder
+from core.readings import Readings
 from core.sections import Scalar
 from core.training.train import train
 
@@ -76,20 +78,19 @@ def configure(campaign: Campaign, trial: Any) -> TrainConfig:
 
 
 def open_features(config: TrainConfig, fingerprint: str) -> Features:
-    wanted = config.features
-    store = FeatureStore.open(wanted.store, fingerprint)
-    return store.features(image_pooling=wanted.image_pooling, text_pooling=wanted.text_pooling)
+    return FeatureStore.open(config.features.store, fingerprint).features(config.readings)
 
 
 def run_ours(campaign: Campaign, parameters: list[Parameters], fingerprint: str) -> Row:
-    from search.campaign import CampaignFeatures, Listeners, advance, extraction_variant
+    from search.campaign import CampaignFeatures, Listeners, advance, campaign_readings, extraction_variant
     from search.study.ledger import Ledger
     from search.study.restore import trial_config
 
     first, *others = parameters
     campaign = campaign.model_copy(update={"train": trial_config(campaign, first)})  # the baseline is the first trial
     store = FeatureStore.open(campaign.base.features.store, fingerprint)
-    features = CampaignFeatures({extraction_variant(campaign.base): FingerprintParts(**store.manifest["parts"])})
+    parts = FingerprintParts(**store.manifest["parts"])
+    features = CampaignFeatures({extraction_variant(campaign.base): parts}, campaign_readings(campaign))
     with tempfile.TemporaryDirectory() as place:
         folder = CampaignFolder(Path(place) / campaign.name)
         identity = claim_folder(folder.root, folder.NAMES)
@@ -176,15 +177,14 @@ def run_plain_tune(campaign: Campaign, parameters: list[Parameters], fingerprint
 
 def run_bare_loop(campaign: Campaign, parameters: list[Parameters], fingerprint: str, training: Training) -> Row:
     epochs_of_trials: list[list[Row]] = []
-    opened: dict[tuple[str, str], Features] = {}
+    opened: dict[Readings, Features] = {}
 
     def objective(trial: optuna.Trial) -> float:
         config = configure(campaign, trial)
-        wanted = (config.features.image_pooling, config.features.text_pooling)
-        if wanted not in opened:
-            opened[wanted] = open_features(config, fingerprint)
+        if config.readings not in opened:
+            opened[config.readings] = open_features(config, fingerprint)
         epochs_of_trials.append([])
-        training(config, opened[wanted], epochs_of_trials[-1].append)
+        training(config, opened[config.readings], epochs_of_trials[-1].append)
         return float(max(epoch["recall_mean"] for epoch in epochs_of_trials[-1]))
 
     study = optuna.create_study(direction="maximize")
@@ -202,7 +202,7 @@ def run_variant(name: str, trials: int, live_trials: int) -> Row:
     campaign = demo_campaign(
         limits=Limits(trials=trials), pruner=Pruner(kind="none"), wandb=Tracking(mode="offline"), max_failed_trials=1
     )
-    parameters, fingerprint = draw(campaign, trials), demo_store(campaign.base).fingerprint
+    parameters, fingerprint = draw(campaign, trials), read_inputs(campaign.base).parts.fingerprint
     ways: dict[str, Callable[[], Row]] = {
         "ours": lambda: run_ours(campaign, parameters, fingerprint),
         "in the loop": lambda: run_in_the_loop(campaign, parameters, min(trials, live_trials)),
@@ -248,7 +248,7 @@ def main() -> None:
     if settings.way:
         sys.stdout.write(json.dumps(run_variant(settings.way, settings.trials, settings.live_trials)) + "\n")
         return
-    demo_store(demo_campaign().base)
+    demo_store(demo_campaign())
     measured: dict[str, list[Row]] = {name: [] for name in WAYS}
     for round_number in range(settings.rounds):
         for name in WAYS:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from core.campaign.campaign import Campaign, load_campaign
-from core.config import TrainConfig
+from core.features.extraction import Extraction
+from core.features.inputs import read_inputs
 from core.features.opening import prepare_features
 from core.features.store import FeatureStore
 from core.terminal.cli import synth
@@ -19,6 +20,8 @@ def demo_campaign(**changes: object) -> Campaign:
     return campaign.model_copy(update=changes)
 
 
-def demo_store(config: TrainConfig) -> FeatureStore:
-    """The feature store of a configuration, extracted if it is missing."""
-    return prepare_features(config)
+def demo_store(campaign: Campaign) -> FeatureStore:
+    """The feature store of a campaign, with every reading of its trials; what is missing is extracted."""
+    from search.campaign import campaign_readings  # imports Ray, which takes seconds
+
+    return prepare_features(campaign.base, Extraction(read_inputs(campaign.base), campaign_readings(campaign)))

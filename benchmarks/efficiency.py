@@ -22,7 +22,7 @@ from core.campaign.trials import Standing
 from core.features.fingerprint import FingerprintParts
 from core.files.folders import CampaignFolder
 from core.files.json_files import read_json_lines
-from search.campaign import CampaignFeatures, Listeners, advance, extraction_variant
+from search.campaign import CampaignFeatures, Listeners, advance, campaign_readings, extraction_variant
 
 SPACE = Space.model_validate({"optimizer.learning_rate": {"log": [1e-4, 1e-2]}})
 PAGE_KB = resource.getpagesize() / 1024
@@ -51,8 +51,8 @@ def run(trials: int, overrides: dict[str, float], slots: int = 2) -> tuple[Watch
     )
     base = campaign.base.with_overrides({"recipe.stage1_epochs": 0, **overrides})
     campaign = campaign.model_copy(update={"train": base})
-    made_of = FingerprintParts(**demo_store(base).manifest["parts"])
-    features = CampaignFeatures({extraction_variant(base): made_of})
+    parts = FingerprintParts(**demo_store(campaign).manifest["parts"])
+    features = CampaignFeatures({extraction_variant(base): parts}, campaign_readings(campaign))
     watch = Watch()
     with tempfile.TemporaryDirectory() as place:
         folder = CampaignFolder(Path(place) / "campaign")

@@ -23,13 +23,22 @@ from benchmarks.full_size import full_size_backbone
 from benchmarks.results import Row, median, options, say, write
 from core.backbone.internvl import FrozenBackbone, load_backbone
 from core.data.images import open_image
+from core.data.splits import Split
 from core.features.extraction import encode_image_files
+from core.features.fingerprint import reading_fingerprint
 from core.features.inputs import read_inputs
 from core.features.manifest import write_manifest
 from core.features.opening import prepare_features
-from core.features.store import FeatureStore
+from core.features.store import READINGS, STATISTICS, FeatureStore
+from core.readings import Reading, Readings, parse_readings
 
 ROUNDS = 3
+READ = Readings(
+    parse_readings("images", "tower.cls", prompt="unused"), parse_readings("texts", "lm.last", prompt="unused")
+)
+"""Of the store whose opening is measured."""
+WIDTH = 1024
+"""Of these readings."""
 
 
 def measure_tiny(size: int, images: int, texts: int) -> Row:
@@ -44,7 +53,9 @@ def measure_full_size(images: int) -> Row:
 
 
 def measure_extraction(name: str, size: int, backbone: FrozenBackbone, images: int, texts: int) -> Row:
-    annotated = [image for split in read_inputs(demo_campaign().base).images.values() for image in split]
+    config = demo_campaign().base
+    readings = config.readings
+    annotated = [image for split in read_inputs(config).images.values() for image in split]
     paths = [image.path for image in annotated][:images]
     sentences = list(dict.fromkeys(text for image in annotated for text in image.captions))[:texts]
     pixels = backbone._normalise(backbone.preprocess([open_image(path)[0] for path in paths]))
@@ -53,13 +64,13 @@ def measure_extraction(name: str, size: int, backbone: FrozenBackbone, images: i
     whole, bare = [], []
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        encode_image_files(backbone, paths)
+        encode_image_files(backbone, paths, readings.images)
         between = time.perf_counter()
         bare_pass(backbone, batches)
         whole.append(between - started)
         bare.append(time.perf_counter() - between)
     started = time.perf_counter()
-    backbone.encode_texts(sentences)
+    backbone.encode_texts(sentences, readings.texts)
     text_seconds = time.perf_counter() - started
     return {
         "backbone": name,
@@ -79,34 +90,39 @@ def bare_pass(backbone: FrozenBackbone, batches: Sequence[torch.Tensor]) -> None
 
 def make_store(root: Path, gigabytes: float) -> str:
     """A store whose tables take `gigabytes`; everything else is as small as possible."""
-    folder, width = root / "0123456789abcdef", 1024
-    rows = int(gigabytes * 1e9 / 2 / 4 / width)
+    folder = root / "0123456789abcdef"
+    rows = int(gigabytes * 1e9 / 2 / 4 / WIDTH)
     index = {"groups": torch.zeros(1, dtype=torch.int64)}
-    names = ("caption_text", "caption_image", "sentence_text", "sentence_image", "relations")
+    names = ("caption_text", "caption_image", "sentence_text", "sentence_image", "relations", "first_region")
     index |= {name: torch.zeros(1, dtype=torch.int64) for name in names} | {"boxes": torch.zeros(1, 4)}
     for split in ("train", "validation"):
         (folder / split).mkdir(parents=True)
         save_file(index, folder / split / "index.safetensors")
-        for table in ("images_cls", "texts_last"):
-            shape = (rows if split == "train" else 1, width)
-            array = np.lib.format.open_memmap(folder / split / f"{table}.npy", mode="w+", dtype=np.float32, shape=shape)
-            array[:] = 0.5
-            array.flush()
-    statistics = {
-        f"{kind}.{figure}": torch.ones(width) for kind in ("images.cls", "texts.last") for figure in ("mean", "std")
-    }
-    save_file(statistics, folder / "statistics.safetensors")
-    health = {"images": {"cls": {"distinct": 1.0}}, "texts": {"last": {"distinct": 1.0}}}
-    manifest = {"fingerprint": folder.name, "health": health, "counts": {}, "backbone_parameters": 0}
-    write_manifest(folder, manifest)
+    write_manifest(folder, {"fingerprint": folder.name, "counts": {}})
+    for reading in READ.all:
+        write_reading(folder / READINGS / reading.key, reading, {"train": rows, "validation": 1})
     return folder.name
+
+
+def write_reading(folder: Path, reading: Reading, rows: dict[Split, int]) -> None:
+    """A reading of the store in the parent folders: tables of so many rows."""
+    folder.mkdir(parents=True)
+    for split, count in rows.items():
+        shape = (count, WIDTH)
+        array = np.lib.format.open_memmap(folder / f"{split}.npy", mode="w+", dtype=np.float32, shape=shape)
+        array[:] = 0.5
+        array.flush()
+    save_file({name: torch.ones(WIDTH) for name in ("mean", "std")}, folder / STATISTICS)
+    fingerprint = reading_fingerprint(folder.parents[1].name, reading)
+    facts = {"fingerprint": fingerprint, "health": {"distinct": 1.0}, "backbone_parameters": 0}
+    write_manifest(folder, facts)
 
 
 def open_and_read(root: Path, fingerprint: str, answers: Any, barrier: Any) -> None:
     """Open and read a store as a worker does; reports the seconds to open it, and the memory added by reading it."""
     before = held_gib()
     started = time.perf_counter()
-    features = FeatureStore.open(root, fingerprint).features(image_pooling="cls", text_pooling="last")
+    features = FeatureStore.open(root, fingerprint).features(READ)
     opened = time.perf_counter() - started
     float(features.train.images[:].sum()), float(features.train.texts[:].sum())
     barrier.wait()  # all workers have read all of it

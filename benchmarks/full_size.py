@@ -28,10 +28,11 @@ def full_size_backbone(device: str, dtype: torch.dtype, *, layers: int = 24, mic
         num_key_value_heads=2,
         intermediate_size=4864,
     )
-    with torch.device(device):
-        model = InternVLModel(InternVLConfig(vision_config=vision, text_config=text)).to(dtype)
     config = demo_campaign().base.features
     tiny = load_backbone(config, "cpu")
-    tokenizer, processor = tiny._tokenizer, tiny._image_processor
+    tokenizer, processor, image_token = tiny._tokenizer, tiny._image_processor, tiny._model.config.image_token_id
+    with torch.device(device):
+        whole = InternVLConfig(vision_config=vision, text_config=text, image_token_id=image_token)
+        model = InternVLModel(whole).to(dtype)
     full = config.model_copy(update={"image_size": 448, "max_tokens": 128, "micro_batch": micro_batch})
     return FrozenBackbone(model, tokenizer, processor, full)

@@ -210,7 +210,7 @@ def test_a_step_on_the_cpu_runs_as_written(planted_features: Features, small_con
 def test_a_cuda_graph_trains_as_the_step_itself(
     grid_features: Features, small_config: TrainConfig, changes: dict[str, Scalar]
 ) -> None:
-    config = small_config.with_overrides({"device": "cuda", "recipe.stage1_epochs": 2} | changes)
+    config = small_config.with_overrides({**changes, "device": "cuda", "recipe.stage1_epochs": 2})
     captured = train(config, grid_features).last
     eager = train(config.with_overrides({"optimizer.cuda_graph": False}), grid_features).last
     for name, weights in eager.weights.items():
