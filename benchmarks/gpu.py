@@ -2,12 +2,12 @@
 
     python -m benchmarks.gpu [--device cuda] [--layers 24] [--scale 1.0] [--together 1 4 16]
 
-The backbone has InternVL3-1B's architecture and random weights, which take as long as real ones; it is timed with one
-reading and with every kind of reading at once. The floor, here and of training, is the arithmetic of all matrix products
-over the rate of one large product of the same type in the same run. Features have the shape of GeoText-1652's training
-split times `--scale`. The grids of all its images, which heads with attention read, take 6.6 GB, at first on the GPU and
-then on the host. With `--device cpu`, few layers and a small scale, the script runs anywhere as a test; its figures are
-then meaningless.
+The backbone has InternVL3-1B's architecture and random weights, which take as long as real ones; it is timed with
+one reading and with every kind of reading at once. The floor, here and of training, is the arithmetic of all matrix
+products over the rate of one large product of the same type in the same run. Features have the shape of GeoText-1652's
+training split times `--scale`. The grids of all its images, which heads with attention read, take 6.6 GB, first on the
+GPU and then on the host. With `--device cpu`, few layers and a small scale, the script runs anywhere as a test; its
+figures are then meaningless.
 """
 
 import multiprocessing

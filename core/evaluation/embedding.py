@@ -107,8 +107,24 @@ def image_blocks(split: FeatureSplit) -> Iterator[slice]:
 
 def pair_blocks(pairs: int, images: ImageView, texts: TextView) -> Iterator[slice]:
     """Consecutive slices of so many pairs of these images and texts as the heads may see at once."""
-    columns = FUSED_EMBEDDINGS * images.embedded.shape[1] + _row_numbers(images.grid) + _row_numbers(texts.features)
-    return row_blocks(pairs, columns, max_bytes=PAIR_BYTES)
+    return row_blocks(pairs, _text_numbers(images, texts) + _row_numbers(images.grid), max_bytes=PAIR_BYTES)
+
+
+def blocks_of_texts(shape: Sequence[int], images: ImageView, texts: TextView) -> Iterator[tuple[slice, slice]]:
+    """Slices of images and of the texts of each, so many as the heads may see at once; grids are not repeated.
+
+    Args:
+        shape: number of images, and of texts of each.
+    """
+    for some in row_blocks(shape[1], _text_numbers(images, texts), max_bytes=PAIR_BYTES):
+        columns = (some.stop - some.start) * _text_numbers(images, texts) + _row_numbers(images.grid)
+        for block in row_blocks(shape[0], columns, max_bytes=PAIR_BYTES):
+            yield block, some
+
+
+def _text_numbers(images: ImageView, texts: TextView) -> int:
+    """Numbers that the heads see of a pair, without its grid."""
+    return FUSED_EMBEDDINGS * images.embedded.shape[1] + _row_numbers(texts.features)
 
 
 def _row_numbers(table: Table | None) -> int:

@@ -84,15 +84,15 @@ class GroundingHead(nn.Module):
         _start_at_the_location(self.box[-1])
 
     def odds(self, grid: Tensor, texts: Tensor, similarity: Tensor) -> Tensor:
-        """Log-odds that N pairs match.
+        """Log-odds that each of N images matches each of its T texts.
 
         Args:
             grid: [N, P, grid_dim] as stored.
-            texts: [N, text_dim], normalised features.
-            similarity: [N], of the embeddings, divided by the temperature. Training shows mostly hard negatives, so
+            texts: [N × T, text_dim], normalised features, the T texts of an image consecutive.
+            similarity: [N × T], of the embeddings, divided by the temperature. Training shows mostly hard negatives, so
                 without it the head would not be calibrated on easy pairs.
         Returns:
-            [N].
+            [N × T].
         """
         return self._odds(self.attend(grid, self.queries(texts)), similarity)
 

@@ -101,9 +101,12 @@ class CrossModalModel(nn.Module):
         return logits
 
     def match_odds(self, images: ImageView, texts: TextView) -> Tensor:
-        """Log-odds that B pairs match: [B].
+        """Log-odds that each of B images matches each of its T texts: [B × T].
 
         The difference of the two logits of `match`, the only thing that a softmax over them depends on.
+
+        Args:
+            texts: B × T of them, the T texts of an image consecutive.
         """
         if self.grounding is not None:
             similarity = self._similarity(images.embedded, texts.embedded)
@@ -147,12 +150,18 @@ class CrossModalModel(nn.Module):
 
     @torch.no_grad()
     def _similarity(self, image: Tensor, text: Tensor) -> Tensor:
-        """Similarity of pairs divided by the temperature, [N], without gradient: [N, D], [N, D] → [N]."""
-        return (image * text).sum(dim=1) / self.temperature
+        """Similarity divided by the temperature, without gradient, of N images with T texts each: [N × T]."""
+        return (_for_each(text, image) * text).sum(dim=1) / self.temperature
 
     def _fuse(self, images: ImageView, texts: TextView) -> Tensor:
-        image, text = images.embedded, texts.embedded
+        text = texts.embedded
+        image = _for_each(text, images.embedded)
         return torch.cat([image, text], dim=1) if self.fusion == "concat" else interaction(image, text)
+
+
+def _for_each(texts: Tensor, images: Tensor) -> Tensor:
+    """Rows of B images, repeated for each of the T texts of an image: [B, D] → [B × T, D]."""
+    return images if len(images) == len(texts) else images.repeat_interleave(len(texts) // len(images), dim=0)
 
 
 def _adapter(width_in: int, width_out: int, dropout: float) -> nn.Sequential:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.gpu import READ
 from benchmarks.kernels import PIECES
 from benchmarks.training import operations_per_step
 
@@ -45,8 +46,10 @@ def test_scaling_measures_every_size(tmp_path: Path) -> None:
 def test_the_gpu_benchmark_also_runs_without_one(tmp_path: Path) -> None:
     sizes = ("--layers", "1", "--images", "2", "--texts", "4", "--scale", "0.01", "--batches", "64", "--together", "1")
     content = run_script("gpu", tmp_path / "gpu.json", "--device", "cpu", *sizes)
-    assert [row["encoding"] for row in content["backbone"]] == ["images", "texts"]
+    assert content["device"] == "cpu"
+    assert [row["encoding"] for row in content["backbone"]] == list(READ)
     assert [row["batch"] for row in content["training"]] == [64]
+    assert [row["grids on the"] for row in content["attention"]] == ["device", "host"]
     assert [row["trials at once"] for row in content["together"]] == [1]
 
 

@@ -32,19 +32,20 @@ class Attending(CrossModalModel):
 
 
 def products(images: ImageView, texts: TextView) -> Tensor:
-    """B images, B texts → [B, cells]"""
+    """B images, T texts of each → [B × T, cells]"""
     assert isinstance(images.grid, Tensor), "rows are gathered before the heads see them"
     assert isinstance(texts.features, Tensor)
-    return (images.grid.float() @ texts.features[:, :, None]).squeeze(2)
+    of_images = texts.features.view(len(images.grid), -1, texts.features.shape[1])  # [B, T, width]
+    return (of_images @ images.grid.float().mT).flatten(0, 1)
 
 
 class Watched:
-    """A table that remembers how many rows were read at once, at most."""
+    """A table that remembers how many rows were read, and how many at once, at most."""
 
     def __init__(self, rows: Tensor) -> None:
         self._rows = rows
         self.shape: Sequence[int] = rows.shape
-        self.most = 0
+        self.most = self.read = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -52,6 +53,7 @@ class Watched:
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
         wanted = self._rows[rows] if isinstance(rows, slice) else gather(self._rows, rows)
         self.most = max(self.most, len(wanted))
+        self.read += len(wanted)
         return wanted
 
     def to(self, device: torch.device, /) -> Table:

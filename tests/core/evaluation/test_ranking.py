@@ -11,13 +11,13 @@ from core.config import ModelConfig
 from core.evaluation import embedding
 from core.evaluation.embedding import embed_split
 from core.evaluation.metrics import first_relevant_ranks
-from core.evaluation.ranking import RankingRule, Relevance, Search, ranks_by_similarity, rerank
+from core.evaluation.ranking import RankingRule, Relevance, Search, _matching_odds, ranks_by_similarity, rerank
 from core.evaluation.retrieval import both_directions, relevance_of
 from core.features.store import Widths
 from core.model.model import CrossModalModel
 from core.model.views import ImageView, TextView
 from tests.conftest import planted_split
-from tests.core.evaluation.attending import Attending, with_grid
+from tests.core.evaluation.attending import CELLS, WIDTH, Attending, with_grid
 from tests.strategies import ScoreTable, score_tables
 
 
@@ -139,3 +139,21 @@ def test_grids_are_gathered_for_one_block_of_pairs_at_a_time(pairs: int, monkeyp
     monkeypatch.setattr(embedding, "PAIR_BYTES", 4 * columns * pairs)
     assert [ranks.tolist() for ranks in both()] == [ranks.tolist() for ranks in whole]
     assert watched.most == pairs
+
+
+@pytest.mark.parametrize("pair_bytes", [1, 4_000, 2**20])
+def test_the_grid_of_a_query_is_read_once_for_all_its_texts(pair_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By texts of which only some are seen at once, by single images and by all of them, as pair by pair."""
+    torch.manual_seed(0)
+    widths = Widths(16, 20, (CELLS, WIDTH))
+    model = CrossModalModel(widths, ModelConfig(adapter_width=4, embed_dim=4, fusion="attention")).eval()
+    split, watched = with_grid(planted_split(10, seed=3))
+    _, search = both_directions(embed_split(model, split))
+    candidates = (search.queries @ search.gallery.T).topk(9, dim=1).indices[3:17]
+    monkeypatch.setattr(embedding, "PAIR_BYTES", pair_bytes)
+    watched.read = 0
+    odds = _matching_odds(model, search, slice(3, 17), candidates)
+    assert watched.read == 14 * (9 if pair_bytes == 1 else 1)
+    image_rows = torch.arange(3, 17).repeat_interleave(9)
+    one_by_one = model.match_odds(search.images.rows(image_rows), search.texts.rows(candidates.flatten()))
+    torch.testing.assert_close(odds, one_by_one.view(14, 9))
