@@ -20,11 +20,11 @@ from multiprocessing.synchronize import Barrier
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.full_size import TEXT_DIM, VISION_DIM, full_size_backbone
 from benchmarks.results import Row, median, options, say, write
 from benchmarks.training import CELLS, GRID_DIM, operations_per_step
+from core.backbone.cost import flop_counter
 from core.config import TrainConfig
 from core.device import choose_device, device_name, peak_memory_mb
 from core.features.random import SplitShape, random_features
@@ -89,7 +89,7 @@ def measure_backbone(device: str, layers: int, images: int, texts: int) -> list[
         if readings[0].kind == "images":
             encode = partial(backbone.encode_pixels, pixels, readings)
         forget_peak(device)
-        with FlopCounterMode(display=False) as counted:
+        with flop_counter() as counted:
             encode()
         seconds = timed(encode, device)
         rows.append(

@@ -17,11 +17,11 @@ def choose_device(device: str) -> torch.device:
     Raises:
         UserError: the setting is cuda, and there is no usable GPU.
     """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
         raise UserError("device is cuda, but this machine has no usable GPU", how="set it to auto or cpu")
-    return torch.device(device)
+    return torch.device("cuda", torch.cuda.current_device())  # some functions of torch.cuda refuse a GPU without number
 
 
 def device_name(device: torch.device) -> str:

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from core.backbone.cost import flop_counter
 from core.data.annotations import AnnotatedImage
 from core.data.images import open_image
 from core.data.splits import Split
@@ -228,7 +228,7 @@ def count_flops(backbone: "FrozenBackbone", shard: Shard) -> dict[str, int]:
     sample = shard.items[:1] if shard.kind == "images" else shard.items[:COUNTED_TEXTS]
     flops = {}
     for reading in shard.readings:
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             encode_items(backbone, shard.kind, sample, [reading])
         flops[reading.key] = counter.get_total_flops() // len(sample)
     return flops
