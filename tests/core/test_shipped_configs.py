@@ -14,9 +14,12 @@ METHODOLOGY: dict[str, Scalar] = {
     "model.temperature": 0.07, "loss.itc": 1.0, "loss.itm": 1.0, "loss.box": 0.1, "loss.spatial": 0.1, "loss.giou": 0.0,
     "loss.positives": "image", "optimizer.weight_decay": 0.01, "optimizer.warmup_ratio": 0.1,
     "optimizer.cuda_graph": True, "data.split_seed": 0, "features.dtype": "float32", "features.micro_batch": 32,
-    "features.image_pooling": "cls", "features.text_pooling": "last", "features.allow_degenerate": False,
+    "features.image": "tower.cls", "features.text": "lm.last", "features.allow_degenerate": False,
     "features.source": "cached", "evaluation.k_test": 256, "evaluation.rerank_weight": 1.0,
-    "evaluation.query_bank": "none", "objective": "recall_mean", "device": "auto", "seed": 0,
+    "evaluation.query_bank": "none", "model.image_pooling": "none", "loss.contrastive": "infonce", "features.grid": 8,
+    "features.image_prompt": "Summary above image in one word:",
+    "features.text_prompt": "Summary above sentence in one word:",
+    "objective": "recall_mean", "device": "auto", "seed": 0,
 }  # fmt: skip
 REAL: dict[str, Scalar] = {
     "optimizer.learning_rate": 1.0e-4, "optimizer.batch_size": 4, "data.validation_fraction": 0.1,
