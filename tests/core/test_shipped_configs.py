@@ -11,15 +11,15 @@ from core.sections import Scalar, dotted_keys, parse
 ROOT = Path(__file__).resolve().parent.parent.parent
 METHODOLOGY: dict[str, Scalar] = {
     "model.adapter_width": 256, "model.embed_dim": 256, "model.dropout": 0.1, "model.fusion": "concat",
-    "model.temperature": 0.07, "loss.itc": 1.0, "loss.itm": 1.0, "loss.box": 0.1, "loss.spatial": 0.1, "loss.giou": 0.0,
-    "loss.positives": "image", "optimizer.weight_decay": 0.01, "optimizer.warmup_ratio": 0.1,
+    "model.image_pooling": "none", "model.temperature": 0.07, "loss.itc": 1.0, "loss.itm": 1.0, "loss.box": 0.1,
+    "loss.spatial": 0.1, "loss.giou": 0.0, "loss.positives": "image", "loss.contrastive": "infonce",
+    "optimizer.weight_decay": 0.01, "optimizer.warmup_ratio": 0.1,
     "optimizer.cuda_graph": True, "data.split_seed": 0, "features.dtype": "float32", "features.micro_batch": 32,
-    "features.image": "tower.cls", "features.text": "lm.last", "features.allow_degenerate": False,
-    "features.source": "cached", "evaluation.k_test": 256, "evaluation.rerank_weight": 1.0,
-    "evaluation.query_bank": "none", "model.image_pooling": "none", "loss.contrastive": "infonce", "features.grid": 8,
+    "features.image": "tower.cls", "features.text": "lm.last", "features.grid": 8,
     "features.image_prompt": "Summary above image in one word:",
-    "features.text_prompt": "Summary above sentence in one word:",
-    "objective": "recall_mean", "device": "auto", "seed": 0,
+    "features.text_prompt": "Summary above sentence in one word:", "features.allow_degenerate": False,
+    "features.source": "cached", "evaluation.k_test": 256, "evaluation.rerank_weight": 1.0,
+    "evaluation.query_bank": "none", "objective": "recall_mean", "device": "auto", "seed": 0,
 }  # fmt: skip
 REAL: dict[str, Scalar] = {
     "optimizer.learning_rate": 1.0e-4, "optimizer.batch_size": 4, "data.validation_fraction": 0.1,
@@ -65,3 +65,10 @@ def test_a_shipped_configuration_has_every_setting_that_it_should(
     name: str, folder: str, family: dict[str, Scalar]
 ) -> None:
     assert load_config(ROOT / folder / f"{name}.yaml") == in_full(name, family)
+
+
+def test_the_campaign_for_geotext_starts_from_the_methodology_at_an_even_number_of_patches() -> None:
+    base = load_config(ROOT / "configs" / "two_stage.yaml")
+    start = load_config(ROOT / "configs" / "geotext1652.yaml")
+    assert start == base.with_overrides({"features.image_size": 448})
+    assert (start.features.image_size // 14) % 2 == 0
