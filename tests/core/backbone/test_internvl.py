@@ -235,9 +235,7 @@ def test_a_long_text_is_cut_before_its_prompt(checkpoint: Path) -> None:
     assert (features[1] - features[2]).abs().max() > 0.01
 
 
-def test_images_are_normalised_as_the_checkpoints_own_processor_does(
-    checkpoint: Path, backbone: FrozenBackbone
-) -> None:
+def test_images_are_normalised_as_by_the_checkpoints_own_processor(checkpoint: Path, backbone: FrozenBackbone) -> None:
     processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil", local_files_only=True)
     size = {"height": 112, "width": 112}
     theirs = processor(images(3), size=size, crop_to_patches=False, return_tensors="pt")["pixel_values"]
