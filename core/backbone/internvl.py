@@ -205,7 +205,10 @@ class FrozenBackbone:
             embedded = self._model.get_input_embeddings()(ids).repeat(len(images), 1, 1)  # [B, L, text_dim]
             embedded[:, image] = images.to(embedded.dtype)
             by_layer = any(reading.layer is not None for reading in asked)
-            output = self._model.language_model(inputs_embeds=embedded, use_cache=False, output_hidden_states=by_layer)
+            mask = embedded.new_ones(embedded.shape[:2], dtype=torch.int64)  # else positions are read
+            output = self._model.language_model(
+                inputs_embeds=embedded, attention_mask=mask, use_cache=False, output_hidden_states=by_layer
+            )
             for reading in asked:
                 hidden = _hidden_state(output, reading.layer)
                 last = reading.pooling == "prompt"

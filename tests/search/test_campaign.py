@@ -85,7 +85,7 @@ def test_a_space_without_grids_needs_none(campaign_of: Build, base: TrainConfig)
     assert all(reading.side is None for reading in campaign_readings(campaign_of(space=space)))
 
 
-def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(campaign_of: Build, folder_of: Path) -> None:
+def test_a_foreign_folder_is_refused_and_left_unchanged(campaign_of: Build, folder_of: Path) -> None:
     folder = CampaignFolder(folder_of)
     (folder_of / "trials").mkdir(parents=True)
     (folder_of / "trials" / "thesis.tex").write_text("mine")

@@ -145,7 +145,7 @@ def telling(split: FeatureSplit) -> FeatureSplit:
     return dataclasses.replace(split, texts=split.boxes)
 
 
-def test_a_sentence_that_gives_the_box_away_needs_no_picture() -> None:
+def test_a_sentence_that_gives_the_box_away_needs_no_image() -> None:
     train, other = telling(planted_split(2000, seed=3)), telling(planted_split(10, seed=4))
     found = baseline_metrics(baselines_of(Oracle(other.boxes, torch.zeros(30, 6)), embedded_as(other), train))
     assert found["box_iou_text_only"] > 0.9

@@ -63,7 +63,7 @@ def test_regions_stand_beside_their_baselines_with_a_verdict(
     assert Scorecard.from_json(json.loads(json.dumps(card.to_json()))) == card
 
 
-def test_cost_is_told(checkpoint: Checkpoint, planted_features: Features) -> None:
+def test_costs_are_in_the_table(checkpoint: Checkpoint, planted_features: Features) -> None:
     cost = measure(checkpoint, planted_features, name="a.pth", settings=EvaluationConfig(k_test=0)).scorecard.efficiency
     assert cost.training_epochs == 4
     assert cost.trainable_parameters == sum(p.numel() for name, p in checkpoint.weights.items() if "norm" not in name)

@@ -206,7 +206,7 @@ def test_nothing_else_in_the_folder_of_stores_is_touched(
 
 
 @pytest.mark.parametrize("name", ["{}", ".{}-{}.partial"])
-def test_somebody_elses_folder_or_file_with_a_name_of_ours_is_refused(
+def test_a_foreign_folder_or_file_with_a_name_of_ours_is_refused(
     inputs: FeatureInputs, tmp_path: Path, name: str
 ) -> None:
     named = name.format(inputs.parts.fingerprint, _digest_of(EVERY_READING))

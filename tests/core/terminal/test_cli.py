@@ -59,7 +59,7 @@ def test_check_counts_what_is_wrong_and_fails(crossmodal: CommandLine, demo: Pat
 def test_info_prints_health_and_parameters(crossmodal: CommandLine, config: Path) -> None:
     outcome = crossmodal("features", "info", "--config", config)
     assert outcome.code == 0
-    for expected in ("texts by first", "distinct", "trainable in all"):
+    for expected in ("images by tower.mean", "texts by lm.last", "distinct", "trainable in all"):
         assert expected in outcome.out
 
 

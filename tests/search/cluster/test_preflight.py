@@ -45,7 +45,7 @@ def test_a_problem_names_the_node(changes: dict[str, object], read_back: bool, m
         _raise_problems(report(**changes), was_read_back=read_back)
 
 
-def test_a_node_tells_what_it_lacks_and_writes_where_the_driver_reads(tmp_path: Path) -> None:
+def test_a_node_reports_what_it_lacks_and_writes_where_the_driver_reads(tmp_path: Path) -> None:
     found = inspect_node(str(tmp_path / "store"), {"f": ()}, str(tmp_path), False, "token")
     assert found.missing_stores == ["f"]
     assert found.storage_problem is None
@@ -53,7 +53,7 @@ def test_a_node_tells_what_it_lacks_and_writes_where_the_driver_reads(tmp_path: 
     assert not _written_by(Storage(str(tmp_path)), "token")  # removed
 
 
-def test_a_node_that_cannot_write_says_so(tmp_path: Path) -> None:
+def test_a_node_that_cannot_write_reports_it(tmp_path: Path) -> None:
     found = inspect_node(str(tmp_path), {}, str(tmp_path / "gone" / "deeper"), False, "token")
     assert found.storage_problem
 
