@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from core.device import row_blocks
-from core.evaluation.embedding import pair_blocks
+from core.evaluation.embedding import evaluation_mode, pair_blocks
 from core.evaluation.metrics import SCORE_BYTES, chunked_ranks, count_true
 from core.model.model import CrossModalModel, require_finite
 from core.model.views import ImageView, TextView
@@ -94,10 +94,11 @@ def _matching_odds(model: CrossModalModel, search: Search, block: slice, candida
     queries = torch.arange(block.start, block.stop, device=candidates.device)
     asking, answering = queries.repeat_interleave(candidates.shape[1]), candidates.flatten()
     image_rows, text_rows = (answering, asking) if search.texts_ask else (asking, answering)
-    odds = [
-        model.match_odds(search.images.rows(image_rows[pairs]), search.texts.rows(text_rows[pairs]))
-        for pairs in pair_blocks(len(asking), search.images, search.texts)
-    ]
+    with evaluation_mode(model):
+        odds = [
+            model.match_odds(search.images.rows(image_rows[pairs]), search.texts.rows(text_rows[pairs]))
+            for pairs in pair_blocks(len(asking), search.images, search.texts)
+        ]
     return require_finite(torch.cat(odds), "matching scores").float().view(candidates.shape)
 
 
