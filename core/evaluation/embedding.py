@@ -4,6 +4,7 @@ Grids and texts stay in their tables; heads read the rows of one block of pairs 
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +57,17 @@ class EmbeddedSplit:
     """R of them"""
 
 
+@contextmanager
+def evaluation_mode(model: CrossModalModel) -> Iterator[None]:
+    """Without dropout, which heads with attention have as well as the adapters; the mode is restored afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 @torch.no_grad()
 def embed_split(model: CrossModalModel, split: FeatureSplit) -> EmbeddedSplit:
     """Embed a split in evaluation mode; equal texts are embedded once.
@@ -63,11 +75,9 @@ def embed_split(model: CrossModalModel, split: FeatureSplit) -> EmbeddedSplit:
     Raises:
         DivergedError: an embedding is not finite.
     """
-    was_training = model.training
-    model.eval()
-    images = torch.cat([model.embed_images(*image_features(split, rows)) for rows in image_blocks(split)])
-    texts = embed_texts(model, split)
-    model.train(was_training)
+    with evaluation_mode(model):
+        images = torch.cat([model.embed_images(*image_features(split, rows)) for rows in image_blocks(split)])
+        texts = embed_texts(model, split)
     attends = model.fusion == "attention"
 
     def view(rows: Tensor) -> TextView:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from core.device import row_blocks
-from core.evaluation.embedding import blocks_of_texts, pair_blocks
+from core.evaluation.embedding import blocks_of_texts, evaluation_mode, pair_blocks
 from core.evaluation.metrics import SCORE_BYTES, chunked_ranks, count_true
 from core.model.model import CrossModalModel, require_finite
 from core.model.views import ImageView, TextView
@@ -93,16 +93,17 @@ def _matching_odds(model: CrossModalModel, search: Search, block: slice, candida
     """Log-odds [q, k] that queries match their candidates."""
     queries = torch.arange(block.start, block.stop, device=candidates.device)
     odds = torch.empty(candidates.shape, device=candidates.device)
-    if search.texts_ask:
-        text_rows = queries.repeat_interleave(candidates.shape[1])
-        for pairs in pair_blocks(len(text_rows), search.images, search.texts):
-            images, texts = search.images.rows(candidates.flatten()[pairs]), search.texts.rows(text_rows[pairs])
-            odds.view(-1)[pairs] = model.match_odds(images, texts)
-    else:
-        for asking, best in blocks_of_texts(candidates.shape, search.images, search.texts):
-            text_rows = candidates[asking, best]
-            images, texts = search.images.rows(queries[asking]), search.texts.rows(text_rows.flatten())
-            odds[asking, best] = model.match_odds(images, texts).view(text_rows.shape)
+    with evaluation_mode(model):
+        if search.texts_ask:
+            text_rows = queries.repeat_interleave(candidates.shape[1])
+            for pairs in pair_blocks(len(text_rows), search.images, search.texts):
+                images, texts = search.images.rows(candidates.flatten()[pairs]), search.texts.rows(text_rows[pairs])
+                odds.view(-1)[pairs] = model.match_odds(images, texts)
+        else:
+            for asking, best in blocks_of_texts(candidates.shape, search.images, search.texts):
+                text_rows = candidates[asking, best]
+                images, texts = search.images.rows(queries[asking]), search.texts.rows(text_rows.flatten())
+                odds[asking, best] = model.match_odds(images, texts).view(text_rows.shape)
     return require_finite(odds, "matching scores")
 
 

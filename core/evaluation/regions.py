@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.data.geometry import paired_giou, paired_iou
-from core.evaluation.embedding import EmbeddedSplit, pair_blocks
+from core.evaluation.embedding import EmbeddedSplit, evaluation_mode, pair_blocks
 from core.evaluation.metrics import box_scores, confusion_matrix, group_bootstrap, relation_scores
 from core.evaluation.text_only import fit_text_only
 from core.features.store import FeatureSplit, Statistics
@@ -117,14 +117,15 @@ def shuffled_images(split: FeatureSplit, *, seed: int = 0) -> Tensor:
 def _predict(model: CrossModalModel, embedded: EmbeddedSplit, images: Tensor) -> tuple[Tensor, Tensor]:
     """Boxes [R, 4] and relation logits [R, 6] of all sentences in these images [R]."""
     references = embedded.split.first_region
-    parts = [
-        model.ground(
-            embedded.images.rows(images[regions]),
-            embedded.sentences.rows(regions),
-            embedded.sentences.rows(references[regions]),
-        )
-        for regions in pair_blocks(len(images), embedded.images, embedded.sentences)
-    ]
+    with evaluation_mode(model):
+        parts = [
+            model.ground(
+                embedded.images.rows(images[regions]),
+                embedded.sentences.rows(regions),
+                embedded.sentences.rows(references[regions]),
+            )
+            for regions in pair_blocks(len(images), embedded.images, embedded.sentences)
+        ]
     boxes, relations = (torch.cat(part).float() for part in zip(*parts, strict=True))
     return require_finite(boxes, "boxes"), require_finite(relations, "relations")
 

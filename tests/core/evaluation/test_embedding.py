@@ -4,11 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.config import ModelConfig
+from core.config import ModelConfig, TrainConfig
 from core.evaluation import embedding
 from core.evaluation.embedding import SelectedRows, embed_split, embed_texts, image_features, pair_blocks
-from core.features.store import FeatureSplit, Widths
-from core.model.model import CrossModalModel
+from core.evaluation.ranking import RankingRule
+from core.evaluation.regions import measure_regions
+from core.evaluation.retrieval import measure_retrieval, validate
+from core.features.store import Features, FeatureSplit, Widths
+from core.model.model import CrossModalModel, build_model
 from core.model.views import ImageView, TextView
 from tests.conftest import planted_split
 from tests.core.evaluation.attending import CELLS, WIDTH, Attending, with_grid
@@ -77,6 +80,23 @@ def test_a_block_of_pairs_counts_the_grid_that_is_gathered(monkeypatch: pytest.M
     assert next(pair_blocks(1000, images, texts)) == slice(0, 40_000 // (4 * 8 * 10))
     seen = ImageView(torch.zeros(9, 10), torch.zeros(9, 5, 30).half()), TextView(torch.zeros(9, 10), torch.zeros(9, 50))
     assert next(pair_blocks(1000, *seen)) == slice(0, 40_000 // (4 * (8 * 10 + 5 * 30 + 50)))
+
+
+def test_a_model_with_dropout_is_measured_as_it_will_be_used(
+    grid_features: Features, small_config: TrainConfig
+) -> None:
+    attending = {"model.fusion": "attention", "model.image_pooling": "attention", "model.dropout": 0.5}
+    model = build_model(small_config.with_overrides(attending), grid_features)
+    split, rule = grid_features.validation, RankingRule(9)
+    used = embed_split(model.eval(), split)
+    boxes, ranks = measure_regions(model, used), measure_retrieval(model, used, rule, split_name="validation")
+    figures = validate(model, split)
+    model.train()
+    assert measure_regions(model, used).metrics == boxes.metrics
+    reranked = measure_retrieval(model, used, rule, split_name="validation")
+    assert reranked["building"].evaluation == ranks["building"].evaluation
+    assert validate(model, split) == figures
+    assert all(module.training for module in model.modules())
 
 
 def test_embedding_leaves_the_training_mode_as_it_was(split: FeatureSplit) -> None:
