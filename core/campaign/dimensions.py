@@ -166,9 +166,15 @@ class IntRange(_Range):
 
 
 class Choice(_Dimension):
-    """`{choice: [a, b, c]}`: one of 2 to 100 values, in no order."""
+    """`{choice: [a, b, c]}`: one of up to 100 values, in no order; a single one needs a condition."""
 
-    choice: Annotated[Values, Field(min_length=2, max_length=100)]
+    choice: Annotated[Values, Field(min_length=1, max_length=100)]
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if len(self.choice) == 1 and not self.when:
+            raise ValueError("a choice of one value needs a when; without one, set it in the training configuration")
+        return self
 
     def draw(self, trial: Suggests, name: str) -> Scalar:
         """Draw one of the values."""

@@ -25,7 +25,7 @@ NOT_SEARCHED = {
     "features.store": "it is a location, not a setting of the model",
     "device": "it says where a trial runs, not what it trains",
     "features.micro_batch": "it changes memory, not results",
-    "features.allow_degenerate": "it only permits a pooling",
+    "features.allow_degenerate": "it only permits a reading",
     "features.source": "it changes time, not results",
 }
 CORNERS_AT_MOST = 4096

@@ -330,7 +330,7 @@ def group_numbers(splits: Mapping[Split, SplitIndex]) -> dict[str, int]:
 
 
 def index_tensors(index: SplitIndex, groups: Mapping[str, int]) -> dict[str, Tensor]:
-    """Index of one split: every field of a FeatureSplit except the two tables."""
+    """Index of one split: every field of a FeatureSplit except the tables."""
     row_of_text = {text: row for row, text in enumerate(index.texts)}
     captions = [(row_of_text[text], row) for row, image in enumerate(index.images) for text in image.captions]
     regions = [(region, row) for row, image in enumerate(index.images) for region in image.regions]

@@ -53,7 +53,7 @@ def test_what_is_resolved_stands_alone_and_reads_back_equal(tmp_path: Path) -> N
         ({"space": {"loss.itm": {"normal": [0.0, 0.1]}}}, "needs exactly one of log, uniform, int and choice"),
         ({"space": {"loss.itm": {"log": [0.1, 1.0], "of": True}}}, "of is not a setting; did you mean off?"),
         ({"space": {"loss.itmm": {"log": [0.1, 1.0]}}}, "did you mean loss.itm?"),
-        ({"space": {"model.fusion": {"choice": ["concat"]}}}, "at least 2 items"),
+        ({"space": {"model.fusion": {"choice": ["concat"]}}}, "a choice of one value needs a when"),
         ({"space": {}}, "space: is empty; add a setting"),
         ({"space": None}, "space: must be a mapping of settings, not null"),
         ({"space": [1]}, "space: must be a mapping of settings, not a list"),

@@ -40,7 +40,8 @@ def test_no_draw_leaves_its_range(content: dict[str, Any], seed: int) -> None:
     ("content", "message"),
     [
         ({"choice": "foo"}, "choice: must be a list, not 'foo'"),
-        ({"choice": [1]}, "at least 2 items"),
+        ({"choice": []}, "at least 1 item"),
+        ({"choice": [1]}, "a choice of one value needs a when"),
         ({"choice": list(range(101))}, "at most 100 items"),
         ({"choice": [1, 1]}, "choice: 1 is given twice"),
         ({"choice": ["a", "b", "a"]}, "choice: 'a' is given twice"),

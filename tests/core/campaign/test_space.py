@@ -47,6 +47,19 @@ def test_the_baseline_trial_is_exactly_the_baseline(rate: float, itm: float, sta
     assert config_hash(base.with_overrides(overrides)) == config_hash(base)
 
 
+def test_a_branch_may_have_a_value_of_its_own_that_the_baseline_does_not_have() -> None:
+    branch = {
+        "model.fusion": {"choice": ["concat", "attention"]},
+        "model.image_pooling": {"choice": ["attention"], "when": {"model.fusion": {"in": ["attention"]}}},
+    }
+    base, space = BASE.with_overrides({"model.fusion": "concat"}), space_of(branch)
+    space.check(base)
+    assert space.baseline(base) == {"model.fusion": "concat"}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [base.with_overrides(space.suggest(study.ask(), base)).model for _ in range(20)]
+    assert {(model.fusion, model.image_pooling) for model in drawn} == {("concat", "none"), ("attention", "attention")}
+
+
 def test_a_switch_sets_zero_and_then_draws_nothing() -> None:
     trial = FixedTrial({"loss.itm.on": False})
     assert space_of({"loss.itm": {"log": [0.1, 1.0], "off": True}}).suggest(trial, BASE) == {"loss.itm": 0}
