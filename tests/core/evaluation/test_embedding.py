@@ -13,6 +13,7 @@ from core.evaluation.retrieval import measure_retrieval, validate
 from core.features.store import Features, FeatureSplit, Widths
 from core.model.model import CrossModalModel, build_model
 from core.model.views import ImageView, TextView
+from core.sections import Scalar
 from tests.conftest import planted_split
 from tests.core.evaluation.attending import CELLS, WIDTH, Attending, with_grid
 
@@ -85,7 +86,11 @@ def test_a_block_of_pairs_counts_the_grid_that_is_gathered(monkeypatch: pytest.M
 def test_a_model_with_dropout_is_measured_as_it_will_be_used(
     grid_features: Features, small_config: TrainConfig
 ) -> None:
-    attending = {"model.fusion": "attention", "model.image_pooling": "attention", "model.dropout": 0.5}
+    attending: dict[str, Scalar] = {
+        "model.fusion": "attention",
+        "model.image_pooling": "attention",
+        "model.dropout": 0.5,
+    }
     model = build_model(small_config.with_overrides(attending), grid_features)
     split, rule = grid_features.validation, RankingRule(9)
     used = embed_split(model.eval(), split)
