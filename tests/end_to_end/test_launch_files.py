@@ -192,7 +192,7 @@ def test_a_slurm_job_that_runs_out_of_time_queues_again_and_continues(
     job.send_signal(signal.SIGUSR1)
     assert job.wait(timeout=LAST_RESORT_S) == 143, (tmp_path / "slurm.log").read_text()
     assert "requeue 42" in (tmp_path / "scontrol.log").read_text()
-    assert "Continue with the same command" in (tmp_path / "slurm.log").read_text()
+    assert "Run the same command to continue" in (tmp_path / "slurm.log").read_text()
     assert not list(tmp_path.glob(".ray_token*"))
     limit = int((load_trials(folder)["state"] == "complete").sum()) + 2
     again = subprocess.run([*command, "--trials", str(limit)], env=environment(slurm), cwd=tmp_path,
