@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from analysis.leaderboard import rank
 from analysis.trials import tabulate
 from core.campaign.campaign import read_campaign
@@ -32,6 +34,8 @@ class Winner:
     config: TrainConfig
     """Always with two stages."""
     was_single_stage: bool
+    threads: int
+    """Processor threads of the trial. With as many, the final model's figures are the trial's to the last digit."""
 
 
 def find_winner(folder: CampaignFolder) -> Winner:
@@ -53,7 +57,8 @@ def find_winner(folder: CampaignFolder) -> Winner:
     single = not 0 < config.recipe.stage1_epochs < config.recipe.epochs
     if single:
         config = in_two_stages(config, campaign.base.recipe, where=folder.root)
-    return Winner(int(best["number"]), float(best["value"]), config, single)
+    threads = max(1, int(campaign.resources.cpu))
+    return Winner(int(best["number"]), float(best["value"]), config, single, threads)
 
 
 def in_two_stages(config: TrainConfig, base: RecipeConfig, *, where: Path) -> TrainConfig:
@@ -91,6 +96,7 @@ def retrain(
     """
     assert features.test is not None, "the caller opens the test split"
     objective = winner.config.objective
+    torch.set_num_threads(winner.threads)
     with hold_two_stage(output, METRICS):
         stage2 = run_two_stage(winner.config, features, output, on_epoch=on_epoch).stage2
         name = str(output / "stage2" / "checkpoint_best.pth")
