@@ -13,6 +13,7 @@ from core.errors import UserError
 from core.features.extraction import EncodeShards, Extraction, Shard, encode_here, extract_features
 from core.features.inputs import read_inputs
 from core.features.store import FeatureStore
+from core.readings import Reading
 from core.sections import dump_yaml
 from search.cluster.extraction import encode_on_cluster
 from tests.commands import hold, start, wait_until_held
@@ -27,8 +28,10 @@ def gpu_config(demo_config: TrainConfig) -> TrainConfig:
     return demo_config.with_overrides({"device": "auto"})
 
 
-def extract(config: TrainConfig, encode: EncodeShards, root: Path, shard: int) -> FeatureStore:
-    return extract_features(Extraction(read_inputs(config), EVERY_READING, shard), encode, root)
+def extract(
+    config: TrainConfig, encode: EncodeShards, root: Path, shard: int, readings: Sequence[Reading] = EVERY_READING
+) -> FeatureStore:
+    return extract_features(Extraction(read_inputs(config), readings, shard), encode, root)
 
 
 def tables(store: FeatureStore) -> dict[str, np.ndarray]:
@@ -78,7 +81,7 @@ def test_a_killed_extraction_asks_only_for_what_is_missing(
         process.communicate()
     kept = {path.name for path in store.glob(".*.partial/shard_*")}
     watched = Watched(gpu_config, cluster)
-    finished = extract(gpu_config, watched, store, shard=1)
+    finished = extract(gpu_config, watched, store, shard=1, readings=gpu_config.readings.all)  # as the command does
     assert len(kept) >= 10
     assert not kept & set(watched.asked)
     images = sum(counts["images"] for counts in finished.manifest["counts"].values())
