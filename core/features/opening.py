@@ -65,7 +65,8 @@ def prepare_features(
         display.note(f"adding {', '.join(reading.name for reading in missing)} to features {fingerprint}")
     else:
         _note_annotations(wanted.inputs, display)
-        display.note(f"extracting features {fingerprint} with {config.features.backbone}")
+        names = ", ".join(reading.name for reading in wanted.readings)
+        display.note(f"extracting features {fingerprint} with {config.features.backbone}: {names}")
     encode = _of_unchanged_files(config, wanted.inputs, encode or _load_and_encode(config))
     return extract_features(wanted, encode, root, display.progress)
 

@@ -40,7 +40,7 @@ def write_reading(
         shards: that hold it, whose files lie in `work`.
         rows: of each split, among all inputs of the reading's kind.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)  # an interrupted run may have begun it
     for split, wanted in rows.items():
         _write_table(folder / f"{split}.npy", reading, shards, work, wanted)
     train = np.load(folder / "train.npy", mmap_mode="r")

@@ -14,6 +14,7 @@ from core.config import TrainConfig
 from core.data.images import open_image
 from core.data.splits import Split
 from core.errors import UserError
+from core.features import extraction
 from core.features.extraction import (
     Extraction,
     OnProgress,
@@ -147,6 +148,27 @@ def test_a_reading_added_later_is_computed_alone_and_bit_equal_to_asking_at_once
         assert len(tables) == 5
         for path in tables:
             assert (grown.folder / path.relative_to(at_once.folder)).read_bytes() == path.read_bytes(), path
+
+
+def test_an_extraction_that_died_while_writing_its_tables_is_continued(
+    inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then all shards are there, and of a few readings also some tables."""
+    write, calls = extraction.write_reading, iter(range(3))
+
+    def dying(*arguments: Any) -> None:
+        write(*arguments)
+        if next(calls) == 2:
+            (arguments[0] / "train.npy").write_bytes(b"torn")
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(extraction, "write_reading", dying)
+        with pytest.raises(KeyboardInterrupt):
+            extract(inputs, backbone, tmp_path)
+    assert not FeatureStore.exists(tmp_path, inputs.parts.fingerprint)
+    assert extract(inputs, backbone, tmp_path).missing(EVERY_READING) == []
+    assert not list(tmp_path.glob(".*.partial"))
 
 
 def test_an_interrupted_growth_leaves_the_store_as_it_was_and_goes_on(
