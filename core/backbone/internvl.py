@@ -154,7 +154,7 @@ class FrozenBackbone:
             raise UserError(f"the text {empty[0]!r} has no token")
         encoded: dict[Reading, Tensor] = {}
         for prompt in dict.fromkeys(reading.prompt for reading in readings):
-            tokens = plain if prompt is None else [self._text_tokens(text, prompt) for text in texts]
+            tokens = plain if prompt is None else self._text_tokens(texts, prompt)
             asked = [reading for reading in readings if reading.prompt == prompt]
             encoded |= self._encode_sorted(tokens, asked)
         return {reading: encoded[reading] for reading in readings}
@@ -163,13 +163,13 @@ class FrozenBackbone:
     def _rows(self) -> int:
         return int(self._image_size // self._model.config.vision_config.patch_size[0])
 
-    def _text_tokens(self, text: str, prompt: str) -> list[int]:
-        return text_prompt_tokens(self._tokenizer, text, prompt, self._max_tokens)
+    def _text_tokens(self, texts: Sequence[str], prompt: str) -> list[list[int]]:
+        return text_prompt_tokens(self._tokenizer, texts, prompt, self._max_tokens)
 
     def _prompt_tokens(self, reading: Reading) -> list[int]:
         prompt = reading.prompt or ""
         if reading.kind == "texts":
-            return self._text_tokens("text", prompt)
+            return self._text_tokens(["text"], prompt)[0]
         return image_prompt_tokens(self._tokenizer, prompt, self.image_tokens)
 
     def _encode_pixels(self, pixels: Tensor, readings: Sequence[Reading]) -> dict[Reading, Tensor]:

@@ -1,5 +1,6 @@
 """Images and texts in the checkpoint's own chat template, followed by a prompt, as token ids."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from core.errors import UserError
@@ -28,15 +29,16 @@ def image_prompt_tokens(tokenizer: Any, prompt: str, image_tokens: int) -> list[
     return list(tokenizer(rendered.replace(token, f"{start}{token * image_tokens}{end}"))["input_ids"])
 
 
-def text_prompt_tokens(tokenizer: Any, text: str, prompt: str, max_tokens: int) -> list[int]:
-    """Token ids of a text of at most `max_tokens` tokens and a prompt below it.
+def text_prompt_tokens(tokenizer: Any, texts: Sequence[str], prompt: str, max_tokens: int) -> list[list[int]]:
+    """Token ids of each text, of at most `max_tokens` tokens, and a prompt below it.
 
     Raises:
         UserError: the checkpoint has no usable chat template.
     """
-    offsets = tokenizer(text, truncation=True, max_length=max_tokens, return_offsets_mapping=True)["offset_mapping"]
-    cut = text[: offsets[-1][1]] if offsets else text
-    return list(tokenizer(_render(tokenizer, f"{cut}\n{prompt}", prompt))["input_ids"])
+    plain = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_offsets_mapping=True)
+    ends = [offsets[-1][1] if offsets else None for offsets in plain["offset_mapping"]]
+    rendered = [_render(tokenizer, f"{text[:end]}\n{prompt}", prompt) for text, end in zip(texts, ends, strict=True)]
+    return list(tokenizer(rendered)["input_ids"])
 
 
 def _render(tokenizer: Any, content: Any, prompt: str) -> str:
