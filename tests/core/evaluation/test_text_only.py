@@ -8,6 +8,7 @@ from core.data.geometry import paired_iou
 from core.evaluation import text_only
 from core.evaluation.text_only import fit_text_only
 from core.features.store import FeatureSplit, Statistics
+from core.model.losses import relation_loss
 from tests.conftest import planted_split
 from tests.core.evaluation.attending import Watched
 
@@ -33,6 +34,25 @@ def test_it_learns_what_sentences_say_and_holds_for_other_regions() -> None:
     boxes, relations = fit_text_only(train, statistics(train)).predict(other)
     assert float(paired_iou(boxes, other.boxes).mean()) > 0.8
     assert float((relations.argmax(1) == other.relations).double().mean()) > 0.8  # which takes both sentences
+
+
+def test_boxes_and_relations_are_each_trained_for_as_long_as_held_out_buildings_favour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sentences that tell boxes and nothing of relations, which can only be learned by heart."""
+    train, other = (
+        dataclasses.replace(split, relations=torch.randint(0, 6, (600,), generator=torch.Generator().manual_seed(seed)))
+        for seed, split in enumerate((telling(1, groups=200), telling(2, groups=200)))
+    )
+    iou, surprise = {}, {}
+    for epochs in ((1, 60), (1,), (60,)):
+        monkeypatch.setattr(text_only, "EPOCHS", epochs)
+        monkeypatch.setattr(text_only, "MIN_STEPS", 1)
+        boxes, relations = fit_text_only(train, statistics(train)).predict(other)
+        iou[epochs] = float(paired_iou(boxes, other.boxes).mean())
+        surprise[epochs] = float(relation_loss(relations, other.relations))
+    assert iou[1, 60] == iou[60,] > iou[1,]
+    assert surprise[1, 60] == surprise[1,] < surprise[60,]
 
 
 def test_equal_seeds_give_equal_networks() -> None:
