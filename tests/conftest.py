@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,19 @@ def planted_split(groups: int, seed: int, *, views: int = 3, width: int = 16, si
         relations=torch.arange(images) % 7 - 1,
         first_region=torch.arange(images),
         grid=planted_grid(code, boxes, side, generator) if side else None,
+    )
+
+
+def without_regions(split: FeatureSplit) -> FeatureSplit:
+    """The same images and captions without any region."""
+    nothing = torch.zeros(0, dtype=torch.long)
+    return replace(
+        split,
+        sentence_text=nothing,
+        sentence_image=nothing,
+        first_region=nothing,
+        boxes=split.boxes[:0],
+        relations=nothing,
     )
 
 

@@ -51,7 +51,7 @@ class Watched:
         return len(self._rows)
 
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
-        wanted = self._rows[rows] if isinstance(rows, slice) else gather(self._rows, rows)
+        wanted = gather(self._rows, rows)
         self.most = max(self.most, len(wanted))
         self.read += len(wanted)
         return wanted

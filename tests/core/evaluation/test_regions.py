@@ -23,7 +23,7 @@ from core.evaluation.regions import (
 from core.features.store import FeatureSplit, Statistics, Widths
 from core.model.model import CrossModalModel
 from core.model.views import ImageView, TextView
-from tests.conftest import planted_split
+from tests.conftest import planted_split, without_regions
 from tests.core.evaluation.attending import Attending, with_grid
 
 
@@ -89,15 +89,7 @@ def test_samples_average_to_the_metrics_and_know_their_building(split: FeatureSp
 
 
 def test_a_split_without_regions_has_no_figures(split: FeatureSplit) -> None:
-    nothing = torch.zeros(0, dtype=torch.long)
-    bare = dataclasses.replace(
-        split,
-        sentence_text=nothing,
-        sentence_image=nothing,
-        first_region=nothing,
-        boxes=split.boxes[:0],
-        relations=split.relations[:0],
-    )
+    bare = without_regions(split)
     model = Oracle(split.boxes, split.boxes)
     assert measure_regions(model, embedded_as(bare)).metrics == {}
     for one, other in ((split, bare), (bare, split)):

@@ -23,7 +23,7 @@ from core.model.model import CrossModalModel, build_model
 from core.model.views import ImageView, TextView
 from core.records import EpochMetrics, Evaluation
 from core.training.train import train
-from tests.conftest import planted_split
+from tests.conftest import planted_split, without_regions
 
 
 class Constant(CrossModalModel):
@@ -163,16 +163,7 @@ def test_validation_during_training_has_no_query_bank(model: CrossModalModel, sp
 
 
 def test_a_split_without_regions_has_no_box_figures(model: CrossModalModel) -> None:
-    split = planted_split(6, seed=3)
-    nothing = torch.zeros(0, dtype=torch.long)
-    bare = dataclasses.replace(
-        split,
-        sentence_text=nothing,
-        sentence_image=nothing,
-        first_region=nothing,
-        boxes=torch.zeros(0, 4),
-        relations=nothing,
-    )
+    bare = without_regions(planted_split(6, seed=3))
     assert validate(model, bare).box_iou is None
     assert "box_iou" not in evaluate(model, bare).metrics
 

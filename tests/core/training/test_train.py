@@ -12,6 +12,7 @@ from core.model.checkpoints import Checkpoint
 from core.records import EpochMetrics
 from core.training.runs import split_stages
 from core.training.train import train
+from tests.conftest import without_regions
 
 
 def figures(history: list[EpochMetrics]) -> list[dict[str, object]]:
@@ -154,16 +155,9 @@ def test_weights_of_another_precision_or_name_are_refused(
 def test_a_split_without_regions_trains_with_a_count_instead_of_a_crash(
     planted_features: Features, small_config: TrainConfig
 ) -> None:
-    split = planted_features.train
-    bare = dataclasses.replace(
-        split,
-        sentence_text=split.sentence_text[:0],
-        sentence_image=split.sentence_image[:0],
-        boxes=split.boxes[:0],
-        relations=split.relations[:0],
-    )
+    bare = without_regions(planted_features.train)
     history = train(small_config, dataclasses.replace(planted_features, train=bare)).history
-    assert history[0].steps_without_regions == len(split.caption_text) // 24
+    assert history[0].steps_without_regions == len(bare.caption_text) // 24
     assert history[0].loss_box == 0.0
 
 
