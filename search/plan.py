@@ -24,7 +24,6 @@ from core.config import TrainConfig
 from core.data.splits import Split
 from core.device import choose_device, peak_memory_mb
 from core.features.extraction import (
-    Shard,
     SplitIndex,
     count_flops,
     distinct_inputs,
@@ -34,7 +33,7 @@ from core.features.extraction import (
 )
 from core.features.inputs import read_inputs
 from core.features.random import SplitShape, random_features
-from core.features.store import FeatureStore, Widths
+from core.features.store import FeatureStore, Widths, missing_readings
 from core.files.folders import CampaignFolder
 from core.readings import Kind, Reading, Readings
 from core.training.train import train
@@ -186,19 +185,19 @@ def _estimate_extraction(
     """Of one store."""
     images, texts = distinct_inputs(splits)
     root, count = config.features.store, {"images": len(images), "texts": len(texts)}
-    store = FeatureStore.open(root, fingerprint) if FeatureStore.exists(root, fingerprint) else None
-    missing = list(readings) if store is None else store.missing(readings)
+    missing = missing_readings(root, fingerprint, readings)
     timed, seconds = _time_backbone(config, missing, images, texts) if missing else ({}, 0.0)
     costs = []
     for reading in readings:
-        shape, flops = timed[reading] if reading in timed else _stored_cost(store, reading)
+        shape, flops = (
+            timed[reading] if reading in timed else _stored_cost(FeatureStore.open(root, fingerprint), reading)
+        )
         size = (2 if reading.side else 4) * math.prod(shape) * count[reading.kind]
         costs.append(ReadingCost(reading, tuple(shape), size / 1e9, flops / 1e9))
     return ExtractionEstimate(fingerprint, len(images), len(texts), costs, seconds)
 
 
-def _stored_cost(store: FeatureStore | None, reading: Reading) -> tuple[Sequence[int], float]:
-    assert store is not None, "what no store holds is timed"
+def _stored_cost(store: FeatureStore, reading: Reading) -> tuple[Sequence[int], float]:
     facts = store.describe(reading)
     return facts["shape"], facts["flops"]
 
@@ -219,11 +218,11 @@ def _time_backbone(
         asked = tuple(reading for reading in readings if reading.kind == kind)
         if not asked:
             continue
-        flops = count_flops(backbone, Shard(kind, 0, tuple(sample), asked))  # the first pass, too, which is slow
+        flops = count_flops(backbone, kind, sample, asked)  # the first pass, too, which is slow
         started = time.monotonic()
         encoded, _ = encode_items(backbone, kind, sample, asked)
         seconds += (time.monotonic() - started) * len(items) / len(sample)
-        costs |= {reading: (encoded[reading].shape[1:], flops[reading.key]) for reading in asked}
+        costs |= {reading: (encoded[reading].shape[1:], flops[reading]) for reading in asked}
     return costs, seconds
 
 
@@ -261,7 +260,7 @@ def _calibrate(campaign: Campaign, tables: Tables) -> TrainingCost:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=campaign.sampler.seed))
     drawn = [campaign.space.suggest(study.ask(), campaign.base) for _ in range(SAMPLE_CONFIGS - 1)]
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(campaign.resources.cpu)))
+    torch.set_num_threads(campaign.resources.threads)
     seconds, peaks = [], []
     for overrides in ({}, *drawn):
         joint = {"recipe.epochs": 2, "recipe.stage1_epochs": 0}  # a joint epoch costs more than one of alignment

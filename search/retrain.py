@@ -57,8 +57,7 @@ def find_winner(folder: CampaignFolder) -> Winner:
     single = not 0 < config.recipe.stage1_epochs < config.recipe.epochs
     if single:
         config = in_two_stages(config, campaign.base.recipe, where=folder.root)
-    threads = max(1, int(campaign.resources.cpu))
-    return Winner(int(best["number"]), float(best["value"]), config, single, threads)
+    return Winner(int(best["number"]), float(best["value"]), config, single, campaign.resources.threads)
 
 
 def in_two_stages(config: TrainConfig, base: RecipeConfig, *, where: Path) -> TrainConfig:

@@ -61,9 +61,14 @@ class Resources(Section):
     """Resources of one trial."""
 
     cpu: Number = Field(default=1.0, ge=0.01, le=10_000)
-    """Processor cores; also the number of threads."""
+    """Processor cores; rounded down also the number of threads."""
     gpu: Annotated[Number, AfterValidator(_share_or_whole)] = Field(default=0.0, ge=0, le=1000)
     """GPUs: a whole number, or a share of one (at least 0.01), which also limits its share of the memory."""
+
+    @property
+    def threads(self) -> int:
+        """Threads of one trial; they change the last digits of its figures."""
+        return max(1, int(self.cpu))
 
 
 def _project_name(name: str) -> str:

@@ -32,7 +32,7 @@ from core.errors import UserError
 from core.features.fingerprint import FingerprintParts
 from core.features.inputs import FeatureInputs
 from core.features.manifest import write_manifest
-from core.features.store import READINGS, FeatureStore
+from core.features.store import READINGS, FeatureStore, missing_readings
 from core.features.tables import write_reading
 from core.files.atomic import write_atomically
 from core.files.ownership import claim_folder
@@ -114,10 +114,9 @@ def extract_features(
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / f".{parts.fingerprint}.lock"):
         folder = root / parts.fingerprint
-        store = FeatureStore.open(root, parts.fingerprint) if folder.exists() else None
-        missing = list(wanted.readings) if store is None else store.missing(wanted.readings)
-        if store is not None and not missing:
-            return store
+        missing = missing_readings(root, parts.fingerprint, wanted.readings)
+        if folder.exists() and not missing:
+            return FeatureStore.open(root, parts.fingerprint)
         work = root / f".{parts.fingerprint}-{_digest_of(missing)}.partial"
         claim_folder(work, ["*"])
         splits = index_splits(wanted.inputs.images)
@@ -207,7 +206,7 @@ def encode_shard(backbone: "FrozenBackbone", shard: Shard) -> bytes:
     facts = {
         "repaired": str(repaired),
         "backbone_parameters": str(backbone.parameter_count),
-        "flops": json.dumps(count_flops(backbone, shard) if shard.start == 0 else {}),
+        "flops": json.dumps({} if shard.start else _flops_by_key(backbone, shard)),
         "identity": _shard_identity(shard, tensors),
     }
     content: bytes = save(tensors, metadata=facts)
@@ -223,15 +222,22 @@ def encode_items(
     return backbone.encode_texts(items, readings), 0
 
 
-def count_flops(backbone: "FrozenBackbone", shard: Shard) -> dict[str, int]:
+def count_flops(
+    backbone: "FrozenBackbone", kind: Kind, items: Sequence[Any], readings: Sequence[Reading]
+) -> dict[Reading, int]:
     """Floating-point operations of each reading alone: of one image, or the mean of a few texts."""
-    sample = shard.items[:1] if shard.kind == "images" else shard.items[:COUNTED_TEXTS]
+    sample = items[:1] if kind == "images" else items[:COUNTED_TEXTS]
     flops = {}
-    for reading in shard.readings:
+    for reading in readings:
         with flop_counter() as counter:
-            encode_items(backbone, shard.kind, sample, [reading])
-        flops[reading.key] = counter.get_total_flops() // len(sample)
+            encode_items(backbone, kind, sample, [reading])
+        flops[reading] = counter.get_total_flops() // len(sample)
     return flops
+
+
+def _flops_by_key(backbone: "FrozenBackbone", shard: Shard) -> dict[str, int]:
+    counted = count_flops(backbone, shard.kind, shard.items, shard.readings)
+    return {reading.key: flops for reading, flops in counted.items()}
 
 
 def _require_finite(tensors: Mapping[Any, Tensor], shard: Shard) -> None:

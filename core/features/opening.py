@@ -10,7 +10,7 @@ from core.config import TrainConfig
 from core.errors import UserError
 from core.features.extraction import EncodeShards, Extraction, Shard, encode_here, extract_features
 from core.features.inputs import FeatureInputs, read_inputs
-from core.features.store import Features, FeatureStore
+from core.features.store import Features, FeatureStore, missing_readings
 
 
 class FeatureDisplay(Protocol):
@@ -60,12 +60,11 @@ def prepare_features(
     root, fingerprint = config.features.store, wanted.inputs.parts.fingerprint
     if FeatureStore.exists(root, fingerprint, wanted.readings):
         return FeatureStore.open(root, fingerprint)
+    names = ", ".join(reading.name for reading in missing_readings(root, fingerprint, wanted.readings))
     if (root / fingerprint).exists():
-        missing = FeatureStore.open(root, fingerprint).missing(wanted.readings)
-        display.note(f"adding {', '.join(reading.name for reading in missing)} to features {fingerprint}")
+        display.note(f"adding {names} to features {fingerprint}")
     else:
         _note_annotations(wanted.inputs, display)
-        names = ", ".join(reading.name for reading in wanted.readings)
         display.note(f"extracting features {fingerprint} with {config.features.backbone}: {names}")
     encode = _of_unchanged_files(config, wanted.inputs, encode or _load_and_encode(config))
     return extract_features(wanted, encode, root, display.progress)

@@ -58,8 +58,7 @@ class HostTable:
         return len(self._rows)
 
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
-        selected = self._rows[rows] if isinstance(rows, slice) else gather(self._rows, rows.to(self._rows.device))
-        return selected.to(self._device)
+        return gather(self._rows, rows if isinstance(rows, slice) else rows.to(self._rows.device)).to(self._device)
 
     def to(self, device: torch.device, /) -> "Table":
         """Move the rows to a device if they fit its memory."""
@@ -77,8 +76,7 @@ class JoinedTable:
         return int(self.shape[0])
 
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
-        parts = [table[rows] if isinstance(rows, slice) else gather(table, rows) for table in self._tables]
-        return torch.cat(parts, dim=1)
+        return torch.cat([gather(table, rows) for table in self._tables], dim=1)
 
     def to(self, device: torch.device, /) -> "Table":
         return JoinedTable([move_table(table, device) for table in self._tables])
@@ -89,9 +87,10 @@ def join_tables(tables: Sequence[Table]) -> Table:
     return tables[0] if len(tables) == 1 else JoinedTable(tables)
 
 
-def gather(table: Table, rows: Tensor) -> Tensor:
-    """`table[rows]` for rows [B] int64; on a tensor about five times faster than indexing."""
-    return table.index_select(0, rows) if isinstance(table, Tensor) else table[rows]
+def gather(table: Table, rows: Tensor | slice) -> Tensor:
+    """`table[rows]` for rows [B] int64 or a slice; on a tensor and rows about five times faster than indexing."""
+    by_index = isinstance(table, Tensor) and isinstance(rows, Tensor)
+    return table.index_select(0, rows) if by_index else table[rows]
 
 
 def move_table(table: Table, device: torch.device) -> Table:
@@ -274,6 +273,17 @@ class FeatureStore:
             test=split("test") if with_test else None,
             backbone_parameters=max(manifest["backbone_parameters"] for manifest in manifests.values()),
         )
+
+
+def missing_readings(root: Path, fingerprint: str, readings: Sequence[Reading]) -> list[Reading]:
+    """Those of the readings that the store with this fingerprint lacks; all of them if there is no store.
+
+    Raises:
+        UserError: its manifest is damaged.
+    """
+    if not (root / fingerprint).exists():
+        return list(readings)
+    return FeatureStore.open(root, fingerprint).missing(readings)
 
 
 class _OpenedReading:

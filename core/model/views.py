@@ -18,7 +18,7 @@ class ImageView(NamedTuple):
 
     def rows(self, index: Tensor | slice) -> "ImageView":
         """The images at these positions."""
-        return ImageView(_embedded_rows(self.embedded, index), None if self.grid is None else _rows(self.grid, index))
+        return ImageView(_embedded_rows(self.embedded, index), None if self.grid is None else gather(self.grid, index))
 
 
 class TextView(NamedTuple):
@@ -32,7 +32,7 @@ class TextView(NamedTuple):
     def rows(self, index: Tensor | slice) -> "TextView":
         """The texts at these positions."""
         return TextView(
-            _embedded_rows(self.embedded, index), None if self.features is None else _rows(self.features, index)
+            _embedded_rows(self.embedded, index), None if self.features is None else gather(self.features, index)
         )
 
 
@@ -44,7 +44,3 @@ def whole(table: Table | None) -> Tensor:
     """All rows of a table, which must exist."""
     assert table is not None, "heads with attention need grids and text features"
     return table if isinstance(table, Tensor) else table[:]
-
-
-def _rows(table: Table, index: Tensor | slice) -> Tensor:
-    return table[index] if isinstance(index, slice) else gather(table, index)

@@ -63,7 +63,7 @@ class SessionBook:
             fingerprint=fingerprint,
             storage=self._storage.root,
             resume_from=resume_from,
-            threads=max(1, int(resources.cpu)),
+            threads=resources.threads,
             gpu=resources.gpu,
             checkpoint_every_s=self._campaign.checkpoint_every_s,
         )
