@@ -84,6 +84,7 @@ def open_features(config: TrainConfig, fingerprint: str) -> Features:
 def run_ours(campaign: Campaign, parameters: list[Parameters], fingerprint: str) -> Row:
     from search.campaign import CampaignFeatures, Listeners, advance, campaign_readings, extraction_variant
     from search.study.ledger import Ledger
+    from search.study.proposals import SearchProposals
     from search.study.restore import trial_config
 
     first, *others = parameters
@@ -94,13 +95,14 @@ def run_ours(campaign: Campaign, parameters: list[Parameters], fingerprint: str)
     with tempfile.TemporaryDirectory() as place:
         folder = CampaignFolder(Path(place) / campaign.name)
         identity = claim_folder(folder.root, folder.NAMES)
-        with Ledger(campaign, folder, identity, features.fingerprints) as ledger:
+        with Ledger(SearchProposals(campaign), folder, identity, features.fingerprints) as ledger:
             for chosen in others:
                 ledger.enqueue(chosen)
         began: list[float] = []
         threading.Thread(target=_watch_first_epoch, args=(folder.trial(0).metrics, began), daemon=True).start()
         ended = []
-        end = advance(campaign, folder, features, listeners=Listeners(lambda standing: ended.append(time.time())))
+        listeners = Listeners(lambda standing: ended.append(time.time()))
+        end = advance(SearchProposals(campaign), folder, features, listeners=listeners)
         assert end.standing.complete == len(parameters), end
         trials = [read_json_lines(folder.trial(number).metrics) for number in range(len(parameters))]
     return _row(began[0], ended[-1], trials)

@@ -23,6 +23,7 @@ from core.features.fingerprint import FingerprintParts
 from core.files.folders import CampaignFolder
 from core.files.json_files import read_json_lines
 from search.campaign import CampaignFeatures, Listeners, advance, campaign_readings, extraction_variant
+from search.study.proposals import SearchProposals
 
 SPACE = Space.model_validate({"optimizer.learning_rate": {"log": [1e-4, 1e-2]}})
 PAGE_KB = resource.getpagesize() / 1024
@@ -56,7 +57,7 @@ def run(trials: int, overrides: dict[str, float], slots: int = 2) -> tuple[Watch
     watch = Watch()
     with tempfile.TemporaryDirectory() as place:
         folder = CampaignFolder(Path(place) / "campaign")
-        advance(campaign, folder, features, listeners=Listeners(watch))
+        advance(SearchProposals(campaign), folder, features, listeners=Listeners(watch))
         rows = [read_json_lines(folder.trial(number).metrics) for number in range(trials)]
     return watch, [sum(row["train_seconds"] + row["evaluation_seconds"] for row in epochs) for epochs in rows]
 

@@ -131,7 +131,7 @@ class Receipt(Record):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """One value per query or region, whose mean is a metric; used for paired comparisons, never stored."""
+    """One value per query or region, whose mean is a metric; used for paired comparisons."""
 
     values: NDArray[np.float64]
     """[N]"""

@@ -26,6 +26,7 @@ from search.session.storage import Storage
 from search.session.trial_log import TrialLog
 from search.session.tuner import Session, run_session
 from search.study.ledger import Ledger
+from search.study.proposals import Proposals
 from search.study.restore import restore_files
 
 EXTRACTION_KEYS = ("features.image_size", "features.max_tokens", "features.dtype")
@@ -127,22 +128,25 @@ class Cluster:
 
 
 def advance(
-    campaign: Campaign,
+    proposals: Proposals,
     folder: CampaignFolder,
     features: CampaignFeatures,
     cluster: Cluster = Cluster(),
     listeners: Listeners = Listeners(),
 ) -> SessionEnd:
-    """Start, continue or extend a campaign: run it up to its limits.
+    """Start, continue or extend a campaign: run its trials until its proposals have no more.
 
+    Args:
+        folder: of the campaign's search or confirmation, as the proposals are.
     Raises:
         UserError: another driver holds the campaign, a setting other than a limit, the data or the backbone changed
             since the start, or no trial fits on the cluster.
     """
+    campaign = proposals.campaign
     with hold_folder(folder.root, folder.NAMES) as identity:
         claim(campaign, folder)
         keep_features(features, folder)
-        with Ledger(campaign, folder, identity, features.fingerprints) as ledger:
+        with Ledger(proposals, folder, identity, features.fingerprints) as ledger:
             for note in restore_files(campaign, folder, ledger.trials()):
                 listeners.on_note(note)
             ledger.reconcile()

@@ -16,15 +16,22 @@ from typer.core import TyperGroup
 import analysis.cli
 import core.terminal.cli
 from core.errors import UserError
-from core.terminal.cli import OutputOption
-from core.terminal.console import FeatureDisplay, console, print_epoch, say, say_if_installed, show
-from search.features_cli import AddressOption, NodesOption, VerifyOption, extract_missing, require_cluster_first
+from core.terminal.console import console, say, say_if_installed
+from search.features_cli import (
+    AddressOption,
+    NodesOption,
+    VerifyOption,
+    prepare_campaign_features,
+    require_cluster_first,
+)
 from search.features_cli import app as features_app
+from search.winner_cli import app as winner_app
+from search.winner_cli import exit_if_stopped
 
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign
     from core.files.folders import CampaignFolder
-    from search.campaign import CampaignFeatures, Cluster, SessionEnd
+    from search.campaign import SessionEnd
     from search.plan import Estimate
 
 
@@ -49,6 +56,7 @@ app = typer.Typer(
 app.add_typer(core.terminal.cli.app)
 app.add_typer(analysis.cli.app)
 app.add_typer(features_app, name="features")
+app.add_typer(winner_app)
 
 
 def _print_version(asked: bool) -> None:
@@ -76,7 +84,6 @@ CampaignFolderOption = Annotated[
     Path | None,
     typer.Option("--output-dir", "--output_dir", help="Folder of the campaign; default: output/<campaign name>."),
 ]
-FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]
 
 
 @app.command(epilog="Example: crossmodal search configs/campaigns/demo.yaml --output-dir output/demo")
@@ -100,51 +107,23 @@ def search(
     from core.files.ownership import require_ours
     from search.campaign import Cluster, Listeners, advance
     from search.progress import CampaignProgress
+    from search.study.proposals import SearchProposals
 
     settings = load_campaign(campaign).with_limits(trials=trials, hours=hours)
     require_cluster_first(address)
     folder = CampaignFolder((output_dir or Path("output") / settings.name).resolve())
     require_ours(folder.root, folder.NAMES)
     cluster = Cluster(address, nodes, reuse_actors=not no_reuse)
-    features = _prepare_all_features(settings, folder, cluster, verify=verify)
+    features = prepare_campaign_features(settings, folder, cluster, verify=verify)
     say(
         f"campaign {settings.name}: up to {settings.limits.trials} trials of {settings.base.recipe.epochs} epochs, "
         f"{len(settings.space.dimensions)} searched settings, objective {settings.objective}, in {folder.root}"
     )
     with CampaignProgress(console, settings.objective, settings.limits.trials) as progress:
         listeners = Listeners(progress.update, lambda note: say(note, style="yellow"))
-        end = advance(settings, folder, features, cluster, listeners)
-    if end.stopped_by:
-        kept = end.standing.complete + end.standing.pruned
-        say(f"stopped; {kept} trials are kept. Run the same command to continue.")
-        raise typer.Exit(128 + end.stopped_by)
+        end = advance(SearchProposals(settings), folder, features, cluster, listeners)
+    exit_if_stopped(end)
     _print_outcome(end, settings.objective, folder)
-
-
-def _prepare_all_features(
-    campaign: "Campaign", folder: "CampaignFolder", cluster: "Cluster", *, verify: bool
-) -> "CampaignFeatures":
-    """Nothing is extracted for a campaign that could not use it."""
-    from core.features.extraction import Extraction
-    from core.features.inputs import read_inputs
-    from search.campaign import (
-        CampaignFeatures,
-        campaign_readings,
-        extraction_variant,
-        extraction_variants,
-        require_regions,
-        require_unchanged_features,
-    )
-
-    variants = extraction_variants(campaign, campaign.base)
-    inputs_of_each = [read_inputs(config, verify=verify) for config in variants]
-    require_regions(campaign, inputs_of_each[0].images["train"])
-    parts = {extraction_variant(config): inputs.parts for config, inputs in zip(variants, inputs_of_each, strict=True)}
-    features = CampaignFeatures(parts, campaign_readings(campaign))
-    require_unchanged_features(features, folder)
-    for config, inputs in zip(variants, inputs_of_each, strict=True):
-        extract_missing(config, Extraction(inputs, features.readings), cluster.address, cluster.nodes)
-    return features
 
 
 def _print_outcome(end: "SessionEnd", objective: str, folder: "CampaignFolder") -> None:
@@ -206,44 +185,6 @@ def _print_estimate(cost: "Estimate", campaign: "Campaign") -> None:
     limit = campaign.limits.gpu_hours
     if limit is not None and cost.gpu_hours > limit:
         say(f"limits.gpu_hours of {limit:g} will end the campaign earlier", style="yellow")
-
-
-@app.command(epilog="Example: crossmodal retrain output/demo --output-dir output/demo/final")
-def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
-    """Retrain the best trial as the final two-stage model, and evaluate it once on the test split."""
-    from analysis.trials import load_trials, lost_files
-    from core.features.inputs import read_inputs
-    from core.features.opening import open_features
-    from core.files.folders import CampaignFolder
-    from core.terminal.tables import scorecard_tables
-    from search.campaign import CampaignFeatures, extraction_variant, require_unchanged_features
-    from search.retrain import find_winner, require_free_output
-    from search.retrain import retrain as train_winner
-
-    require_free_output(output_dir)
-    winner = find_winner(CampaignFolder(folder))
-    for path in lost_files(CampaignFolder(folder), load_trials(CampaignFolder(folder))):
-        say(f"{path} is missing or torn; the winner is taken from the study", style="yellow")
-    recipe = winner.config.recipe
-    say(
-        f"retraining trial {winner.number} (validation {winner.value:.4f}) in two stages: "
-        f"{recipe.stage1_epochs} alignment epochs, {recipe.epochs - recipe.stage1_epochs} joint"
-    )
-    if winner.was_single_stage:
-        say("the trial was single-stage; the campaign's default split is used", style="yellow")
-    inputs = read_inputs(winner.config)
-    require_unchanged_features(
-        CampaignFeatures({extraction_variant(winner.config): inputs.parts}, winner.config.readings.all),
-        CampaignFolder(folder),
-    )
-    with FeatureDisplay() as display:
-        features = open_features(winner.config, inputs=inputs, with_test=True, display=display)
-    final = train_winner(winner, features, output_dir, on_epoch=print_epoch)
-    for table in scorecard_tables(final.card):
-        show(table)
-    summary = f"validation {winner.config.objective} {final.value:.4f}; trial {winner.number} had {winner.value:.4f}"
-    say(summary, style="yellow" if final.value < winner.value else None)
-    say(f"the final model is {final.card.checkpoint}")
 
 
 PLAIN = {"–": "-", "×": "x", "…": "..."}

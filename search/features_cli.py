@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from core.campaign.campaign import Campaign
     from core.config import TrainConfig
     from core.features.extraction import Extraction
     from core.features.store import FeatureStore
+    from core.files.folders import CampaignFolder
+    from search.campaign import CampaignFeatures, Cluster
 
 app = typer.Typer(
     help="Extract the frozen backbone's features, or describe them.",
@@ -103,3 +106,29 @@ def extract_missing(
     encode = None if address is None else encode_on_cluster(config, address, nodes=nodes)
     with FeatureDisplay() as display:
         return prepare_features(config, wanted, encode=encode, display=display)
+
+
+def prepare_campaign_features(
+    campaign: "Campaign", folder: "CampaignFolder", cluster: "Cluster", *, verify: bool
+) -> "CampaignFeatures":
+    """The features of all trials of a campaign; nothing is extracted for a campaign that could not use it."""
+    from core.features.extraction import Extraction
+    from core.features.inputs import read_inputs
+    from search.campaign import (
+        CampaignFeatures,
+        campaign_readings,
+        extraction_variant,
+        extraction_variants,
+        require_regions,
+        require_unchanged_features,
+    )
+
+    variants = extraction_variants(campaign, campaign.base)
+    inputs_of_each = [read_inputs(config, verify=verify) for config in variants]
+    require_regions(campaign, inputs_of_each[0].images["train"])
+    parts = {extraction_variant(config): inputs.parts for config, inputs in zip(variants, inputs_of_each, strict=True)}
+    features = CampaignFeatures(parts, campaign_readings(campaign))
+    require_unchanged_features(features, folder)
+    for config, inputs in zip(variants, inputs_of_each, strict=True):
+        extract_missing(config, Extraction(inputs, features.readings), cluster.address, cluster.nodes)
+    return features

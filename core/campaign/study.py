@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.campaign.campaign import read_campaign
+from core.campaign.campaign import Campaign, read_campaign
 from core.campaign.trials import ENDED, STALE, State, TrialRecord
 from core.errors import UserError
 from core.files.folders import CampaignFolder
@@ -39,6 +39,8 @@ class Notes(Record):
 
     retry_of: int | None = None
     origin: int | None = None
+    confirms: int | None = None
+    seed: int | None = None
     session: int | None = None
     config_hash: str | None = None
     best_value: float | None = None
@@ -92,6 +94,8 @@ def _record(trial: FrozenTrial, name: str) -> TrialRecord:
         state=STATES[trial.state],
         origin=trial.number if notes.origin is None else notes.origin,
         retry_of=notes.retry_of,
+        confirms=notes.confirms,
+        seed=notes.seed,
         reason=notes.reason,
         value=notes.best_value,
         best=notes.best,
@@ -104,17 +108,38 @@ def _record(trial: FrozenTrial, name: str) -> TrialRecord:
     )
 
 
+def confirmation_study(campaign: Campaign) -> str:
+    """Name of the study of a campaign's confirmation; no campaign has such a name."""
+    return f"{campaign.name}/confirmation"
+
+
 def read_trials(folder: CampaignFolder) -> list[TrialRecord]:
-    """The trials of a campaign, from its database or journal; safe while a driver is writing.
+    """The trials of a campaign's search, from its database or journal; safe while a driver is writing.
 
     Raises:
         UserError: the folder holds no campaign, or its study cannot be read.
     """
     campaign = read_campaign(folder)
+    return _read_study(campaign, folder, campaign.name)
+
+
+def read_confirmations(folder: CampaignFolder) -> list[TrialRecord]:
+    """The trials that confirm some of a campaign's search; none before `crossmodal confirm`.
+
+    Raises:
+        UserError: as `read_trials`.
+    """
+    if not folder.confirmation.campaign.exists():
+        return []
+    campaign = read_campaign(folder)
+    return _read_study(campaign, folder.confirmation, confirmation_study(campaign))
+
+
+def _read_study(campaign: Campaign, folder: CampaignFolder, name: str) -> list[TrialRecord]:
     variable = campaign.study.url_variable
     if variable is None:
-        return _read_journal(folder, campaign.name)
-    return _records_of(open_database(variable), campaign.name, where=folder.root)
+        return _read_journal(folder, name)
+    return _records_of(open_database(variable), name, where=folder.root)
 
 
 def _read_journal(folder: CampaignFolder, name: str) -> list[TrialRecord]:

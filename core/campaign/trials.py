@@ -32,6 +32,10 @@ class TrialRecord:
     """Number of the first trial in its chain of retries; its own number unless it is a retry."""
     retry_of: int | None = None
     """Number of the interrupted trial that this one continues."""
+    confirms: int | None = None
+    """Number of the trial of the search that this one repeats with another seed; None in a search."""
+    seed: int | None = None
+    """Seed of such a repeat."""
     reason: str | None = None
     """Why it failed; STALE if it was interrupted."""
     value: float | None = None
@@ -47,6 +51,13 @@ class TrialRecord:
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
     """Optuna's name of each drawn parameter → value."""
     ended_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """Unique in the campaign: trial-0012, or confirm-0003-trial-0012-seed-2."""
+        if self.confirms is None:
+            return f"trial-{self.number:04d}"
+        return f"confirm-{self.number:04d}-trial-{self.confirms:04d}-seed-{self.seed}"
 
     @property
     def is_baseline(self) -> bool:

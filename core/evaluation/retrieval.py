@@ -61,6 +61,20 @@ def validate(model: CrossModalModel, split: FeatureSplit) -> Validation:
     )
 
 
+def sample_validation(model: CrossModalModel, split: FeatureSplit) -> dict[str, Samples]:
+    """The values per query and region whose means `validate` gives: recalls by building, boxes and relations.
+
+    Raises:
+        DivergedError: an output of the model is not finite.
+    """
+    embedded = embed_split(model, split)
+    t2i, i2t = (
+        ranks_by_similarity(search, relevance_of(split, "building", search)) for search in both_directions(embedded)
+    )
+    hits = _hits("t2i", t2i, split.groups[split.caption_image]) | _hits("i2t", i2t, split.groups)
+    return hits | measure_regions(model, embedded).samples
+
+
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """An evaluation, and the hits of single queries behind it, for paired comparisons."""

@@ -89,8 +89,9 @@ def join_tables(tables: Sequence[Table]) -> Table:
 
 def gather(table: Table, rows: Tensor | slice) -> Tensor:
     """`table[rows]` for rows [B] int64 or a slice; on a tensor and rows about five times faster than indexing."""
-    by_index = isinstance(table, Tensor) and isinstance(rows, Tensor)
-    return table.index_select(0, rows) if by_index else table[rows]
+    if isinstance(table, Tensor) and isinstance(rows, Tensor):
+        return table.index_select(0, rows)
+    return table[rows]
 
 
 def move_table(table: Table, device: torch.device) -> Table:

@@ -63,6 +63,7 @@ class CampaignFolder:
 
     NAMES: ClassVar = (
         "campaign.yaml", "features.json", "study.journal*", "trials", "wandb", "sessions", "leaderboard.*",
+        "confirmation",
     )  # fmt: skip
     """Names claimed by the driver; the commands that write the final model or a report claim those."""
     root: Path
@@ -88,6 +89,11 @@ class CampaignFolder:
         return self.root / "final" / "metrics.json"
 
     @property
+    def confirmation(self) -> "CampaignFolder":
+        """Files of the trials that repeat the best of the search with other seeds: of the same kind."""
+        return CampaignFolder(self.root / "confirmation")
+
+    @property
     def sessions(self) -> Path:
         """Ray's files, one folder per session; disposable."""
         return self.root / "sessions"
@@ -96,6 +102,10 @@ class CampaignFolder:
     def leaderboard(self) -> Path:
         """Without suffix: .csv, .md and the other formats share this name."""
         return self.root / "leaderboard"
+
+    def samples(self, number: int) -> Path:
+        """Values of a trial per query and region of the validation split; only of those that confirm others."""
+        return self.trial(number).root / "samples.safetensors"
 
     def trials(self) -> list[Path]:
         """Folders of trials, in order of their numbers."""

@@ -17,21 +17,23 @@ class TrialLog:
         self._ledger = ledger
         self._folder = folder
         self._tracker = tracker
+        self._names: dict[int, str] = {}
 
     def begin(self, asked: AskedTrial) -> None:
         write_atomically(self._folder.trial(asked.number).config, dump_yaml(asked.config))
-        self._tracker.start(_run_name(asked.number), asked.config.model_dump(mode="json"))
+        self._names[asked.number] = asked.name
+        self._tracker.start(asked.name, asked.config.model_dump(mode="json"))
 
     def epoch(self, number: int, metrics: EpochMetrics, value: float) -> None:
         """Log an epoch and its objective."""
         append_json_line(self._folder.trial(number).metrics, metrics.to_json())
-        self._tracker.epoch(_run_name(number), metrics)
+        self._tracker.epoch(self._names[number], metrics)
         self._ledger.record(number, metrics.epoch, value)
 
     def interrupt(self, number: int, *, seconds: float) -> None:
         """Put a trial that had no time to end back in the queue."""
         self._ledger.interrupt(number, seconds=seconds)
-        self._tracker.finish(_run_name(number), {"state": "interrupted"}, failed=True)
+        self._tracker.finish(self._names.pop(number), {"state": "interrupted"}, failed=True)
 
     def end(self, number: int, outcome: TrialOutcome, receipt: Receipt | None, checkpoint: Checkpoint | None) -> None:
         """Write the files before the ledger: a trial that ended according to the ledger has all its files.
@@ -47,8 +49,4 @@ class TrialLog:
         self._ledger.tell(number, outcome)
         epoch = None if outcome.best is None else outcome.best.epoch
         summary = {"state": outcome.state, "best_value": outcome.value, "best_epoch": epoch, "reason": outcome.reason}
-        self._tracker.finish(_run_name(number), summary, failed=outcome.state == "failed")
-
-
-def _run_name(number: int) -> str:
-    return f"trial-{number:04d}"
+        self._tracker.finish(self._names.pop(number), summary, failed=outcome.state == "failed")

@@ -14,14 +14,16 @@ from core.campaign.study import open_database, open_journal
 from core.errors import UserError
 from core.files.folders import CampaignFolder
 from core.files.json_files import drop_torn_line
-from search.study.strategy import build_pruner
+from search.study.proposals import Proposals
 
 BOUND_TO = "campaign"
 """User attribute of a study that identifies its campaign."""
 
 
-def open_study(campaign: Campaign, folder: CampaignFolder, identity: str, fingerprints: Sequence[str]) -> optuna.Study:
-    """Open the study of a campaign, or create it.
+def open_study(
+    proposals: Proposals, folder: CampaignFolder, identity: str, fingerprints: Sequence[str]
+) -> optuna.Study:
+    """Open a study of a campaign, or create it.
 
     Args:
         identity: random id of the campaign's folder.
@@ -30,12 +32,13 @@ def open_study(campaign: Campaign, folder: CampaignFolder, identity: str, finger
         UserError: it cannot be read, belongs to another campaign, or was lost.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    campaign = proposals.campaign
     study = optuna.create_study(
         storage=_open_storage(campaign, folder),
-        study_name=campaign.name,
+        study_name=proposals.study,
         direction="maximize",
         load_if_exists=True,
-        pruner=build_pruner(campaign.pruner),
+        pruner=proposals.pruner(),
     )
     binding = {"id": identity, "settings": settings_hash(campaign), "features": list(fingerprints)}
     _bind(study, binding, where=_place(campaign, folder))

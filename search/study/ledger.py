@@ -15,7 +15,6 @@ from typing import Literal, Self
 from optuna.exceptions import StorageInternalError
 from optuna.trial import Trial, TrialState
 
-from core.campaign.campaign import Campaign
 from core.campaign.study import Notes, note, read_records
 from core.campaign.trials import Standing, TrialRecord, earlier_attempts, standing_of
 from core.config import TrainConfig, config_hash
@@ -24,8 +23,8 @@ from core.files.folders import CampaignFolder
 from core.records import EpochMetrics
 from core.sections import Scalar
 from search.study.binding import open_study
-from search.study.limits import Spent, failures_in_a_row, has_room, spent_by
-from search.study.strategy import build_sampler
+from search.study.limits import Spent, failures_in_a_row, spent_by
+from search.study.proposals import Proposals
 
 SESSIONS, HOURS = "sessions", "hours"
 """User attributes of the study: names of all sessions, and their total wall time."""
@@ -36,6 +35,8 @@ class AskedTrial:
     """A trial to run."""
 
     number: int
+    name: str
+    """Of its run in the tracker."""
     config: TrainConfig
     lineage: list[int]
     """Interrupted trials that this one continues, most recent first."""
@@ -58,8 +59,11 @@ class TrialOutcome:
 class Ledger:
     """Context manager around the study, and its only writer: the caller holds the campaign's folder."""
 
-    def __init__(self, campaign: Campaign, folder: CampaignFolder, identity: str, fingerprints: Sequence[str]) -> None:
-        self.campaign = campaign
+    def __init__(
+        self, proposals: Proposals, folder: CampaignFolder, identity: str, fingerprints: Sequence[str]
+    ) -> None:
+        self.campaign = proposals.campaign
+        self._proposals = proposals
         self._folder = folder
         self._identity = identity
         self._fingerprints = fingerprints
@@ -67,13 +71,13 @@ class Ledger:
         self._known: list[TrialRecord] = []
 
     def __enter__(self) -> Self:
-        self._study = open_study(self.campaign, self._folder, self._identity, self._fingerprints)
+        self._study = open_study(self._proposals, self._folder, self._identity, self._fingerprints)
         self._study.set_user_attr(SESSIONS, [*self.sessions, f"{self.session + 1:04d}-{secrets.token_hex(4)}"])
-        self._study.sampler = build_sampler(self.campaign.sampler, [self.session, len(self.trials())])
+        self._study.sampler = self._proposals.sampler([self.session, len(self.trials())])
         self._started = time.monotonic()
         self._hours_before = float(self._study.user_attrs.get(HOURS, 0.0))
-        if not self.trials():
-            self.enqueue(self._baseline())
+        for parameters, notes in self._proposals.first(self.trials()):
+            self.enqueue(parameters, notes)
         return self
 
     def __exit__(
@@ -122,7 +126,7 @@ class Ledger:
     @property
     def has_work(self) -> bool:
         """Whether `ask` would return another trial."""
-        return self.stop_reason is None and has_room(self.campaign.limits, self.spent())
+        return self.stop_reason is None and self._proposals.has_more(self.trials(), self.spent())
 
     @property
     def stop_reason(self) -> str | None:
@@ -146,27 +150,24 @@ class Ledger:
         write that enqueues the retry also makes the trial stale.
         """
         if not trial.is_stale:
-            parameters = self._baseline() if trial.is_baseline else trial.parameters
-            notes = Notes(retry_of=trial.number, origin=trial.origin)
-            self._study.enqueue_trial(dict(parameters), user_attrs=notes.attributes())
+            notes = Notes(retry_of=trial.number, origin=trial.origin, confirms=trial.confirms, seed=trial.seed)
+            self.enqueue(self._proposals.parameters(trial), notes)
         self._study.tell(trial.number, state=TrialState.FAIL)
 
-    def _baseline(self) -> dict[str, Scalar]:
-        return self.campaign.space.baseline(self.campaign.base)
-
-    def enqueue(self, parameters: Mapping[str, Scalar]) -> None:
+    def enqueue(self, parameters: Mapping[str, Scalar], notes: Notes | None = None) -> None:
         """Add a trial with these parameters to the end of the queue."""
-        self._study.enqueue_trial(dict(parameters))
+        self._study.enqueue_trial(dict(parameters), user_attrs=(notes or Notes()).attributes())
 
     def ask(self) -> AskedTrial | None:
         """The next trial; None once a limit is reached."""
         if not self.has_work:
             return None
         trial = self._study.ask()
-        config = self.campaign.base.with_overrides(self.campaign.space.suggest(trial, self.campaign.base))
+        record = self.trials()[trial.number]
+        config = self._proposals.config(trial, record)
         self._open_trials[trial.number] = trial
         note(trial, Notes(session=self.session, config_hash=config_hash(config)))
-        return AskedTrial(trial.number, config, earlier_attempts(self.trials(), trial.number))
+        return AskedTrial(trial.number, record.name, config, earlier_attempts(self.trials(), trial.number))
 
     def record(self, number: int, epoch: int, value: float) -> None:
         """Report the objective of an epoch (from 0)."""

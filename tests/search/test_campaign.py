@@ -23,6 +23,7 @@ from search.campaign import (
     require_regions,
     require_unchanged_features,
 )
+from search.study.proposals import SearchProposals
 
 
 def made_of(config: TrainConfig, **changes: Any) -> FingerprintParts:
@@ -90,7 +91,7 @@ def test_a_foreign_folder_is_refused_and_left_unchanged(campaign_of: Build, fold
     (folder_of / "trials").mkdir(parents=True)
     (folder_of / "trials" / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match="holds trials, which crossmodal did not write"):
-        advance(campaign_of(), folder, CampaignFeatures({}, ()))
+        advance(SearchProposals(campaign_of()), folder, CampaignFeatures({}, ()))
     assert [str(path.relative_to(folder_of)) for path in sorted(folder_of.rglob("*"))] == [
         "trials",
         "trials/thesis.tex",

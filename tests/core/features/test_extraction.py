@@ -14,7 +14,7 @@ from core.config import TrainConfig
 from core.data.images import open_image
 from core.data.splits import Split
 from core.errors import UserError
-from core.features import extraction
+from core.features import extraction, tables
 from core.features.extraction import (
     Extraction,
     OnProgress,
@@ -154,7 +154,7 @@ def test_an_extraction_that_died_while_writing_its_tables_is_continued(
     inputs: FeatureInputs, backbone: FrozenBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By then all shards are there, and of a few readings also some tables."""
-    write, calls = extraction.write_reading, iter(range(3))
+    write, calls = tables.write_reading, iter(range(3))
 
     def dying(*arguments: Any) -> None:
         write(*arguments)

@@ -23,6 +23,7 @@ from search.session.book import SessionBook
 from search.session.storage import CHECKPOINT_NAME, Storage
 from search.session.trial_log import TrialLog
 from search.study.ledger import Ledger
+from search.study.proposals import SearchProposals
 
 
 class Session:
@@ -60,7 +61,7 @@ def session(
     )
     folder = CampaignFolder(folder_of)
     folder.root.mkdir()
-    with Ledger(campaign, folder, "id", ["planted"]) as ledger:
+    with Ledger(SearchProposals(campaign), folder, "id", ["planted"]) as ledger:
         yield Session(folder, ledger, planted_features)
 
 
@@ -264,7 +265,7 @@ def staged(
     campaign = campaign_of(train=config, space=space, pruner={"kind": "none"})
     folder = CampaignFolder(folder_of)
     folder.root.mkdir()
-    with Ledger(campaign, folder, "id", ["planted"]) as ledger:
+    with Ledger(SearchProposals(campaign), folder, "id", ["planted"]) as ledger:
         yield Session(folder, ledger, planted_features)
 
 

@@ -20,7 +20,7 @@ def epoch(number: int, stage: int, recall: float) -> EpochMetrics:
 def trial(small_config: TrainConfig) -> RunningTrial:
     """Two epochs of alignment, two joint ones; nothing is reported yet."""
     config = small_config.with_overrides({"recipe.stage1_epochs": 2})
-    return RunningTrial(AskedTrial(0, config, []), started=10.0, heard=10.0)
+    return RunningTrial(AskedTrial(0, "trial-0000", config, []), started=10.0, heard=10.0)
 
 
 HISTORY = [epoch(0, 1, 0.9), epoch(1, 1, 0.8), epoch(2, 2, 0.3), epoch(3, 2, 0.2)]
@@ -57,5 +57,5 @@ def test_a_failure_reported_by_the_worker_takes_precedence_over_rays(
 
 def test_the_objective_is_that_of_the_configuration(trial: RunningTrial, small_config: TrainConfig) -> None:
     assert objective_of(trial, HISTORY[2]) == 0.3
-    other = AskedTrial(0, small_config.with_overrides({"objective": "t2i_r1"}), [])
+    other = AskedTrial(0, "trial-0000", small_config.with_overrides({"objective": "t2i_r1"}), [])
     assert objective_of(RunningTrial(other, 0.0, 0.0), HISTORY[2]) == 1.0

@@ -14,6 +14,7 @@ from core.files.json_files import read_json_lines
 from core.training.train import TrainResult, train
 from search.session.trial_log import TrialLog
 from search.study.ledger import Ledger, TrialOutcome
+from search.study.proposals import SearchProposals
 
 
 class Tracker:
@@ -43,7 +44,8 @@ def folder(folder_of: Path) -> CampaignFolder:
 @pytest.fixture
 def ledger(campaign_of: Callable[..., Campaign], folder: CampaignFolder, small_config: TrainConfig) -> Iterator[Ledger]:
     space = {"optimizer.weight_decay": {"log": [1e-4, 0.3]}}
-    with Ledger(campaign_of(train=small_config.model_dump(mode="json"), space=space), folder, "id", ["f"]) as ledger:
+    campaign = campaign_of(train=small_config.model_dump(mode="json"), space=space)
+    with Ledger(SearchProposals(campaign), folder, "id", ["f"]) as ledger:
         yield ledger
 
 

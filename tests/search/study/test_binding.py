@@ -13,6 +13,7 @@ from core.campaign.campaign import Campaign
 from core.errors import UserError
 from core.files.folders import CampaignFolder
 from search.study.ledger import Ledger, TrialOutcome
+from search.study.proposals import SearchProposals
 
 CampaignOf = Callable[..., Campaign]
 
@@ -24,7 +25,7 @@ def folder(tmp_path: Path) -> CampaignFolder:
 
 def open_ledger(campaign: Campaign, folder: CampaignFolder, **binding: Any) -> Ledger:
     folder.root.mkdir(exist_ok=True)
-    return Ledger(campaign, folder, **{"identity": "id", "fingerprints": ["f"], **binding})
+    return Ledger(SearchProposals(campaign), folder, **{"identity": "id", "fingerprints": ["f"], **binding})
 
 
 def run_all(ledger: Ledger) -> None:

@@ -12,6 +12,7 @@ from core.config import TrainConfig, config_hash
 from core.files.folders import CampaignFolder
 from core.sections import dump_yaml
 from search.study.ledger import AskedTrial, Ledger, TrialOutcome
+from search.study.proposals import SearchProposals
 
 CampaignOf = Callable[..., Campaign]
 
@@ -23,7 +24,7 @@ def folder(tmp_path: Path) -> CampaignFolder:
 
 def open_ledger(campaign: Campaign, folder: CampaignFolder, **binding: Any) -> Ledger:
     folder.root.mkdir(exist_ok=True)
-    return Ledger(campaign, folder, **{"identity": "id", "fingerprints": ["f"], **binding})
+    return Ledger(SearchProposals(campaign), folder, **{"identity": "id", "fingerprints": ["f"], **binding})
 
 
 def counts(ledger: Ledger) -> tuple[int, int, int, int]:
@@ -135,7 +136,8 @@ def test_trials_of_a_driver_that_was_killed_are_retried_once_and_count_once(
     script = (
         "import os, sys; from pathlib import Path; from core.files.folders import CampaignFolder;"
         "from core.campaign.campaign import load_campaign; from search.study.ledger import Ledger;"
-        "ledger = Ledger(load_campaign(Path(sys.argv[1])), CampaignFolder(Path(sys.argv[2])), 'id', ['f']).__enter__();"
+        "from search.study.proposals import SearchProposals; campaign = load_campaign(Path(sys.argv[1]));"
+        "ledger = Ledger(SearchProposals(campaign), CampaignFolder(Path(sys.argv[2])), 'id', ['f']).__enter__();"
         "ledger.ask(); ledger.ask(); os._exit(9)"
     )
     folder.root.mkdir()

@@ -1,0 +1,56 @@
+"""Confirmation: the best trials of a search and its baseline, trained again with fresh seeds."""
+
+from collections.abc import Callable
+
+from analysis.leaderboard import rank
+from analysis.trials import tabulate
+from core.campaign.campaign import read_campaign
+from core.campaign.study import read_confirmations, read_trials
+from core.device import choose_device
+from core.errors import UserError
+from core.evaluation.retrieval import sample_validation
+from core.features.opening import open_features
+from core.files.folders import CampaignFolder
+from core.model.checkpoints import load_checkpoint, restore_model
+from core.samples import write_samples
+from search.study.proposals import ConfirmationProposals
+
+
+def propose_confirmation(folder: CampaignFolder, *, top: int, seeds: int) -> ConfirmationProposals:
+    """The best trials of a campaign and its baseline, each with the first seeds after the search's own.
+
+    Args:
+        top: number of complete trials; settings that are the same count once.
+        seeds: number of seeds.
+    Raises:
+        UserError: the folder holds no campaign, or no trial is complete.
+    """
+    campaign, trials = read_campaign(folder), read_trials(folder)
+    ranked = rank(tabulate(folder, trials), by=campaign.objective)
+    complete = ranked[ranked["state"] == "complete"].drop_duplicates("config_hash")
+    if complete.empty:
+        raise UserError("no trial is complete", where=folder.root, how="continue it with crossmodal search")
+    baseline = [trial.number for trial in trials if trial.is_baseline and trial.state == "complete"]
+    parents = dict.fromkeys([*baseline, *map(int, complete["number"].head(top))])
+    first = campaign.base.seed + 1
+    return ConfirmationProposals(campaign, trials, list(parents), range(first, first + seeds))
+
+
+def measure_repeats(folder: CampaignFolder, on_measured: Callable[[int, int], None]) -> None:
+    """Save the values per query and region of every complete repeat that has none yet.
+
+    Args:
+        on_measured: called with the number of repeats measured so far, and of all to measure.
+    Raises:
+        UserError: a checkpoint is damaged, or the features cannot be opened.
+    """
+    files = folder.confirmation
+    repeats = [trial.number for trial in read_confirmations(folder) if trial.state == "complete"]
+    missing = [number for number in repeats if not files.samples(number).exists()]
+    for done, number in enumerate(missing, start=1):
+        checkpoint = load_checkpoint(files.trial(number).best_checkpoint)
+        features = open_features(checkpoint.config)
+        device = choose_device(checkpoint.config.device)
+        model = restore_model(checkpoint, features).to(device)
+        write_samples(files.samples(number), sample_validation(model, features.validation.to(device)))
+        on_measured(done, len(missing))

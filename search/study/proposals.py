@@ -1,0 +1,136 @@
+"""What the trials of a study are: the search's own, proposed by its sampler, or repeats that confirm some of them.
+
+The ledger and the session treat both alike, so that a confirmation survives everything that a search survives.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler
+from optuna.trial import Trial
+
+from core.campaign.campaign import Campaign
+from core.campaign.study import Notes, confirmation_study
+from core.campaign.trials import TrialRecord
+from core.config import TrainConfig
+from core.sections import Scalar
+from search.study.limits import Spent, has_room
+from search.study.strategy import build_pruner, build_sampler
+
+Parameters = Mapping[str, Scalar]
+
+
+class Proposals(Protocol):
+    """Where the settings of the trials of a study come from."""
+
+    @property
+    def campaign(self) -> Campaign:
+        """The campaign that they belong to."""
+
+    @property
+    def study(self) -> str:
+        """Name of the study."""
+
+    def sampler(self, progress: Sequence[int]) -> BaseSampler:
+        """Proposes what is not queued.
+
+        Args:
+            progress: numbers of sessions and of trials so far, for the seed.
+        """
+
+    def pruner(self) -> BasePruner:
+        """Stops trials early."""
+
+    def first(self, trials: Sequence[TrialRecord]) -> list[tuple[Parameters, Notes]]:
+        """What is queued when the study is opened with these trials."""
+
+    def parameters(self, trial: TrialRecord) -> Parameters:
+        """What a retry of this trial is queued with; the trial may have died before it drew them."""
+
+    def config(self, trial: Trial, record: TrialRecord) -> TrainConfig:
+        """Draw the configuration of a trial; `record` is the same trial as stored."""
+
+    def has_more(self, trials: Sequence[TrialRecord], spent: Spent) -> bool:
+        """Whether another trial may start."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchProposals:
+    """The baseline, and then what the campaign's sampler proposes, up to its limits."""
+
+    campaign: Campaign
+
+    @property
+    def study(self) -> str:
+        return self.campaign.name
+
+    def sampler(self, progress: Sequence[int]) -> BaseSampler:
+        return build_sampler(self.campaign.sampler, progress)
+
+    def pruner(self) -> BasePruner:
+        return build_pruner(self.campaign.pruner)
+
+    def first(self, trials: Sequence[TrialRecord]) -> list[tuple[Parameters, Notes]]:
+        return [] if trials else [(self._baseline(), Notes())]
+
+    def parameters(self, trial: TrialRecord) -> Parameters:
+        return self._baseline() if trial.is_baseline else trial.parameters
+
+    def config(self, trial: Trial, record: TrialRecord) -> TrainConfig:
+        return self.campaign.base.with_overrides(self.campaign.space.suggest(trial, self.campaign.base))
+
+    def has_more(self, trials: Sequence[TrialRecord], spent: Spent) -> bool:
+        return has_room(self.campaign.limits, spent)
+
+    def _baseline(self) -> dict[str, Scalar]:
+        return self.campaign.space.baseline(self.campaign.base)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmationProposals:
+    """Some trials of a search, each once more with every one of several seeds; none is stopped early."""
+
+    campaign: Campaign
+    searched: Sequence[TrialRecord]
+    """All trials of the search, in order of their numbers."""
+    parents: Sequence[int]
+    """Numbers of those to confirm."""
+    seeds: Sequence[int]
+
+    @property
+    def study(self) -> str:
+        return confirmation_study(self.campaign)
+
+    def sampler(self, progress: Sequence[int]) -> BaseSampler:
+        return build_sampler(self.campaign.sampler, progress)
+
+    def pruner(self) -> BasePruner:
+        return NopPruner()
+
+    def first(self, trials: Sequence[TrialRecord]) -> list[tuple[Parameters, Notes]]:
+        """Seed by seed, so that an interrupted confirmation has compared all parents on the seeds that it finished."""
+        known = {(trial.confirms, trial.seed) for trial in trials}
+        return [
+            (self.searched[number].parameters, Notes(confirms=number, seed=seed))
+            for seed in self.seeds
+            for number in self.parents
+            if (number, seed) not in known
+        ]
+
+    def parameters(self, trial: TrialRecord) -> Parameters:
+        return self.searched[_parent(trial)].parameters
+
+    def config(self, trial: Trial, record: TrialRecord) -> TrainConfig:
+        assert record.seed is not None, "every trial of a confirmation has a seed of its own"
+        overrides = self.campaign.space.suggest(trial, self.campaign.base)
+        return self.campaign.base.with_overrides({**overrides, "seed": record.seed})
+
+    def has_more(self, trials: Sequence[TrialRecord], spent: Spent) -> bool:
+        return any(trial.state == "waiting" for trial in trials)
+
+
+def _parent(trial: TrialRecord) -> int:
+    assert trial.confirms is not None, "every trial of a confirmation names the one that it repeats"
+    return trial.confirms
