@@ -28,8 +28,9 @@ OFFICIAL_DIRECTIONS = {"txt": "t2i", "img": "i2t"}
 def rank(trials: pd.DataFrame, by: str = "recall_mean") -> pd.DataFrame:
     """Trials that have a value, best first; ties share a rank.
 
-    Failed trials are left out. Pruned ones follow without a rank, at their best epoch: they were not trained to the
-    end, so none of them is the winner. One pruned before its joint stage has no value and is left out.
+    Failed trials are left out. Those that break a constraint of the campaign, and pruned ones, follow without a rank:
+    none of them is the winner. Pruned ones stand at their best epoch, since they were not trained to the end; one
+    pruned before its joint stage has no value and is left out.
 
     Args:
         trials: as returned by `load_trials`.
@@ -46,8 +47,8 @@ def rank(trials: pd.DataFrame, by: str = "recall_mean") -> pd.DataFrame:
         raise _never_measured(len(ended), by) if len(ended) and by in MEASURED_ON else nothing_to_rank(trials)
     baseline = table.loc[_is_baseline(table), by]
     table["gain_over_baseline"] = table[by] - (baseline.iloc[0] if len(baseline) else float("nan"))
-    complete = table["state"] == "complete"
-    table.insert(0, "rank", table[by].where(complete).rank(method="min", ascending=False).astype("Int64"))
+    eligible = (table["state"] == "complete") & (table["broken"] == "")
+    table.insert(0, "rank", table[by].where(eligible).rank(method="min", ascending=False).astype("Int64"))
     return table.sort_values(["rank", by, "number"], ascending=[True, False, True], ignore_index=True)
 
 

@@ -130,6 +130,10 @@ def _print_outcome(end: "SessionEnd", objective: str, folder: "CampaignFolder") 
     if end.stop_reason:
         raise UserError(end.stop_reason, where="the campaign stopped", how="fix it and run the same command again")
     standing = end.standing
+    if standing.best is None and standing.complete:
+        from search.confirm import nothing_eligible
+
+        raise nothing_eligible(folder)
     if standing.best is None:
         from analysis.leaderboard import nothing_to_rank
         from analysis.trials import load_trials

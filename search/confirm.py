@@ -20,20 +20,28 @@ def propose_confirmation(folder: CampaignFolder, *, top: int, seeds: int) -> Con
     """The best trials of a campaign and its baseline, each with the first seeds after the search's own.
 
     Args:
-        top: number of complete trials; settings that are the same count once.
+        top: number of complete trials that keep the constraints; settings that are the same count once.
         seeds: number of seeds.
     Raises:
-        UserError: the folder holds no campaign, or no trial is complete.
+        UserError: the folder holds no campaign, or no trial is complete and keeps the constraints.
     """
     campaign, trials = read_campaign(folder), read_trials(folder)
     ranked = rank(tabulate(folder, trials), by=campaign.objective)
-    complete = ranked[ranked["state"] == "complete"].drop_duplicates("config_hash")
-    if complete.empty:
-        raise UserError("no trial is complete", where=folder.root, how="continue it with crossmodal search")
+    eligible = ranked[ranked["rank"].notna()].drop_duplicates("config_hash")
+    if eligible.empty:
+        raise nothing_eligible(folder)
     baseline = [trial.number for trial in trials if trial.is_baseline and trial.state == "complete"]
-    parents = dict.fromkeys([*baseline, *map(int, complete["number"].head(top))])
+    parents = dict.fromkeys([*baseline, *map(int, eligible["number"].head(top))])
     first = campaign.base.seed + 1
     return ConfirmationProposals(campaign, trials, list(parents), range(first, first + seeds))
+
+
+def nothing_eligible(folder: CampaignFolder) -> UserError:
+    """The error for a campaign none of whose trials may be the best."""
+    constrained = read_campaign(folder).constraints.root
+    bounds = "; ".join(f"{name} {bound}" for name, bound in constrained.items())
+    problem = f"no complete trial keeps the constraints ({bounds})" if constrained else "no trial is complete"
+    return UserError(problem, where=folder.root, how="continue it with crossmodal search")
 
 
 def measure_repeats(folder: CampaignFolder, on_measured: Callable[[int, int], None]) -> None:

@@ -3,9 +3,9 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from core.features.store import Features, FeatureSplit, Statistics
 from core.files.folders import CampaignFolder
 from core.model.attention import cell_centres
 from core.readings import Readings, grid_reading, parse_readings
+from core.records import EpochMetrics
 from core.sections import dump_yaml, parse
 from tests.commands import CommandLine, free_port, run
 
@@ -84,6 +85,11 @@ def planted_split(groups: int, seed: int, *, views: int = 3, width: int = 16, si
         first_region=torch.arange(images),
         grid=planted_grid(code, boxes, side, generator) if side else None,
     )
+
+
+def epoch_metrics(**figures: Any) -> EpochMetrics:
+    """Metrics of an epoch, 0 where they are not given."""
+    return EpochMetrics(**{**{field.name: 0 for field in fields(EpochMetrics)}, "stage": 2, **figures})
 
 
 def without_regions(split: FeatureSplit) -> FeatureSplit:

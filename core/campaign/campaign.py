@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from core.campaign.constraints import Constraints
 from core.campaign.space import Space
 from core.config import Objective, Seed, TrainConfig, load_config
 from core.errors import UserError
@@ -135,6 +136,9 @@ class Campaign(Section):
     """The baseline: trial 0, and the value of everything that is not searched. A file, or the settings themselves."""
     objective: str = "recall_mean"
     """Metric to maximise: at the best epoch of the last stage, on the validation split."""
+    constraints: Constraints = Constraints({})
+    """What a trial must reach besides, at its best epoch, to be the best: figure → at_least or at_most, a number or
+    relative to the baseline."""
     limits: Limits = Limits()
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()

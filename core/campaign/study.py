@@ -45,6 +45,7 @@ class Notes(Record):
     config_hash: str | None = None
     best_value: float | None = None
     best: EpochMetrics | None = None
+    trainable_parameters: int | None = None
     reason: str | None = None
     seconds: float | None = None
 
@@ -72,7 +73,7 @@ def read_records(study: optuna.Study, earlier: Sequence[TrialRecord] = ()) -> li
     """
     known = {record.number: record for record in earlier if record.state in ENDED}
     trials = study.get_trials(deepcopy=False)
-    records = [known.get(trial.number) or _record(trial, study.study_name) for trial in trials]
+    records = [known.get(trial.number) or read_record(trial, study.study_name) for trial in trials]
     retried = {record.retry_of for record in records}
     return [_as_stale(record) if record.number in retried else record for record in records]
 
@@ -81,7 +82,12 @@ def _as_stale(record: TrialRecord) -> TrialRecord:
     return record if record.is_stale else replace(record, reason=STALE)
 
 
-def _record(trial: FrozenTrial, name: str) -> TrialRecord:
+def read_record(trial: FrozenTrial, name: str) -> TrialRecord:
+    """One trial of the study `name`.
+
+    Raises:
+        UserError: its user attributes are invalid.
+    """
     try:
         notes = Notes.from_json(trial.user_attrs)
     except ValueError as error:
@@ -99,6 +105,7 @@ def _record(trial: FrozenTrial, name: str) -> TrialRecord:
         reason=notes.reason,
         value=notes.best_value,
         best=notes.best,
+        trainable_parameters=notes.trainable_parameters,
         epochs=len(trial.intermediate_values),
         seconds=notes.seconds,
         session=notes.session,
@@ -120,7 +127,7 @@ def read_trials(folder: CampaignFolder) -> list[TrialRecord]:
         UserError: the folder holds no campaign, or its study cannot be read.
     """
     campaign = read_campaign(folder)
-    return _read_study(campaign, folder, campaign.name)
+    return campaign.constraints.judge(_read_study(campaign, folder, campaign.name))
 
 
 def read_confirmations(folder: CampaignFolder) -> list[TrialRecord]:

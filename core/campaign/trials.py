@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -51,6 +51,14 @@ class TrialRecord:
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
     """Optuna's name of each drawn parameter → value."""
     ended_at: datetime | None = None
+    trainable_parameters: int | None = None
+    broken: tuple[str, ...] = ()
+    """Figures that break a constraint of the campaign: such a trial is never the best."""
+
+    def figure(self, name: str) -> float | None:
+        """A figure of the best epoch, or the number of trainable parameters; None where the trial has none."""
+        found = getattr(self, name, None) if name == "trainable_parameters" else getattr(self.best, name, None)
+        return None if found is None else float(found)
 
     @property
     def name(self) -> str:
@@ -98,7 +106,7 @@ class Standing:
     running: int = 0
     waiting: int = 0
     best: tuple[int, float] | None = None
-    """Number and value of the best complete trial."""
+    """Number and value of the best complete trial that keeps the constraints."""
     baseline: float | None = None
     """Value of the baseline, once it is complete."""
 
@@ -119,11 +127,17 @@ class Standing:
         return {name: getattr(self, name) for name in names}
 
 
+def baseline_of(trials: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The baseline, once it is complete."""
+    return next((trial for trial in trials if trial.is_baseline and trial.state == "complete"), None)
+
+
 def standing_of(trials: Sequence[TrialRecord]) -> Standing:
     """Count the trials by state, and find the best one and the baseline."""
     counts = Counter("interrupted" if trial.is_stale else trial.state for trial in trials)
-    complete = [trial for trial in trials if trial.state == "complete"]
-    values = [(trial.number, trial.value) for trial in complete if trial.value is not None]
+    eligible = [trial for trial in trials if trial.state == "complete" and not trial.broken]
+    values = [(trial.number, trial.value) for trial in eligible if trial.value is not None]
+    baseline = baseline_of(trials)
     return Standing(
         complete=counts["complete"],
         pruned=counts["pruned"],
@@ -132,5 +146,5 @@ def standing_of(trials: Sequence[TrialRecord]) -> Standing:
         running=counts["running"],
         waiting=counts["waiting"],
         best=max(values, key=lambda each: each[1], default=None),
-        baseline=next((trial.value for trial in complete if trial.is_baseline), None),
+        baseline=None if baseline is None else baseline.value,
     )

@@ -40,6 +40,7 @@ def judge(trial: RunningTrial, checkpoint: Checkpoint | None, *, crash: str | No
         best=best,
         reason=reason,
         seconds=now - trial.started,
+        trainable_parameters=None if trial.receipt is None else trial.receipt.parameters,
     )
 
 

@@ -8,15 +8,15 @@ import math
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal, Self
 
 from optuna.exceptions import StorageInternalError
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
-from core.campaign.study import Notes, note, read_records
-from core.campaign.trials import Standing, TrialRecord, earlier_attempts, standing_of
+from core.campaign.study import Notes, note, read_record, read_records
+from core.campaign.trials import Standing, TrialRecord, baseline_of, earlier_attempts, standing_of
 from core.config import TrainConfig, config_hash
 from core.errors import UserError
 from core.files.folders import CampaignFolder
@@ -54,6 +54,7 @@ class TrialOutcome:
     reason: str | None
     """Why it failed."""
     seconds: float
+    trainable_parameters: int | None = None
 
 
 class Ledger:
@@ -73,7 +74,9 @@ class Ledger:
     def __enter__(self) -> Self:
         self._study = open_study(self._proposals, self._folder, self._identity, self._fingerprints)
         self._study.set_user_attr(SESSIONS, [*self.sessions, f"{self.session + 1:04d}-{secrets.token_hex(4)}"])
-        self._study.sampler = self._proposals.sampler([self.session, len(self.trials())])
+        self._study.sampler = self._proposals.sampler(
+            [self.session, len(self.trials())], self._violations if self.campaign.constraints.root else None
+        )
         self._started = time.monotonic()
         self._hours_before = float(self._study.user_attrs.get(HOURS, 0.0))
         for parameters, notes in self._proposals.first(self.trials()):
@@ -113,7 +116,7 @@ class Ledger:
     def trials(self) -> list[TrialRecord]:
         """All trials, in order of their numbers."""
         self._known = read_records(self._study, self._known)
-        return self._known
+        return self.campaign.constraints.judge(self._known)
 
     def standing(self) -> Standing:
         """Current standing of the campaign."""
@@ -132,6 +135,12 @@ class Ledger:
     def stop_reason(self) -> str | None:
         """Why the campaign must stop before its limits: too many failures in a row, grouped by reason."""
         return failures_in_a_row(self.trials(), session=self.session, limit=self.campaign.max_failed_trials)
+
+    def _violations(self, trial: FrozenTrial) -> list[float]:
+        """By how much a trial that just ended breaks each constraint, for the sampler."""
+        baseline = baseline_of(self.trials())
+        record = read_record(trial, self._study.study_name)
+        return list(self.campaign.constraints.violations(record, baseline).values())
 
     def reconcile(self) -> list[int]:
         """Put the trials that a dead driver left RUNNING back in the queue, and return their numbers."""
@@ -183,7 +192,8 @@ class Ledger:
         value = outcome.value if outcome.value is not None and math.isfinite(outcome.value) else None
         unscored = value is None and outcome.state == "complete"
         reason = outcome.reason or (f"the objective is {outcome.value}" if unscored else None)
-        note(trial, Notes(best_value=value, best=outcome.best, reason=reason, seconds=outcome.seconds))
+        notes = Notes(best_value=value, best=outcome.best, reason=reason, seconds=outcome.seconds)
+        note(trial, replace(notes, trainable_parameters=outcome.trainable_parameters))
         self._study.set_user_attr(HOURS, self.hours)
         if reason is not None:
             self._study.tell(trial, state=TrialState.FAIL)

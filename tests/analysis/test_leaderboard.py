@@ -21,6 +21,7 @@ def trials(*rows: dict[str, Any]) -> pd.DataFrame:
             "state": "complete",
             "reason": None,
             "origin": number,
+            "broken": "",
             "recall_mean": 0.1,
             **dict.fromkeys(RETRIEVAL_KEYS, 0.1),
             "best_epoch": 2,
@@ -45,6 +46,13 @@ def test_ties_share_a_rank() -> None:
     table = rank(trials({"recall_mean": 0.5}, {"recall_mean": 0.5}, {"recall_mean": 0.2}))
     assert table["rank"].tolist() == [1, 1, 3]
     assert table["number"].tolist() == [0, 1, 2]
+
+
+def test_a_trial_that_breaks_a_constraint_is_listed_without_a_rank() -> None:
+    table = rank(trials({"recall_mean": 0.3}, {"recall_mean": 0.6, "broken": "box_iou"}, {"recall_mean": 0.4}))
+    assert table["number"].tolist() == [2, 0, 1]
+    assert table["rank"].tolist()[:2] == [1, 2]
+    assert pd.isna(table["rank"].iloc[2])
 
 
 def test_failed_trials_are_left_out_and_pruned_ones_take_part() -> None:

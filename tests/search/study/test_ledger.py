@@ -13,6 +13,7 @@ from core.files.folders import CampaignFolder
 from core.sections import dump_yaml
 from search.study.ledger import AskedTrial, Ledger, TrialOutcome
 from search.study.proposals import SearchProposals
+from tests.conftest import epoch_metrics
 
 CampaignOf = Callable[..., Campaign]
 
@@ -260,3 +261,32 @@ def test_a_baseline_whose_driver_died_before_it_was_drawn_stays_the_baseline(
         planned = ledger.ask()
         assert planned is not None
         assert (planned.lineage, config_hash(planned.config)) == ([0], config_hash(campaign_of().base))
+
+
+def test_a_trial_that_breaks_a_constraint_is_never_the_best(campaign_of: CampaignOf, folder: CampaignFolder) -> None:
+    campaign = campaign_of(constraints={"box_iou": {"at_least": "baseline - 0.01"}}, limits={"trials": 3})
+    boxes = [0.5, 0.3, 0.6]
+    with open_ledger(campaign, folder) as ledger:
+        while asked := ledger.ask():
+            value = [0.2, 0.9, 0.4][asked.number]
+            best = epoch_metrics(recall_mean=value, box_iou=boxes[asked.number])
+            ledger.tell(asked.number, TrialOutcome("complete", value, best, None, 0.5))
+        assert ledger.standing().best == (2, 0.4)
+        assert [trial.broken for trial in ledger.trials()] == [(), ("box_iou",), ()]
+
+
+def test_the_sampler_turns_to_settings_that_keep_the_constraints(
+    campaign_of: CampaignOf, folder: CampaignFolder
+) -> None:
+    """The objective grows with dropout, and above 0.25 the boxes are lost: proposals gather below it."""
+    proposed = {}
+    for name, constraints in (("free", {}), ("bound", {"box_iou": {"at_least": 0.5}})):
+        campaign = campaign_of(name=name, constraints=constraints, limits={"trials": 40})
+        with open_ledger(campaign, CampaignFolder(folder.root.with_name(name))) as ledger:
+            while asked := ledger.ask():
+                dropout = asked.config.model.dropout
+                best = epoch_metrics(recall_mean=dropout, box_iou=1.0 if dropout < 0.25 else 0.0)
+                ledger.tell(asked.number, TrialOutcome("complete", dropout, best, None, 0.5))
+            late = [float(trial.parameters["model.dropout"]) for trial in ledger.trials()[20:]]
+            proposed[name] = sum(value < 0.25 for value in late) / len(late)
+    assert proposed["bound"] > proposed["free"] + 0.25
