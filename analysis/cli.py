@@ -167,8 +167,7 @@ def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
 
     current = read_status(CampaignFolder(folder))
     campaign, standing = current.campaign, current.standing
-    limits = ", ".join(f"{value:g} {name}" for name, value in campaign.limits.model_dump().items() if value is not None)
-    say(f"campaign {campaign.name}: limits {limits}; driver: {current.driver}")
+    say(f"campaign {campaign.name}: limits {campaign.limits}; driver: {current.driver}")
     say(", ".join(f"{count} {state}" for state, count in standing.states.items()))
     if standing.best is not None:
         number, value = standing.best

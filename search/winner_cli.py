@@ -48,7 +48,7 @@ def confirm(
         f"confirming trials {', '.join(map(str, proposals.parents))} of campaign {settings.name} with seeds "
         f"{proposals.seeds[0]} to {proposals.seeds[-1]}: {repeats} repeats of {settings.base.recipe.epochs} epochs"
     )
-    with CampaignProgress(console, settings.objective, repeats) as progress:
+    with CampaignProgress(console, settings.objective, lambda: repeats) as progress:
         listeners = Listeners(progress.update, lambda note: say(note, style="yellow"))
         end = advance(proposals, campaign.confirmation, features, cluster, listeners)
     exit_if_stopped(end)

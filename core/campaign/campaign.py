@@ -12,8 +12,11 @@ from core.config import Objective, Seed, TrainConfig, load_config
 from core.errors import UserError
 from core.files.folders import CampaignFolder
 from core.files.yaml_files import load_yaml
-from core.places import PLACES, absolute_path, require_place
+from core.places import PLACES, FilePath, absolute_path, require_place
 from core.sections import Integer, Number, Section, hash_of, load_section, parse
+
+
+SamplerKind = Literal["tpe", "random", "gp", "cmaes", "qmc"]
 
 
 class Limits(Section):
@@ -27,16 +30,23 @@ class Limits(Section):
     """Time of all trials together × their share of a GPU. A trial is not started if the limit would be exceeded
     by the time it has lasted as long as earlier trials."""
 
+    def __str__(self) -> str:
+        hours = "" if self.hours is None else f", {self.hours:g} hours"
+        return f"{self.trials} trials{hours}" + ("" if self.gpu_hours is None else f", {self.gpu_hours:g} GPU-hours")
+
 
 class Sampler(Section):
     """How Optuna proposes trials."""
 
-    kind: Literal["tpe", "random"] = "tpe"
-    """Tree-structured Parzen estimator, or uniform draws."""
+    kind: SamplerKind = "tpe"
+    """Tree-structured Parzen estimator, uniform draws, a Gaussian process, CMA-ES, or a Sobol sequence. The last three
+    need `pip install 'crossmodal-search[samplers]'`. A setting that not every trial has (`when`, `off`) is drawn by the
+    Parzen estimator beside gp and cmaes, as is every choice beside cmaes, and at random beside qmc. CMA-ES keeps its
+    state in the study as a pickle: continue only such campaigns as you trust."""
     seed: Seed = 0
     """Seed of the proposals."""
     startup_trials: Integer = Field(default=10, ge=1, le=1_000_000)
-    """Random trials before the estimator takes over."""
+    """Random trials before tpe, gp or cmaes takes over."""
 
 
 class Pruner(Section):
@@ -143,6 +153,9 @@ class Campaign(Section):
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
     space: Space
+    warm_start: list[FilePath] = []
+    """Folders of other campaigns. Their complete trials that could be this campaign's own are history for the sampler;
+    of the others, the best settings are tried first."""
     resources: Resources = Resources()
     wandb: Tracking = Tracking()
     storage: StoragePlace | None = None
@@ -189,17 +202,19 @@ class Campaign(Section):
         same = self.train.objective == self.objective
         return self.train if same else self.train.with_overrides({"objective": self.objective})
 
-    def with_limits(self, *, trials: int | None, hours: float | None) -> Self:
+    def with_limits(self, *, trials: int | None, hours: float | None, gpu_hours: float | None = None) -> Self:
         """A validated copy with the limits that are not None.
 
         Args:
             trials: number of ended trials.
             hours: wall time.
+            gpu_hours: of all trials together.
         Raises:
-            UserError: a limit is out of range.
+            UserError: a limit is out of range, or GPU-hours are limited without a GPU.
         """
         content = self.model_dump(mode="json", by_alias=True)
-        content["limits"] |= {key: value for key, value in (("trials", trials), ("hours", hours)) if value is not None}
+        given = {"trials": trials, "hours": hours, "gpu_hours": gpu_hours}
+        content["limits"] |= {key: value for key, value in given.items() if value is not None}
         return parse(type(self), content, where="the command line")
 
 
@@ -218,7 +233,26 @@ def load_campaign(path: Path) -> Campaign:
 
 
 def read_campaign(folder: CampaignFolder) -> Campaign:
-    """The campaign of a folder, as resolved when it started; its space was checked then.
+    """The campaign of a folder, as resolved when it started, under its current limits.
+
+    Raises:
+        UserError: as `read_started`, or the file of limits is damaged.
+    """
+    started = read_started(folder)
+    return started.with_limits(**read_limits(folder).model_dump()) if folder.limits.exists() else started
+
+
+def read_limits(folder: CampaignFolder) -> Limits:
+    """What `crossmodal limits` set.
+
+    Raises:
+        UserError: it set none, or the file is damaged.
+    """
+    return parse(Limits, load_yaml(folder.limits), where=folder.limits)
+
+
+def read_started(folder: CampaignFolder) -> Campaign:
+    """The campaign of a folder, with the limits that `crossmodal search` was last asked for; its space was checked then.
 
     Raises:
         UserError: the folder has none, or its file is damaged or was written by a version with other settings.
@@ -236,7 +270,7 @@ def settings_hash(campaign: Campaign) -> str:
     content = campaign.model_dump(
         mode="json",
         by_alias=True,
-        exclude={"limits": True, "storage": True, "train": PLACES},
+        exclude={"limits": True, "storage": True, "warm_start": True, "train": PLACES},
         exclude_defaults=True,
     )
     return hash_of(content)

@@ -41,6 +41,8 @@ class Notes(Record):
     origin: int | None = None
     confirms: int | None = None
     seed: int | None = None
+    imported_from: str | None = None
+    settings_from: str | None = None
     session: int | None = None
     config_hash: str | None = None
     best_value: float | None = None
@@ -71,7 +73,7 @@ def read_records(study: optuna.Study, earlier: Sequence[TrialRecord] = ()) -> li
     Raises:
         UserError: the user attributes of a trial are invalid.
     """
-    known = {record.number: record for record in earlier if record.state in ENDED}
+    known = {record.number: record for record in earlier if record.state in (*ENDED, "imported")}
     trials = study.get_trials(deepcopy=False)
     records = [known.get(trial.number) or read_record(trial, study.study_name) for trial in trials]
     retried = {record.retry_of for record in records}
@@ -97,11 +99,13 @@ def read_record(trial: FrozenTrial, name: str) -> TrialRecord:
         ) from None
     return TrialRecord(
         number=trial.number,
-        state=STATES[trial.state],
+        state=STATES[trial.state] if notes.imported_from is None else "imported",
         origin=trial.number if notes.origin is None else notes.origin,
         retry_of=notes.retry_of,
         confirms=notes.confirms,
         seed=notes.seed,
+        imported_from=notes.imported_from,
+        settings_from=notes.settings_from,
         reason=notes.reason,
         value=notes.best_value,
         best=notes.best,

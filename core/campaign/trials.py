@@ -12,7 +12,9 @@ from typing import Literal
 from core.records import EpochMetrics
 from core.sections import Scalar
 
-State = Literal["complete", "pruned", "failed", "running", "waiting"]
+State = Literal["complete", "pruned", "failed", "running", "waiting", "imported"]
+"""An imported trial is one of another campaign (`warm_start`): the sampler knows it, and it has neither files nor a
+share in figures and limits."""
 ENDED: tuple[State, ...] = ("complete", "pruned", "failed")
 SCORED: tuple[State, ...] = ("complete", "pruned")
 """States of trials that ended without an error, whose metrics count."""
@@ -36,6 +38,10 @@ class TrialRecord:
     """Number of the trial of the search that this one repeats with another seed; None in a search."""
     seed: int | None = None
     """Seed of such a repeat."""
+    imported_from: str | None = None
+    """Folder and number of the trial of another campaign that this one stands for."""
+    settings_from: str | None = None
+    """Folder and number of the trial of another campaign whose settings this one tries."""
     reason: str | None = None
     """Why it failed; STALE if it was interrupted."""
     value: float | None = None
@@ -105,6 +111,8 @@ class Standing:
     """Stale trials; their retries are counted separately."""
     running: int = 0
     waiting: int = 0
+    imported: int = 0
+    """Trials of other campaigns that the sampler knows."""
     best: tuple[int, float] | None = None
     """Number and value of the best complete trial that keeps the constraints."""
     baseline: float | None = None
@@ -123,7 +131,7 @@ class Standing:
     @property
     def states(self) -> dict[str, int]:
         """State → number of trials, in the order to print."""
-        names = ("complete", "pruned", "failed", "interrupted", "running", "waiting")
+        names = ("complete", "pruned", "failed", "interrupted", "running", "waiting", "imported")
         return {name: getattr(self, name) for name in names}
 
 
@@ -145,6 +153,7 @@ def standing_of(trials: Sequence[TrialRecord]) -> Standing:
         interrupted=counts["interrupted"],
         running=counts["running"],
         waiting=counts["waiting"],
+        imported=counts["imported"],
         best=max(values, key=lambda each: each[1], default=None),
         baseline=None if baseline is None else baseline.value,
     )

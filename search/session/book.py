@@ -68,6 +68,13 @@ class SessionBook:
             checkpoint_every_s=self._campaign.checkpoint_every_s,
         )
 
+    def is_over(self) -> bool:
+        """Whether no trial will start any more. While others run, the limits may still be raised."""
+        return self._unless_broken(self._is_over, True)
+
+    def _is_over(self) -> bool:
+        return self._stopping_since is not None or not self._running or self._ledger.stop_reason is not None
+
     def record(self, ray_id: str, row: dict[str, Any]) -> bool:
         """Store one report; returns whether the trial should stop now."""
         return self._unless_broken(lambda: self._record(ray_id, row), True)

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from core.campaign.study import Notes, note, read_record, read_records
 from core.campaign.trials import Standing, TrialRecord, baseline_of, earlier_attempts, standing_of
@@ -23,7 +23,7 @@ from core.files.folders import CampaignFolder
 from core.records import EpochMetrics
 from core.sections import Scalar
 from search.study.binding import open_study
-from search.study.limits import Spent, failures_in_a_row, spent_by
+from search.study.limits import CurrentLimits, Spent, failures_in_a_row, has_room, spent_by
 from search.study.proposals import Proposals
 
 SESSIONS, HOURS = "sessions", "hours"
@@ -68,6 +68,7 @@ class Ledger:
         self._folder = folder
         self._identity = identity
         self._fingerprints = fingerprints
+        self._limits = CurrentLimits(folder, proposals.campaign.limits)
         self._open_trials: dict[int, Trial] = {}
         self._known: list[TrialRecord] = []
 
@@ -80,7 +81,7 @@ class Ledger:
         self._started = time.monotonic()
         self._hours_before = float(self._study.user_attrs.get(HOURS, 0.0))
         for parameters, notes in self._proposals.first(self.trials()):
-            self.enqueue(parameters, notes)
+            self._import(parameters, notes) if notes.imported_from else self.enqueue(parameters, notes)
         return self
 
     def __exit__(
@@ -129,7 +130,8 @@ class Ledger:
     @property
     def has_work(self) -> bool:
         """Whether `ask` would return another trial."""
-        return self.stop_reason is None and self._proposals.has_more(self.trials(), self.spent())
+        room = has_room(self._limits.read(), self.spent())
+        return self.stop_reason is None and self._proposals.has_more(self.trials(), has_room=room)
 
     @property
     def stop_reason(self) -> str | None:
@@ -166,6 +168,19 @@ class Ledger:
     def enqueue(self, parameters: Mapping[str, Scalar], notes: Notes | None = None) -> None:
         """Add a trial with these parameters to the end of the queue."""
         self._study.enqueue_trial(dict(parameters), user_attrs=(notes or Notes()).attributes())
+
+    def _import(self, parameters: Mapping[str, Scalar], notes: Notes) -> None:
+        """Add a trial of another campaign, for the sampler alone: the pruner sees none of its epochs."""
+        drawn = FixedTrial(dict(parameters))
+        self.campaign.space.suggest(drawn, self.campaign.base)
+        self._study.add_trial(
+            create_trial(
+                value=notes.best_value,
+                params=drawn.params,
+                distributions=drawn.distributions,
+                user_attrs=notes.attributes(),
+            )
+        )
 
     def ask(self) -> AskedTrial | None:
         """The next trial; None once a limit is reached."""

@@ -16,7 +16,6 @@ from core.campaign.study import Notes, confirmation_study
 from core.campaign.trials import TrialRecord
 from core.config import TrainConfig
 from core.sections import Scalar
-from search.study.limits import Spent, has_room
 from search.study.strategy import Violations, build_pruner, build_sampler
 
 Parameters = Mapping[str, Scalar]
@@ -53,8 +52,12 @@ class Proposals(Protocol):
     def config(self, trial: Trial, record: TrialRecord) -> TrainConfig:
         """Draw the configuration of a trial; `record` is the same trial as stored."""
 
-    def has_more(self, trials: Sequence[TrialRecord], spent: Spent) -> bool:
-        """Whether another trial may start."""
+    def has_more(self, trials: Sequence[TrialRecord], *, has_room: bool) -> bool:
+        """Whether another trial may start.
+
+        Args:
+            has_room: whether the campaign's limits allow one more.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,8 @@ class SearchProposals:
     def config(self, trial: Trial, record: TrialRecord) -> TrainConfig:
         return self.campaign.base.with_overrides(self.campaign.space.suggest(trial, self.campaign.base))
 
-    def has_more(self, trials: Sequence[TrialRecord], spent: Spent) -> bool:
-        return has_room(self.campaign.limits, spent)
+    def has_more(self, trials: Sequence[TrialRecord], *, has_room: bool) -> bool:
+        return has_room
 
     def _baseline(self) -> dict[str, Scalar]:
         return self.campaign.space.baseline(self.campaign.base)
@@ -128,7 +131,7 @@ class ConfirmationProposals:
         overrides = self.campaign.space.suggest(trial, self.campaign.base)
         return self.campaign.base.with_overrides({**overrides, "seed": record.seed})
 
-    def has_more(self, trials: Sequence[TrialRecord], spent: Spent) -> bool:
+    def has_more(self, trials: Sequence[TrialRecord], *, has_room: bool) -> bool:
         return any(trial.state == "waiting" for trial in trials)
 
 
