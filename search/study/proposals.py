@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial
 
@@ -17,7 +16,8 @@ from core.campaign.trials import TrialRecord
 from core.config import TrainConfig
 from core.sections import Scalar
 from search.study.limits import Spent, has_room
-from search.study.strategy import Violations, build_pruner, build_sampler
+from search.study.pruner import should_stop
+from search.study.strategy import Violations, build_sampler
 
 Parameters = Mapping[str, Scalar]
 
@@ -41,8 +41,8 @@ class Proposals(Protocol):
             violations: of the campaign's constraints by an ended trial; None if it has none.
         """
 
-    def pruner(self) -> BasePruner:
-        """Stops trials early."""
+    def stops(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
+        """Whether a trial that just reported is stopped early."""
 
     def first(self, trials: Sequence[TrialRecord]) -> list[tuple[Parameters, Notes]]:
         """What is queued when the study is opened with these trials."""
@@ -70,8 +70,8 @@ class SearchProposals:
     def sampler(self, progress: Sequence[int], violations: Violations | None = None) -> BaseSampler:
         return build_sampler(self.campaign.sampler, progress, violations)
 
-    def pruner(self) -> BasePruner:
-        return build_pruner(self.campaign.pruner)
+    def stops(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
+        return should_stop(self.campaign.pruner, self.campaign.goals, trial, trials)
 
     def first(self, trials: Sequence[TrialRecord]) -> list[tuple[Parameters, Notes]]:
         return [] if trials else [(self._baseline(), Notes())]
@@ -107,8 +107,8 @@ class ConfirmationProposals:
     def sampler(self, progress: Sequence[int], violations: Violations | None = None) -> BaseSampler:
         return build_sampler(self.campaign.sampler, progress)
 
-    def pruner(self) -> BasePruner:
-        return NopPruner()
+    def stops(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
+        return False
 
     def first(self, trials: Sequence[TrialRecord]) -> list[tuple[Parameters, Notes]]:
         """Seed by seed, so that an interrupted confirmation has compared all parents on the seeds that it finished."""

@@ -1,15 +1,13 @@
-"""Builds the sampler (Optuna's) and the pruner (our own) from the settings of a campaign."""
+"""Builds Optuna's sampler from the settings of a campaign."""
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 
-from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from core.campaign.campaign import Pruner, Sampler
-from search.study.pruner import AshaPruner
+from core.campaign.campaign import Sampler
 
 Violations = Callable[[FrozenTrial], Sequence[float]]
 
@@ -27,15 +25,3 @@ def build_sampler(sampler: Sampler, progress: Sequence[int], violations: Violati
             return TPESampler(seed=seed, n_startup_trials=sampler.startup_trials, constraints_func=violations)
         case "random":
             return RandomSampler(seed=seed)
-
-
-def build_pruner(pruner: Pruner) -> BasePruner:
-    match pruner.kind:
-        case "asha":
-            return AshaPruner(
-                min_epochs=pruner.min_epochs,
-                reduction_factor=pruner.reduction_factor,
-                bootstrap=pruner.bootstrap,
-            )
-        case "none":
-            return NopPruner()
