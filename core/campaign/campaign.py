@@ -1,13 +1,16 @@
 """The configuration of a search campaign: what is searched, how, on what, and until when."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from core.campaign.constraints import Constraints
+from core.campaign.goals import Goal, Goals, mark_front
 from core.campaign.space import Space
+from core.campaign.trials import TrialRecord
 from core.config import Objective, Seed, TrainConfig, load_config
 from core.errors import UserError
 from core.files.folders import CampaignFolder
@@ -146,6 +149,9 @@ class Campaign(Section):
     """The baseline: trial 0, and the value of everything that is not searched. A file, or the settings themselves."""
     objective: str = "recall_mean"
     """Metric to maximise: at the best epoch of the last stage, on the validation split."""
+    objectives: Goals = ()
+    """Instead of `objective`: several figures, like [recall_mean, {box_iou: max}, {trainable_parameters: min}]. The
+    first one, a metric to maximise, chooses the best epoch and the best trial, and prunes."""
     constraints: Constraints = Constraints({})
     """What a trial must reach besides, at its best epoch, to be the best: figure → at_least or at_most, a number or
     relative to the baseline."""
@@ -181,6 +187,26 @@ class Campaign(Section):
             raise ValueError(f"pruner.min_epochs {first} is more than recipe.epochs {epochs}, so no trial is pruned")
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _first_of_objectives(cls, content: Any) -> Any:
+        """The first of several objectives is `objective`."""
+        given = content.get("objectives") if isinstance(content, dict) else None
+        if not given or not isinstance(given, list | tuple):
+            return content
+        first = given[0]["figure"] if isinstance(given[0], dict) and "figure" in given[0] else given[0]
+        if not isinstance(first, str):
+            raise ValueError("the first of objectives must be the name of a metric, which is maximised")
+        if content.get("objective", first) != first:
+            raise ValueError("give either objective or objectives")
+        return {**content, "objective": first}
+
+    @model_validator(mode="after")
+    def _distinct_objectives(self) -> Self:
+        if len({goal.figure for goal in self.objectives}) < len(self.objectives):
+            raise ValueError("objectives name a figure twice")
+        return self
+
     @field_validator("objective")
     @classmethod
     def _is_a_metric(cls, objective: str) -> str:
@@ -195,6 +221,15 @@ class Campaign(Section):
         if self.train.objective not in ("recall_mean", self.objective):
             raise ValueError(f"objective is {self.objective}, but train.objective is {self.train.objective}")
         return self
+
+    @property
+    def goals(self) -> Goals:
+        """What is optimised, the objective first."""
+        return self.objectives or (Goal(figure=self.objective, direction="max"),)
+
+    def judge(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """The same trials, with the constraints that each breaks, and marked if no other one beats it."""
+        return mark_front(self.constraints.judge(trials), self.goals)
 
     @property
     def base(self) -> TrainConfig:

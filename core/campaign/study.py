@@ -46,6 +46,8 @@ class Notes(Record):
     session: int | None = None
     config_hash: str | None = None
     best_value: float | None = None
+    reports: dict[int, tuple[float, ...]] | None = None
+    """Of a study with several goals, for which Optuna takes no reports."""
     best: EpochMetrics | None = None
     trainable_parameters: int | None = None
     reason: str | None = None
@@ -110,7 +112,7 @@ def read_record(trial: FrozenTrial, name: str) -> TrialRecord:
         value=notes.best_value,
         best=notes.best,
         trainable_parameters=notes.trainable_parameters,
-        epochs=len(trial.intermediate_values),
+        reports=notes.reports or {step: (value,) for step, value in trial.intermediate_values.items()},
         seconds=notes.seconds,
         session=notes.session,
         config_hash=notes.config_hash,
@@ -131,7 +133,7 @@ def read_trials(folder: CampaignFolder) -> list[TrialRecord]:
         UserError: the folder holds no campaign, or its study cannot be read.
     """
     campaign = read_campaign(folder)
-    return campaign.constraints.judge(_read_study(campaign, folder, campaign.name))
+    return campaign.judge(_read_study(campaign, folder, campaign.name))
 
 
 def read_confirmations(folder: CampaignFolder) -> list[TrialRecord]:

@@ -48,8 +48,8 @@ class TrialRecord:
     """Objective at the best epoch, higher is better."""
     best: EpochMetrics | None = None
     """Metrics of the best epoch."""
-    epochs: int = 0
-    """Number of epochs reported so far."""
+    reports: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    """Number of epochs trained → value of each goal then."""
     seconds: float | None = None
     session: int | None = None
     """Number of the session that ran it, from 1."""
@@ -61,10 +61,17 @@ class TrialRecord:
     broken: tuple[str, ...] = ()
     """Figures that break a constraint of the campaign: such a trial is never the best."""
 
+    on_front: bool = False
+    """Whether no other trial beats it in all goals; only in campaigns with several."""
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs reported so far."""
+        return len(self.reports)
+
     def figure(self, name: str) -> float | None:
         """A figure of the best epoch, or the number of trainable parameters; None where the trial has none."""
-        found = getattr(self, name, None) if name == "trainable_parameters" else getattr(self.best, name, None)
-        return None if found is None else float(found)
+        return figure_of(name, self.best, self.trainable_parameters)
 
     @property
     def name(self) -> str:
@@ -87,6 +94,12 @@ class TrialRecord:
     def has_ended(self) -> bool:
         """Whether it is complete, pruned or failed, and not stale: it counts towards the limit of trials."""
         return self.state in ENDED and not self.is_stale
+
+
+def figure_of(name: str, metrics: EpochMetrics | None, trainable_parameters: int | None) -> float | None:
+    """A figure of an epoch, or the number of trainable parameters; None where it was not measured."""
+    found = trainable_parameters if name == "trainable_parameters" else getattr(metrics, name, None)
+    return None if found is None else float(found)
 
 
 def earlier_attempts(trials: Sequence[TrialRecord], number: int) -> list[int]:

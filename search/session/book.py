@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from core.config import TrainConfig
 from core.model.checkpoints import Checkpoint
 from core.records import EpochMetrics, Receipt
-from search.session.running import RunningTrial, judge, objective_of
+from search.session.running import RunningTrial, goal_values, judge
 from search.session.storage import Storage
 from search.session.task import TrialTask
 from search.session.trial_log import TrialLog
@@ -175,13 +175,14 @@ class SessionBook:
         if not candidates:
             return None
         _, latest, checkpoint = max(candidates, key=lambda each: each[0])
+        trial.receipt = checkpoint.receipt
         for metrics in checkpoint.history:
             self._log_epoch(trial, metrics)
         return latest
 
     def _log_epoch(self, trial: RunningTrial, metrics: EpochMetrics) -> None:
         trial.history.append(metrics)
-        self._log.epoch(trial.asked.number, metrics, objective_of(trial, metrics))
+        self._log.epoch(trial.asked.number, metrics, goal_values(trial, metrics, self._campaign.goals))
 
 
 def _continues(checkpoint: Checkpoint, config: TrainConfig, fingerprint: str) -> bool:

@@ -1,5 +1,7 @@
 """Writes the progress of trials to their folders, to the tracker and, last and authoritative, to the ledger."""
 
+from collections.abc import Sequence
+
 from core.files.atomic import write_atomically
 from core.files.folders import CampaignFolder
 from core.files.json_files import append_json_line, write_json
@@ -24,11 +26,11 @@ class TrialLog:
         self._names[asked.number] = asked.name
         self._tracker.start(asked.name, asked.config.model_dump(mode="json"))
 
-    def epoch(self, number: int, metrics: EpochMetrics, value: float) -> None:
-        """Log an epoch and its objective."""
+    def epoch(self, number: int, metrics: EpochMetrics, values: Sequence[float]) -> None:
+        """Log an epoch and the value of each goal."""
         append_json_line(self._folder.trial(number).metrics, metrics.to_json())
         self._tracker.epoch(self._names[number], metrics)
-        self._ledger.record(number, metrics.epoch, value)
+        self._ledger.record(number, metrics.epoch, *values)
 
     def interrupt(self, number: int, *, seconds: float) -> None:
         """Put a trial that had no time to end back in the queue."""

@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Literal, Self
 
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FixedTrial, Trial, TrialState, create_trial
 
-from core.campaign.study import Notes, note, read_record, read_records
-from core.campaign.trials import Standing, TrialRecord, baseline_of, earlier_attempts, standing_of
+from core.campaign.study import Notes, note, read_records
+from core.campaign.trials import Standing, TrialRecord, baseline_of, earlier_attempts, figure_of, standing_of
 from core.config import TrainConfig, config_hash
 from core.errors import UserError
 from core.files.folders import CampaignFolder
@@ -75,9 +75,7 @@ class Ledger:
     def __enter__(self) -> Self:
         self._study = open_study(self._proposals, self._folder, self._identity, self._fingerprints)
         self._study.set_user_attr(SESSIONS, [*self.sessions, f"{self.session + 1:04d}-{secrets.token_hex(4)}"])
-        self._study.sampler = self._proposals.sampler(
-            [self.session, len(self.trials())], self._violations if self.campaign.constraints.root else None
-        )
+        self._study.sampler = self._proposals.sampler([self.session, len(self.trials())])
         self._started = time.monotonic()
         self._hours_before = float(self._study.user_attrs.get(HOURS, 0.0))
         for parameters, notes in self._proposals.first(self.trials()):
@@ -117,7 +115,7 @@ class Ledger:
     def trials(self) -> list[TrialRecord]:
         """All trials, in order of their numbers."""
         self._known = read_records(self._study, self._known)
-        return self.campaign.constraints.judge(self._known)
+        return self.campaign.judge(self._known)
 
     def standing(self) -> Standing:
         """Current standing of the campaign."""
@@ -137,12 +135,6 @@ class Ledger:
     def stop_reason(self) -> str | None:
         """Why the campaign must stop before its limits: too many failures in a row, grouped by reason."""
         return failures_in_a_row(self.trials(), session=self.session, limit=self.campaign.max_failed_trials)
-
-    def _violations(self, trial: FrozenTrial) -> list[float]:
-        """By how much a trial that just ended breaks each constraint, for the sampler."""
-        baseline = baseline_of(self.trials())
-        record = read_record(trial, self._study.study_name)
-        return list(self.campaign.constraints.violations(record, baseline).values())
 
     def reconcile(self) -> list[int]:
         """Put the trials that a dead driver left RUNNING back in the queue, and return their numbers."""
@@ -193,26 +185,48 @@ class Ledger:
         note(trial, Notes(session=self.session, config_hash=config_hash(config)))
         return AskedTrial(trial.number, record.name, config, earlier_attempts(self.trials(), trial.number))
 
-    def record(self, number: int, epoch: int, value: float) -> None:
-        """Report the objective of an epoch (from 0)."""
-        self._open_trials[number].report(value, step=epoch + 1)
+    def record(self, number: int, epoch: int, *values: float) -> None:
+        """Report the value of each goal at an epoch (from 0)."""
+        trial = self._open_trials[number]
+        if len(values) == 1:
+            trial.report(values[0], step=epoch + 1)
+        else:
+            note(trial, Notes(reports={**self.trials()[number].reports, epoch + 1: values}))
 
     def should_stop(self, number: int) -> bool:
         """Whether the pruner stops the trial; never the baseline, since all others are compared with it."""
-        return not self.trials()[number].is_baseline and bool(self._open_trials[number].should_prune())
+        trials = self.trials()
+        return not trials[number].is_baseline and self._proposals.stops(trials[number], trials)
 
     def tell(self, number: int, outcome: TrialOutcome) -> None:
         """Store how a trial ended. A complete one is told with its best value; without a finite value it failed."""
         trial = self._open_trials.pop(number)
         value = outcome.value if outcome.value is not None and math.isfinite(outcome.value) else None
-        unscored = value is None and outcome.state == "complete"
-        reason = outcome.reason or (f"the objective is {outcome.value}" if unscored else None)
+        others = self._other_values(outcome)
+        reason = outcome.reason
+        if outcome.state == "complete":
+            missing = [name for name, found in others.items() if found is None]
+            reason = reason or (f"the objective is {outcome.value}" if value is None else None)
+            reason = reason or (f"{missing[0]} was not measured" if missing else None)
         notes = Notes(best_value=value, best=outcome.best, reason=reason, seconds=outcome.seconds)
         note(trial, replace(notes, trainable_parameters=outcome.trainable_parameters))
+        self._set_constraints(trial)
         self._study.set_user_attr(HOURS, self.hours)
         if reason is not None:
             self._study.tell(trial, state=TrialState.FAIL)
         elif outcome.state == "pruned":
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
-            self._study.tell(trial, value)
+            self._study.tell(trial, [value, *others.values()])
+
+    def _set_constraints(self, trial: Trial) -> None:
+        """Tell the sampler by how much a trial that is about to end breaks each constraint."""
+        trials = self.trials()
+        broken = self.campaign.constraints.violations(trials[trial.number], baseline_of(trials))
+        for name, excess in broken.items():
+            trial.set_constraint(name, excess)
+
+    def _other_values(self, outcome: TrialOutcome) -> dict[str, float | None]:
+        """Values of the goals after the first."""
+        figures = [goal.figure for goal in self.campaign.goals[1:]]
+        return {figure: figure_of(figure, outcome.best, outcome.trainable_parameters) for figure in figures}

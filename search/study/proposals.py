@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from optuna.pruners import BasePruner, NopPruner
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import Trial
 
 from core.campaign.campaign import Campaign
@@ -16,7 +15,8 @@ from core.campaign.study import Notes, confirmation_study
 from core.campaign.trials import TrialRecord
 from core.config import TrainConfig
 from core.sections import Scalar
-from search.study.strategy import Violations, build_pruner, build_sampler
+from search.study.pruner import should_stop
+from search.study.strategy import build_sampler
 
 Parameters = Mapping[str, Scalar]
 
@@ -32,16 +32,15 @@ class Proposals(Protocol):
     def study(self) -> str:
         """Name of the study."""
 
-    def sampler(self, progress: Sequence[int], violations: Violations | None = None) -> BaseSampler:
+    def sampler(self, progress: Sequence[int]) -> BaseSampler:
         """Proposes what is not queued.
 
         Args:
             progress: numbers of sessions and of trials so far, for the seed.
-            violations: of the campaign's constraints by an ended trial; None if it has none.
         """
 
-    def pruner(self) -> BasePruner:
-        """Stops trials early."""
+    def stops(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
+        """Whether a trial that just reported is stopped early."""
 
     def first(self, trials: Sequence[TrialRecord]) -> list[tuple[Parameters, Notes]]:
         """What is queued when the study is opened with these trials."""
@@ -70,11 +69,11 @@ class SearchProposals:
     def study(self) -> str:
         return self.campaign.name
 
-    def sampler(self, progress: Sequence[int], violations: Violations | None = None) -> BaseSampler:
-        return build_sampler(self.campaign.sampler, progress, violations)
+    def sampler(self, progress: Sequence[int]) -> BaseSampler:
+        return build_sampler(self.campaign.sampler, progress, self.campaign.space.always_drawn)
 
-    def pruner(self) -> BasePruner:
-        return build_pruner(self.campaign.pruner)
+    def stops(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
+        return should_stop(self.campaign.pruner, self.campaign.goals, trial, trials)
 
     def first(self, trials: Sequence[TrialRecord]) -> list[tuple[Parameters, Notes]]:
         return [] if trials else [(self._baseline(), Notes())]
@@ -107,11 +106,12 @@ class ConfirmationProposals:
     def study(self) -> str:
         return confirmation_study(self.campaign)
 
-    def sampler(self, progress: Sequence[int], violations: Violations | None = None) -> BaseSampler:
-        return build_sampler(self.campaign.sampler, progress)
+    def sampler(self, progress: Sequence[int]) -> BaseSampler:
+        """Never used, since all settings are queued; another one would prepare each time for a proposal of its own."""
+        return RandomSampler()
 
-    def pruner(self) -> BasePruner:
-        return NopPruner()
+    def stops(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
+        return False
 
     def first(self, trials: Sequence[TrialRecord]) -> list[tuple[Parameters, Notes]]:
         """Seed by seed, so that an interrupted confirmation has compared all parents on the seeds that it finished."""

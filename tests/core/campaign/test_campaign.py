@@ -28,8 +28,16 @@ def test_a_campaign_reads_its_baseline_from_the_named_file(tmp_path: Path) -> No
     assert load_campaign(write(tmp_path)).base.recipe.epochs == 3
 
 
-def test_what_is_resolved_stands_alone_and_reads_back_equal(tmp_path: Path) -> None:
-    campaign = load_campaign(write(tmp_path))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"objectives": ["recall_mean", {"box_iou": "max"}, {"trainable_parameters": "min"}]},
+        {"constraints": {"box_iou": {"at_least": "baseline - 0.01"}, "trainable_parameters": {"at_most": 1e6}}},
+    ],
+)
+def test_what_is_resolved_stands_alone_and_reads_back_equal(tmp_path: Path, changes: dict[str, object]) -> None:
+    campaign = load_campaign(write(tmp_path, **changes))
     resolved = tmp_path / "elsewhere.yaml"
     resolved.write_text(dump_yaml(campaign))
     (tmp_path / "train.yaml").unlink()
@@ -42,6 +50,13 @@ def test_what_is_resolved_stands_alone_and_reads_back_equal(tmp_path: Path) -> N
     [
         ({"objective": "loss_itc"}, "objective: a loss cannot be the objective"),
         ({"objective": "accuracy"}, "objective: must be one of recall_mean"),
+        ({"objectives": [{"box_iou": "max"}]}, "the first of objectives must be the name of a metric"),
+        ({"objectives": ["loss_itc"]}, "loss_itc is not a figure of a trial"),
+        ({"objectives": ["box_iou"]}, "objective: must be one of recall_mean"),
+        ({"objectives": ["recall_mean", {"recall_mean": "min"}]}, "objectives name a figure twice"),
+        ({"objectives": ["recall_mean"], "objective": "t2i_r1"}, "give either objective or objectives"),
+        ({"constraints": {"box_iuo": {"at_least": 0.1}}}, "box_iuo cannot be constrained"),
+        ({"constraints": {"box_iou": {"at_leats": 0.1}}}, "at_leats is not a setting; did you mean"),
         ({"name": "../evil"}, "name: must consist of at most 100 letters"),
         ({"limts": {"trials": 3}}, "limts is not a setting; did you mean limits?"),
         ({"limits": {"trial": 3}}, "limits.trial is not a setting; did you mean limits.trials?"),

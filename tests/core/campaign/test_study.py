@@ -35,7 +35,7 @@ def test_all_that_is_noted_of_a_trial_comes_back(study: optuna.Study) -> None:
     study.tell(trial, 0.0)
     (record,) = read_records(study)
     assert record == TrialRecord(
-        number=0, state="complete", origin=0, value=0.0, best=epoch(), epochs=1, seconds=0.0, session=2,
+        number=0, state="complete", origin=0, value=0.0, best=epoch(), reports={1: (0.5,)}, seconds=0.0, session=2,
         config_hash="abc", parameters=trial.params, ended_at=study.trials[0].datetime_complete,
     )  # fmt: skip
 

@@ -63,7 +63,7 @@ def test_a_trial_is_logged_in_its_folder_the_tracker_and_the_ledger(
     assert asked is not None
     log.begin(asked)
     for metrics in result.history:
-        log.epoch(0, metrics, metrics.recall_mean)
+        log.epoch(0, metrics, [metrics.recall_mean])
     log.end(0, TrialOutcome("complete", 0.5, result.history[0], None, 1.0), result.receipt, result.last)
     files = folder.trial(0)
     assert load_config(files.config) == asked.config
