@@ -181,6 +181,12 @@ class Campaign(Section):
         return self
 
     @model_validator(mode="after")
+    def _cmaes_has_one_objective(self) -> Self:
+        if self.sampler.kind == "cmaes" and len(self.goals) > 1:
+            raise ValueError("sampler.kind cmaes takes a single objective; choose tpe, gp, qmc or random")
+        return self
+
+    @model_validator(mode="after")
     def _pruner_can_prune(self) -> Self:
         epochs, first = self.train.recipe.epochs, self.pruner.min_epochs
         if self.pruner.kind == "asha" and first > epochs and "recipe.epochs" not in self.space.dimensions:

@@ -43,6 +43,8 @@ class Notes(Record):
     seed: int | None = None
     imported_from: str | None = None
     settings_from: str | None = None
+    violations: dict[str, float] | None = None
+    """Of the campaign's constraints, by an imported trial."""
     session: int | None = None
     config_hash: str | None = None
     best_value: float | None = None

@@ -154,7 +154,7 @@ class Ledger:
         """
         if not trial.is_stale:
             notes = Notes(retry_of=trial.number, origin=trial.origin, confirms=trial.confirms, seed=trial.seed)
-            self.enqueue(self._proposals.parameters(trial), notes)
+            self.enqueue(self._proposals.parameters(trial), replace(notes, settings_from=trial.settings_from))
         self._study.tell(trial.number, state=TrialState.FAIL)
 
     def enqueue(self, parameters: Mapping[str, Scalar], notes: Notes | None = None) -> None:
@@ -165,12 +165,14 @@ class Ledger:
         """Add a trial of another campaign, for the sampler alone: the pruner sees none of its epochs."""
         drawn = FixedTrial(dict(parameters))
         self.campaign.space.suggest(drawn, self.campaign.base)
+        others = [figure_of(goal.figure, notes.best, notes.trainable_parameters) for goal in self.campaign.goals[1:]]
         self._study.add_trial(
             create_trial(
-                value=notes.best_value,
+                values=[notes.best_value, *others],
                 params=drawn.params,
                 distributions=drawn.distributions,
                 user_attrs=notes.attributes(),
+                constraints=notes.violations,
             )
         )
 

@@ -3,7 +3,7 @@
 The ledger and the session treat both alike, so that a confirmation survives everything that a search survives.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,8 @@ from search.study.pruner import should_stop
 from search.study.strategy import build_sampler
 
 Parameters = Mapping[str, Scalar]
+Start = tuple[Parameters, Notes]
+"""A trial that a study has from the start: queued, or known to the sampler if it was imported."""
 
 
 class Proposals(Protocol):
@@ -42,8 +44,8 @@ class Proposals(Protocol):
     def stops(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
         """Whether a trial that just reported is stopped early."""
 
-    def first(self, trials: Sequence[TrialRecord]) -> list[tuple[Parameters, Notes]]:
-        """What is queued when the study is opened with these trials."""
+    def first(self, trials: Sequence[TrialRecord]) -> list[Start]:
+        """What is queued or imported when the study is opened with these trials."""
 
     def parameters(self, trial: TrialRecord) -> Parameters:
         """What a retry of this trial is queued with; the trial may have died before it drew them."""
@@ -64,6 +66,8 @@ class SearchProposals:
     """The baseline, and then what the campaign's sampler proposes, up to its limits."""
 
     campaign: Campaign
+    warm_start: Callable[[], Sequence[Start]] = list
+    """What is taken over from other campaigns, which are read when a campaign starts and never again."""
 
     @property
     def study(self) -> str:
@@ -75,8 +79,15 @@ class SearchProposals:
     def stops(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
         return should_stop(self.campaign.pruner, self.campaign.goals, trial, trials)
 
-    def first(self, trials: Sequence[TrialRecord]) -> list[tuple[Parameters, Notes]]:
-        return [] if trials else [(self._baseline(), Notes())]
+    def first(self, trials: Sequence[TrialRecord]) -> list[Start]:
+        """Once a trial was started, all of them are in the study; until then, a driver may have died in between."""
+        if any(trial.state not in ("waiting", "imported") for trial in trials):
+            return []
+        known = {(trial.imported_from, trial.settings_from) for trial in trials}
+        baseline: list[Start] = [] if trials else [(self._baseline(), Notes())]
+        return baseline + [
+            start for start in self.warm_start() if (start[1].imported_from, start[1].settings_from) not in known
+        ]
 
     def parameters(self, trial: TrialRecord) -> Parameters:
         return self._baseline() if trial.is_baseline else trial.parameters
@@ -113,7 +124,7 @@ class ConfirmationProposals:
     def stops(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
         return False
 
-    def first(self, trials: Sequence[TrialRecord]) -> list[tuple[Parameters, Notes]]:
+    def first(self, trials: Sequence[TrialRecord]) -> list[Start]:
         """Seed by seed, so that an interrupted confirmation has compared all parents on the seeds that it finished."""
         known = {(trial.confirms, trial.seed) for trial in trials}
         return [
