@@ -43,9 +43,8 @@ class Sampler(Section):
 
     kind: SamplerKind = "tpe"
     """Tree-structured Parzen estimator, uniform draws, a Gaussian process, CMA-ES, or a Sobol sequence. The last three
-    need `pip install 'crossmodal-search[samplers]'`. A setting that not every trial has (`when`, `off`) is drawn by the
-    Parzen estimator beside gp and cmaes, as is every choice beside cmaes, and at random beside qmc. CMA-ES keeps its
-    state in the study as a pickle: continue only such campaigns as you trust."""
+    need `pip install 'crossmodal-search[samplers]'`. Settings that not every trial has (`when`, `off`) are drawn by the
+    Parzen estimator beside gp and cmaes, as are choices beside cmaes, and at random beside qmc."""
     seed: Seed = 0
     """Seed of the proposals."""
     startup_trials: Integer = Field(default=10, ge=1, le=1_000_000)
