@@ -25,9 +25,8 @@ from search.features_cli import (
     require_cluster_first,
 )
 from search.features_cli import app as features_app
-from search.winner_cli import FolderArgument
+from search.winner_cli import FolderArgument, exit_if_stopped
 from search.winner_cli import app as winner_app
-from search.winner_cli import exit_if_stopped
 
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign

@@ -52,8 +52,8 @@ class CampaignProgress:
         return Text(f"{self._line(self._standing)}, {self._time_left(self._standing)}")
 
     def _line(self, standing: Standing) -> str:
-        parts = [f"{standing.ended}/{self._limit()} trials: {standing.complete} complete", f"{standing.running} running"]
-        parts += [f"{standing.pruned} pruned", f"{standing.failed} failed"]
+        parts = [f"{standing.ended}/{self._limit()} trials: {standing.complete} complete"]
+        parts += [f"{standing.running} running", f"{standing.pruned} pruned", f"{standing.failed} failed"]
         if standing.best is not None:
             number, value = standing.best
             gain = "" if standing.gain is None else f", {standing.gain:+.4f}"

@@ -18,7 +18,6 @@ from core.files.yaml_files import load_yaml
 from core.places import PLACES, FilePath, absolute_path, require_place
 from core.sections import Integer, Number, Section, hash_of, load_section, parse
 
-
 SamplerKind = Literal["tpe", "random", "gp", "cmaes", "qmc"]
 
 
@@ -292,7 +291,7 @@ def read_limits(folder: CampaignFolder) -> Limits:
 
 
 def read_started(folder: CampaignFolder) -> Campaign:
-    """The campaign of a folder, with the limits that `crossmodal search` was last asked for; its space was checked then.
+    """The campaign of a folder, with the limits that the last search asked for; its space was checked then.
 
     Raises:
         UserError: the folder has none, or its file is damaged or was written by a version with other settings.

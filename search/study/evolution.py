@@ -86,9 +86,7 @@ class EvolutionSampler(BaseSampler):  # type: ignore[misc]
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._others.before_trial(study, trial)
 
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         self._others.after_trial(study, trial, state, values)
 
 
