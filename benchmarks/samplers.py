@@ -44,14 +44,15 @@ EVERY = 5
 def fast_campaign(epochs: int, trials: int) -> Campaign:
     """The branch of the demo's baseline, with short trials."""
     campaign = demo_campaign()
-    branch = {
-        key: content
-        for key, content in campaign.space.root.items()
-        if key != BRANCH and BRANCH not in campaign.space.dimensions[key].when
-    }
     short = campaign.base.with_overrides({"recipe.epochs": epochs, "recipe.stage1_epochs": 1})
-    kept = {"train": short, "space": Space(branch), "limits": Limits(trials=trials)}
+    kept = {"train": short, "space": pooled_branch(campaign.space), "limits": Limits(trials=trials)}
     return campaign.model_copy(update={**kept, "constraints": type(campaign.constraints)({})})
+
+
+def pooled_branch(space: Space) -> Space:
+    """Without the choice of the branch, and what only the other one searches."""
+    kept = [key for key, each in space.dimensions.items() if key != BRANCH and BRANCH not in each.when]
+    return Space({key: space.root[key] for key in kept})
 
 
 def search(campaign: Campaign, features: Features) -> list[Row]:
@@ -128,27 +129,26 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="+", choices=installed, default=installed)
     settings = parser.parse_args()
     torch.set_num_threads(1)
-    runs = measure(settings)
-    title = f"recall_mean in percent, best so far: {settings.seeds} seeds, trials of {settings.epochs} epochs"
+    campaign = fast_campaign(settings.epochs, settings.trials)
+    features = demo_store(campaign).features(campaign.base.readings)
+    runs: dict[str, list[list[Row]]] = defaultdict(list)
+    for seed in range(settings.seeds):  # seed by seed, so that all samplers share the machine's moods
+        for kind in settings.samplers:
+            rows = search(campaign.model_copy(update={"sampler": Sampler(kind=kind, seed=seed)}), features)
+            runs[kind].append(rows)
+        report(runs, settings)
+
+
+def report(runs: dict[str, list[list[Row]]], settings: argparse.Namespace) -> None:
+    """Print and write what the seeds so far give."""
+    seeds = len(next(iter(runs.values())))
+    sys.stdout.write(f"\nbest recall_mean so far in percent, {seeds} seeds, trials of {settings.epochs} epochs\n")
     tables = {"trials": against_trials(runs, settings.trials), "seconds": against_seconds(runs)}
     tables |= {"over random": over_random(runs)}
     for name, rows in tables.items():
         if rows:
-            say(f"{title}; {name}", rows)
+            say(name, rows)
     write(settings.output, {"epochs": settings.epochs, "runs": runs, **tables})
-
-
-def measure(settings: argparse.Namespace) -> dict[str, list[list[Row]]]:
-    """Seed by seed, so that all samplers share the machine's moods."""
-    campaign = fast_campaign(settings.epochs, settings.trials)
-    features = demo_store(campaign).features(campaign.base.readings)
-    runs: dict[str, list[list[Row]]] = defaultdict(list)
-    for seed in range(settings.seeds):
-        for kind in settings.samplers:
-            rows = search(campaign.model_copy(update={"sampler": Sampler(kind=kind, seed=seed)}), features)
-            runs[kind].append(rows)
-            sys.stderr.write(f"seed {seed}, {kind}: {best_so_far(rows)[-1]:.4f}\n")
-    return dict(runs)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.campaign.campaign import Campaign, changed_keys, load_campaign, read_campaign, settings_hash
+from core.campaign.campaign import (
+    Campaign,
+    Limits,
+    changed_keys,
+    load_campaign,
+    read_campaign,
+    read_started,
+    settings_hash,
+)
 from core.config import TrainConfig
 from core.errors import UserError
 from core.files.folders import CampaignFolder
@@ -62,6 +70,13 @@ def test_what_is_resolved_stands_alone_and_reads_back_equal(tmp_path: Path, chan
         ({"limits": {"trial": 3}}, "limits.trial is not a setting; did you mean limits.trials?"),
         ({"limits": {"trials": 0}}, "limits.trials: Input should be greater than or equal to 1"),
         ({"limits": {"gpu_hours": 5}}, "limits.gpu_hours has no effect, since resources.gpu is 0"),
+        ({"warm_start": "other"}, "warm_start: must be a list"),
+        ({"warm_start": [3]}, "warm_start.0: must be the name of a file or folder"),
+        ({"warm_start": ["~nosuchuser/x"]}, "warm_start.0: must be a path whose ~ refers to a user of this machine"),
+        (
+            {"sampler": {"kind": "cmaes"}, "objectives": ["recall_mean", {"trainable_parameters": "min"}]},
+            "sampler.kind cmaes takes a single objective",
+        ),
         ({"train": "nowhere.yaml"}, "nowhere.yaml: there is no such file"),
         ({"space": {"loss.itm": {"log": [1.0, 0.1]}}}, "the lower bound 1.0 is not below the upper bound 0.1"),
         ({"space": {"loss.itm": {"log": [0.0, 0.1]}}}, "must be above 0"),
@@ -208,7 +223,7 @@ def test_the_hash_of_its_settings_does_not_depend_on_the_location_of_the_checkou
 
 def test_the_hash_of_its_settings_covers_all_but_limits_and_places(tmp_path: Path) -> None:
     before = settings_hash(load_campaign(write(tmp_path)))
-    for same in ({"limits": {"trials": 7}}, {"storage": "./elsewhere"}):
+    for same in ({"limits": {"trials": 7}}, {"storage": "./elsewhere"}, {"warm_start": ["../other"]}):
         assert settings_hash(load_campaign(write(tmp_path, **same))) == before
     for other in ({"sampler": {"seed": 3}}, {"objective": "t2i_r1"}, {"resources": {"cpu": 2}}):
         assert settings_hash(load_campaign(write(tmp_path, **other))) != before
@@ -279,3 +294,27 @@ def test_a_file_of_a_version_with_other_settings_is_one_line_that_names_the_sett
 def test_a_folder_without_a_campaign_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no campaign"):
         read_campaign(CampaignFolder(tmp_path))
+
+
+def test_other_campaigns_are_named_relative_to_the_file(tmp_path: Path) -> None:
+    assert load_campaign(write(tmp_path, warm_start=["../a", "b"])).warm_start == [
+        tmp_path.parent / "a",
+        tmp_path / "b",
+    ]
+    assert load_campaign(write(tmp_path)).warm_start == []
+
+
+def test_limits_are_shown_in_words() -> None:
+    assert str(Limits(trials=1_000_000)) == "1000000 trials"
+    assert str(Limits(trials=5, hours=0.5, gpu_hours=20)) == "5 trials, 0.5 hours, 20 GPU-hours"
+
+
+def test_the_campaign_of_a_folder_has_its_current_limits(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
+    folder = CampaignFolder(tmp_path)
+    shutil.copy(finished_campaign.campaign, folder.campaign)
+    folder.limits.write_text("trials: 8\nhours: 1.5\n")
+    assert read_campaign(folder).limits == Limits(trials=8, hours=1.5)
+    assert read_started(folder).limits == Limits(trials=5)
+    folder.limits.write_text("trails: 8\n")
+    with pytest.raises(UserError, match=r"limits\.yaml: trails is not a setting; did you mean trials?"):
+        read_campaign(folder)
