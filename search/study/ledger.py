@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Literal, Self
 
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
-from core.campaign.study import Notes, note, read_record, read_records
+from core.campaign.study import Notes, note, read_records
 from core.campaign.trials import Standing, TrialRecord, baseline_of, earlier_attempts, figure_of, standing_of
 from core.config import TrainConfig, config_hash
 from core.errors import UserError
@@ -74,9 +74,7 @@ class Ledger:
     def __enter__(self) -> Self:
         self._study = open_study(self._proposals, self._folder, self._identity, self._fingerprints)
         self._study.set_user_attr(SESSIONS, [*self.sessions, f"{self.session + 1:04d}-{secrets.token_hex(4)}"])
-        self._study.sampler = self._proposals.sampler(
-            [self.session, len(self.trials())], self._violations if self.campaign.constraints.root else None
-        )
+        self._study.sampler = self._proposals.sampler([self.session, len(self.trials())])
         self._started = time.monotonic()
         self._hours_before = float(self._study.user_attrs.get(HOURS, 0.0))
         for parameters, notes in self._proposals.first(self.trials()):
@@ -135,12 +133,6 @@ class Ledger:
     def stop_reason(self) -> str | None:
         """Why the campaign must stop before its limits: too many failures in a row, grouped by reason."""
         return failures_in_a_row(self.trials(), session=self.session, limit=self.campaign.max_failed_trials)
-
-    def _violations(self, trial: FrozenTrial) -> list[float]:
-        """By how much a trial that just ended breaks each constraint, for the sampler."""
-        baseline = baseline_of(self.trials())
-        record = read_record(trial, self._study.study_name)
-        return list(self.campaign.constraints.violations(record, baseline).values())
 
     def reconcile(self) -> list[int]:
         """Put the trials that a dead driver left RUNNING back in the queue, and return their numbers."""
@@ -204,12 +196,21 @@ class Ledger:
         notes = Notes(best_value=value, best=outcome.best, reason=reason, seconds=outcome.seconds)
         note(trial, replace(notes, trainable_parameters=outcome.trainable_parameters))
         self._study.set_user_attr(HOURS, self.hours)
+        self._set_constraints(trial)
         if reason is not None:
             self._study.tell(trial, state=TrialState.FAIL)
         elif outcome.state == "pruned":
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
             self._study.tell(trial, [value, *others.values()])
+
+    def _set_constraints(self, trial: Trial) -> None:
+        """Tell the sampler by how much a trial with figures breaks each constraint."""
+        trials = self.trials()
+        if trials[trial.number].best is not None:
+            violations = self.campaign.constraints.violations(trials[trial.number], baseline_of(trials))
+            for figure, excess in violations.items():
+                trial.set_constraint(figure, excess)
 
     def _other_values(self, outcome: TrialOutcome) -> dict[str, float | None]:
         """Values of the goals after the first."""

@@ -17,7 +17,7 @@ from core.config import TrainConfig
 from core.sections import Scalar
 from search.study.limits import Spent, has_room
 from search.study.pruner import should_stop
-from search.study.strategy import Violations, build_sampler
+from search.study.strategy import build_sampler
 
 Parameters = Mapping[str, Scalar]
 
@@ -33,12 +33,11 @@ class Proposals(Protocol):
     def study(self) -> str:
         """Name of the study."""
 
-    def sampler(self, progress: Sequence[int], violations: Violations | None = None) -> BaseSampler:
+    def sampler(self, progress: Sequence[int]) -> BaseSampler:
         """Proposes what is not queued.
 
         Args:
             progress: numbers of sessions and of trials so far, for the seed.
-            violations: of the campaign's constraints by an ended trial; None if it has none.
         """
 
     def stops(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
@@ -67,8 +66,8 @@ class SearchProposals:
     def study(self) -> str:
         return self.campaign.name
 
-    def sampler(self, progress: Sequence[int], violations: Violations | None = None) -> BaseSampler:
-        return build_sampler(self.campaign.sampler, progress, violations)
+    def sampler(self, progress: Sequence[int]) -> BaseSampler:
+        return build_sampler(self.campaign.sampler, progress)
 
     def stops(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:
         return should_stop(self.campaign.pruner, self.campaign.goals, trial, trials)
@@ -104,7 +103,7 @@ class ConfirmationProposals:
     def study(self) -> str:
         return confirmation_study(self.campaign)
 
-    def sampler(self, progress: Sequence[int], violations: Violations | None = None) -> BaseSampler:
+    def sampler(self, progress: Sequence[int]) -> BaseSampler:
         return build_sampler(self.campaign.sampler, progress)
 
     def stops(self, trial: TrialRecord, trials: Sequence[TrialRecord]) -> bool:

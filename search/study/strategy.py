@@ -2,26 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial
 
 from core.campaign.campaign import Sampler
 
-Violations = Callable[[FrozenTrial], Sequence[float]]
 
-
-def build_sampler(sampler: Sampler, progress: Sequence[int], violations: Violations | None = None) -> BaseSampler:
-    """Seeded by the campaign and its progress: with the same seed, a later session would repeat the first draws.
-
-    Args:
-        violations: of the campaign's constraints by an ended trial, positive where it breaks one.
-    """
+def build_sampler(sampler: Sampler, progress: Sequence[int]) -> BaseSampler:
+    """Seeded by the campaign and its progress: with the same seed, a later session would repeat the first draws."""
     digest = hashlib.sha256(json.dumps([sampler.seed, list(progress)]).encode()).digest()
     seed = int.from_bytes(digest[:4], "big")
     match sampler.kind:
         case "tpe":
-            return TPESampler(seed=seed, n_startup_trials=sampler.startup_trials, constraints_func=violations)
+            return TPESampler(seed=seed, n_startup_trials=sampler.startup_trials)
         case "random":
             return RandomSampler(seed=seed)
