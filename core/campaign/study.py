@@ -79,7 +79,7 @@ def read_records(study: optuna.Study, earlier: Sequence[TrialRecord] = ()) -> li
     """
     known = {record.number: record for record in earlier if record.state in (*ENDED, "imported")}
     trials = study.get_trials(deepcopy=False)
-    records = [known.get(trial.number) or read_record(trial, study.study_name) for trial in trials]
+    records = [known.get(trial.number) or _record(trial, study.study_name) for trial in trials]
     retried = {record.retry_of for record in records}
     return [_as_stale(record) if record.number in retried else record for record in records]
 
@@ -88,12 +88,7 @@ def _as_stale(record: TrialRecord) -> TrialRecord:
     return record if record.is_stale else replace(record, reason=STALE)
 
 
-def read_record(trial: FrozenTrial, name: str) -> TrialRecord:
-    """One trial of the study `name`.
-
-    Raises:
-        UserError: its user attributes are invalid.
-    """
+def _record(trial: FrozenTrial, name: str) -> TrialRecord:
     try:
         notes = Notes.from_json(trial.user_attrs)
     except ValueError as error:

@@ -212,8 +212,8 @@ class Ledger:
             reason = reason or (f"{missing[0]} was not measured" if missing else None)
         notes = Notes(best_value=value, best=outcome.best, reason=reason, seconds=outcome.seconds)
         note(trial, replace(notes, trainable_parameters=outcome.trainable_parameters))
-        self._set_constraints(trial)
         self._study.set_user_attr(HOURS, self.hours)
+        self._set_constraints(trial)
         if reason is not None:
             self._study.tell(trial, state=TrialState.FAIL)
         elif outcome.state == "pruned":
@@ -222,11 +222,12 @@ class Ledger:
             self._study.tell(trial, [value, *others.values()])
 
     def _set_constraints(self, trial: Trial) -> None:
-        """Tell the sampler by how much a trial that is about to end breaks each constraint."""
+        """Tell the sampler by how much a trial with figures breaks each constraint."""
         trials = self.trials()
-        broken = self.campaign.constraints.violations(trials[trial.number], baseline_of(trials))
-        for name, excess in broken.items():
-            trial.set_constraint(name, excess)
+        if trials[trial.number].best is not None:
+            violations = self.campaign.constraints.violations(trials[trial.number], baseline_of(trials))
+            for figure, excess in violations.items():
+                trial.set_constraint(figure, excess)
 
     def _other_values(self, outcome: TrialOutcome) -> dict[str, float | None]:
         """Values of the goals after the first."""

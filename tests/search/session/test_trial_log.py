@@ -90,7 +90,10 @@ def test_a_trial_has_ended_only_once_its_files_are_there(
 
 def test_an_interrupted_trial_waits_again(ledger: Ledger, folder: CampaignFolder) -> None:
     tracker = Tracker()
-    assert ledger.ask() is not None
-    TrialLog(ledger, folder, tracker).interrupt(0, seconds=2.0)
+    asked = ledger.ask()
+    assert asked is not None
+    log = TrialLog(ledger, folder, tracker)
+    log.begin(asked)
+    log.interrupt(0, seconds=2.0)
     assert (ledger.standing().interrupted, ledger.standing().waiting) == (1, 1)
-    assert tracker.calls == [("trial-0000", ("interrupted", True))]
+    assert tracker.calls == [("trial-0000", "start"), ("trial-0000", ("interrupted", True))]
