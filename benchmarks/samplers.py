@@ -22,10 +22,10 @@ from typing import get_args
 
 import torch
 
-from benchmarks.demo import demo_campaign, demo_store
+from benchmarks.demo import demo_store, pooled_campaign
 from benchmarks.results import Row, options, say, write
 from core.campaign.campaign import Campaign, Limits, Sampler, SamplerKind
-from core.campaign.space import Space
+from core.campaign.constraints import Constraints
 from core.features.store import Features
 from core.files.folders import CampaignFolder
 from core.files.ownership import claim_folder
@@ -35,24 +35,15 @@ from search.study.ledger import Ledger, TrialOutcome
 from search.study.proposals import SearchProposals
 from search.study.strategy import NEEDED
 
-BRANCH = "model.fusion"
-"""The setting that tells the demo's two branches apart."""
 EVERY = 5
 """Trials between two columns of the printed table."""
 
 
 def fast_campaign(epochs: int, trials: int) -> Campaign:
     """The branch of the demo's baseline, with short trials."""
-    campaign = demo_campaign()
+    campaign = pooled_campaign(limits=Limits(trials=trials), constraints=Constraints({}))
     short = campaign.base.with_overrides({"recipe.epochs": epochs, "recipe.stage1_epochs": 1})
-    kept = {"train": short, "space": pooled_branch(campaign.space), "limits": Limits(trials=trials)}
-    return campaign.model_copy(update={**kept, "constraints": type(campaign.constraints)({})})
-
-
-def pooled_branch(space: Space) -> Space:
-    """Without the choice of the branch, and what only the other one searches."""
-    kept = [key for key, each in space.dimensions.items() if key != BRANCH and BRANCH not in each.when]
-    return Space({key: space.root[key] for key in kept})
+    return campaign.model_copy(update={"train": short})
 
 
 def search(campaign: Campaign, features: Features) -> list[Row]:
@@ -81,7 +72,7 @@ def best_so_far(rows: list[Row]) -> list[float]:
 def best_within(rows: list[Row], seconds: float) -> float:
     """Best value among the trials that had ended by then; the first always counts."""
     ends = itertools.accumulate(row["seconds"] for row in rows)
-    return max(row["value"] for row, end in zip(rows, ends, strict=True) if end <= seconds or row is rows[0])
+    return float(max(row["value"] for row, end in zip(rows, ends, strict=True) if end <= seconds or row is rows[0]))
 
 
 def spread(values: list[float]) -> str:

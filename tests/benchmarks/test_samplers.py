@@ -1,7 +1,6 @@
 import pytest
 
-from benchmarks.samplers import against_seconds, against_trials, best_so_far, best_within, over_random, pooled_branch
-from core.campaign.space import Space
+from benchmarks.samplers import against_seconds, against_trials, best_so_far, best_within, over_random
 
 ROWS = [{"value": value, "seconds": 2.0, "asking": 0.5} for value in (0.2, 0.1, 0.4)]
 WORSE = [{"value": value, "seconds": 4.0, "asking": 1.5} for value in (0.2, 0.2, 0.3)]
@@ -28,14 +27,3 @@ def test_tables_give_means_and_standard_deviations_over_seeds() -> None:
     }  # fmt: skip
     assert over_random(runs) == [{"sampler": "tpe", "over random": "5.00 ± 7.07", "better in": "1 of 2"}]
     assert over_random({"tpe": [ROWS]}) == []
-
-
-def test_the_branch_of_the_baseline_has_no_condition_on_the_other() -> None:
-    space = Space(
-        {
-            "model.fusion": {"choice": ["concat", "attention"]},
-            "loss.box": {"log": [2.0, 8.0], "when": {"model.fusion": {"in": ["attention"]}}},
-            "loss.itm": {"log": [0.3, 3.0]},
-        }
-    )
-    assert list(pooled_branch(space).dimensions) == ["loss.itm"]
