@@ -190,9 +190,10 @@ class EvaluationConfig(Section):
     """Settings of `train --evaluate`."""
 
     k_test: Integer = Field(default=256, ge=0, le=10_000_000)
-    """Number of top candidates re-ranked by the matching head, clipped to the gallery size; 0 disables re-ranking."""
-    rerank_weight: Number = Field(default=1.0, ge=0.0, le=1000.0)
-    """Candidates are re-ranked by similarity / temperature + this weight × the matching head's log-odds."""
+    """Most candidates that the matching head re-ranks, clipped to the gallery size; 0 disables re-ranking."""
+    rerank_weight: Number | None = Field(default=None, ge=0.0, le=1000.0)
+    """Candidates are re-ranked by similarity / temperature + this weight × the matching head's log-odds. None: the
+    weight, 0 included, and the number of candidates, up to k_test, are those chosen on the validation split."""
     query_bank: QueryBank = "none"
     """Whether text queries are also measured with QB-Norm (2112.12777), which normalises their similarities by how
     strongly captions of the training split activate each image of the gallery."""

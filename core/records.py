@@ -166,6 +166,28 @@ class Grounding(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Reranking(Record):
+    """How the matching head of a model puts candidates in a new order, as chosen on the validation split."""
+
+    depth: int
+    """Number of best candidates."""
+    weight: float
+    """Of the log-odds of a match, beside similarity / temperature; 0 leaves the order by similarity."""
+    objective: str
+    """Metric by which it was chosen."""
+    plain: float
+    """That metric on the validation split by similarity alone."""
+    reranked: float
+    """The same metric re-ranked; never below `plain`, since a weight of 0 is among the choices."""
+
+    def in_words(self) -> str:
+        """One phrase, with the validation figure without and with it."""
+        if self.weight == 0:
+            return f"off, since it does not raise {self.objective} {self.plain:.4f}"
+        return f"best {self.depth} with weight {self.weight:g}, {self.objective} {self.plain:.4f} → {self.reranked:.4f}"
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation(Record):
     """All metrics of one model on one split."""
 

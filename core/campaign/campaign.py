@@ -225,14 +225,14 @@ def read_campaign(folder: CampaignFolder) -> Campaign:
 
 
 def settings_hash(campaign: Campaign) -> str:
-    """Hash of the settings that may not change after the campaign started: all except limits and locations.
+    """Hash of the settings that its trials depend on: all except limits, locations and evaluation.
 
     Sixteen hexadecimal digits; unchanged when a later version adds a setting with a default.
     """
     content = campaign.model_dump(
         mode="json",
         by_alias=True,
-        exclude={"limits": True, "storage": True, "train": PLACES},
+        exclude={"limits": True, "storage": True, "train": {**PLACES, "evaluation": True}},
         exclude_defaults=True,
     )
     return hash_of(content)

@@ -13,8 +13,8 @@ from rich.table import Table
 from core.terminal.console import FeatureDisplay, console, print_epoch, progress_bar, say, say_if_installed, show
 
 if TYPE_CHECKING:
-    from core.config import TrainConfig
-    from core.records import EpochMetrics
+    from core.config import EvaluationConfig, TrainConfig
+    from core.records import EpochMetrics, Reranking
     from core.tracking import Tracker
 
 PROJECT = "crossmodal-search"
@@ -168,6 +168,7 @@ def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, 
             on_epoch=_told_to(tracker, lambda _: "train"),
         )
         tracker.finish("train", {"best_epoch": result.best.epoch}, failed=False)
+    say_reranking(result.reranking)
     say(f"best epoch {result.best.epoch}; everything is in {output_dir}")
 
 
@@ -189,7 +190,7 @@ def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb:
     with_test = config.data.test_annotations is not None
     with FeatureDisplay() as display:
         features = open_features(config, inputs=inputs, with_test=with_test, display=display)
-    say(f"measuring {path}, epoch {checkpoint.epoch}, best {config.evaluation.k_test} re-ranked in a second round")
+    say(f"measuring {path}, epoch {checkpoint.epoch}; {_reranked_by(config.evaluation, checkpoint.reranking)}")
     measured = scorecard.measure(checkpoint, features, name=str(path), settings=config.evaluation)
     with _tracker(output_dir, claim_folder(output_dir, names), use_wandb=use_wandb) as tracker:
         tracker.start("evaluate", config.model_dump(mode="json"))
@@ -201,6 +202,14 @@ def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb:
     for table in scorecard_tables(measured.scorecard):
         show(table)
     say(f"metrics.json{' and embeddings.npz' if save_embeddings else ''} in {output_dir}")
+
+
+def _reranked_by(settings: "EvaluationConfig", chosen: "Reranking | None") -> str:
+    if settings.rerank_weight is not None:
+        return f"best {settings.k_test} re-ranked with weight {settings.rerank_weight:g}, as configured"
+    if chosen is None:
+        return f"up to {settings.k_test} re-ranked as the validation split favours"
+    return f"re-ranked as chosen on validation: {chosen.in_words()}"
 
 
 @app.command(epilog="Example: crossmodal train-two-stage --config configs/demo/two_stage.yaml --output-dir output/two")
@@ -233,7 +242,14 @@ def train_two_stage(
         )
         tracker.finish("stage1", {"best_epoch": result.stage1.best.epoch}, failed=False)
         tracker.finish("stage2", {"best_epoch": result.stage2.best.epoch}, failed=False)
+    say_reranking(result.stage2.reranking)
     say(f"best epoch of stage 2: {result.stage2.best.epoch}; everything is in {output_dir}")
+
+
+def say_reranking(chosen: "Reranking | None") -> None:
+    """Say how candidates of a finished run are re-ranked, if that was chosen."""
+    if chosen is not None:
+        say(f"re-ranking, chosen on validation: {chosen.in_words()}")
 
 
 def _wandb_names(use_wandb: bool) -> list[str]:

@@ -23,7 +23,7 @@ from core.features.store import Features
 from core.model.checkpoints import Checkpoint, load_weights
 from core.model.losses import Losses, weighted_sum
 from core.model.model import CrossModalModel, build_model
-from core.records import JOINT, EpochMetrics, Receipt, best_epoch
+from core.records import JOINT, EpochMetrics, Receipt, Reranking, best_epoch
 from core.training.batches import epoch_batches
 from core.training.optimizer import set_learning_rate
 from core.training.receipts import earlier_runs, make_receipt
@@ -40,11 +40,13 @@ class TrainResult:
 
     last: Checkpoint
     """State after the last epoch."""
+    reranking: Reranking | None = None
+    """How candidates of the best epoch are re-ranked, if that was chosen."""
 
     @property
     def best(self) -> Checkpoint:
         """Checkpoint of the best epoch, for inference."""
-        return self.last.best()
+        return replace(self.last.best(), reranking=self.reranking)
 
     @property
     def history(self) -> list[EpochMetrics]:

@@ -199,6 +199,13 @@ def test_the_hash_of_its_settings_covers_all_but_limits_and_places(tmp_path: Pat
         assert settings_hash(load_campaign(write(tmp_path, **other))) != before
 
 
+def test_how_the_final_model_is_evaluated_is_no_setting_of_the_trials(tmp_path: Path) -> None:
+    started = load_campaign(write(tmp_path))
+    path = write(tmp_path)
+    (tmp_path / "train.yaml").write_text("recipe: {epochs: 3}\nevaluation: {rerank_weight: 1.0}\n")
+    assert settings_hash(load_campaign(path)) == settings_hash(started)
+
+
 def test_a_campaign_contains_only_what_differs_from_its_base(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     space = {"loss.itm": {"log": [0.1, 10.0]}, "model.dropout": {"uniform": [0.0, 0.5]}}
