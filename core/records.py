@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter
 
-from core.config import QueryBank
+from core.config import QueryBank, TrainConfig
 
 RETRIEVAL_KEYS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10")
 """Recall at k as a fraction in 0..1; the direction is query to gallery: t2i retrieves images by text."""
@@ -104,6 +104,11 @@ def best_epoch(history: Sequence[EpochMetrics], objective: str) -> EpochMetrics:
     """
     reached = [metrics for metrics in history if metrics.stage == history[-1].stage]
     return max(reached, key=lambda metrics: float(getattr(metrics, objective)))
+
+
+def kept_epoch(history: Sequence[EpochMetrics], config: TrainConfig) -> EpochMetrics:
+    """The epoch whose weights a run with this configuration exports: the best, or the last if nothing was held out."""
+    return history[-1] if config.data.train_on == "all" else best_epoch(history, config.objective)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +262,8 @@ class Scorecard(Record):
     efficiency: Efficiency
     grounding: dict[str, Grounding] = field(default_factory=dict)
     """Of box_iou and relation_accuracy, where their baselines were measured."""
+    test_reads: int = 0
+    """Times that the test split was read for a final model, this one included; 0 where that is not counted."""
 
     def flat(self) -> dict[str, float]:
         """Every figure under one name, e.g. `building/t2i_r1` and `building_reranked/t2i_r1`."""

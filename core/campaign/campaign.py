@@ -158,6 +158,12 @@ class Campaign(Section):
         return self
 
     @model_validator(mode="after")
+    def _holds_buildings_out(self) -> Self:
+        if self.train.data.train_on == "all":
+            raise ValueError("train.data.train_on is all, so no building would be left to score trials by")
+        return self
+
+    @model_validator(mode="after")
     def _pruner_can_prune(self) -> Self:
         epochs, first = self.train.recipe.epochs, self.pruner.min_epochs
         if self.pruner.kind == "asha" and first > epochs and "recipe.epochs" not in self.space.dimensions:

@@ -24,7 +24,8 @@ def chosen_reranking(
 ) -> Reranking | None:
     """The choice that a checkpoint holds, or else one on the validation split.
 
-    None where nothing is to be chosen: re-ranking is disabled, or the settings give its weight.
+    None where nothing is to be chosen: re-ranking is disabled, the settings give its weight, or the model was trained
+    on the validation split.
 
     Args:
         model: of the checkpoint, on the device that it is to run on.
@@ -34,6 +35,8 @@ def chosen_reranking(
     if checkpoint.reranking is not None:
         return checkpoint.reranking
     config, device = checkpoint.config, next(model.parameters()).device
+    if config.data.train_on == "all":
+        return None
     weights = WEIGHTS if config.loss.itm > 0 else ()  # without its loss, the matching head was never trained
     orders = orders_up_to(settings.k_test, features.validation, weights)
     return choose_reranking(model, features.validation.to(device), orders, objective=config.objective)

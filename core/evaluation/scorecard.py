@@ -79,15 +79,20 @@ def require_same_model(checkpoint: Checkpoint, config: TrainConfig, path: Path) 
 def measure(checkpoint: Checkpoint, features: Features, *, name: str, settings: EvaluationConfig) -> Measured:
     """Measure a checkpoint: retrieval on the test split, or on validation where `features` has no test split.
 
-    Boxes and relations are measured on the validation split if the test split has no regions, as in GeoText-1652.
+    Boxes and relations are measured on the validation split if the test split has no regions, as in GeoText-1652. A
+    model that was trained on the validation split is measured on the test split alone.
 
     Args:
         name: of the checkpoint, for the record.
         settings: whether and how candidates are re-ranked in a second round, and text queries normalised.
     Raises:
-        UserError: the checkpoint belongs to other features, or its device is not available.
+        UserError: the checkpoint belongs to other features, its device is not available, or nothing is left that it was
+            not trained on.
         DivergedError: an output of the model is not finite.
     """
+    held_out = checkpoint.config.data.train_on != "all"
+    if features.test is None and not held_out:
+        raise UserError("was trained on the validation split, too", where=name, how="set data.test_annotations")
     device = choose_device(checkpoint.config.device)
     model = restore_model(checkpoint, features).to(device)
     train = replace(features.train, grid=None).to(device)  # only its texts and boxes are read
@@ -97,7 +102,7 @@ def measure(checkpoint: Checkpoint, features: Features, *, name: str, settings: 
     order = _order(chosen_reranking(checkpoint, model, features, settings), settings)
     evaluations, samples = _retrieval(model, embedded, _ranking_rules(model, train, order, settings), split_name)
     with_regions, regions_split = embedded, split_name
-    if len(split.boxes) == 0:
+    if len(split.boxes) == 0 and held_out:
         with_regions, regions_split = embed_split(model, features.validation.to(device)), "validation"
     regions = measure_regions(model, with_regions)
     baselines = measure_baselines(model, with_regions, train, features.statistics)

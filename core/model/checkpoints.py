@@ -13,7 +13,7 @@ from core.errors import UserError
 from core.features.store import Features
 from core.files.atomic import write_atomically
 from core.model.model import CrossModalModel, build_model
-from core.records import EpochMetrics, Receipt, Reranking, best_epoch
+from core.records import EpochMetrics, Receipt, Reranking, kept_epoch
 from core.sections import parse
 
 ZIP_MAGIC = b"PK\x03\x04"
@@ -46,8 +46,8 @@ class Checkpoint:
 
     @property
     def best_epoch(self) -> int:
-        """Number of the best epoch of the latest stage, by the configuration's objective."""
-        return best_epoch(self.history, self.config.objective).epoch
+        """Number of the best epoch of the latest stage, by the configuration's objective; see `kept_epoch`."""
+        return kept_epoch(self.history, self.config).epoch
 
     def best(self) -> "Checkpoint":
         """A checkpoint for inference, with the weights of the best epoch."""

@@ -158,6 +158,8 @@ def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, 
     start_from = load_checkpoint(checkpoint, fingerprint=inputs.parts.fingerprint) if checkpoint else None
     with FeatureDisplay() as display:
         features = open_features(config, inputs=inputs, display=display)
+    if config.data.train_on == "all":
+        say("recalls below are of buildings that are trained on; the last epoch is kept", style="yellow")
     with hold_run(output_dir, *others) as identity, _tracker(output_dir, identity, use_wandb=use_wandb) as tracker:
         tracker.start("train", config.model_dump(mode="json"))
         result = run(

@@ -23,7 +23,7 @@ from core.files.folders import RunFolder
 from core.files.json_files import append_json_line, write_json
 from core.files.ownership import IDENTITY, hold_folder, require_ours
 from core.model.checkpoints import Checkpoint, load_checkpoint, require_same_features, restore_model, save_checkpoint
-from core.records import EpochMetrics, best_epoch
+from core.records import EpochMetrics, kept_epoch
 from core.sections import dump_yaml
 from core.training.train import TrainResult, train
 
@@ -194,7 +194,7 @@ def summarise(result: TwoStageResult) -> dict[str, object]:
     """
     summary: dict[str, object] = {}
     for name, stage in (("stage1", result.stage1), ("stage2", result.stage2)):
-        best = best_epoch(stage.history, stage.last.config.objective)
+        best = kept_epoch(stage.history, stage.last.config)
         summary[name] = {
             "epochs": len(stage.history),
             "seconds": stage.receipt.seconds,

@@ -47,6 +47,7 @@ def test_what_is_resolved_stands_alone_and_reads_back_equal(tmp_path: Path) -> N
         ({"limits": {"trial": 3}}, "limits.trial is not a setting; did you mean limits.trials?"),
         ({"limits": {"trials": 0}}, "limits.trials: Input should be greater than or equal to 1"),
         ({"limits": {"gpu_hours": 5}}, "limits.gpu_hours has no effect, since resources.gpu is 0"),
+        ({"train": {"data": {"train_on": "all"}}}, "no building would be left to score trials by"),
         ({"train": "nowhere.yaml"}, "nowhere.yaml: there is no such file"),
         ({"space": {"loss.itm": {"log": [1.0, 0.1]}}}, "the lower bound 1.0 is not below the upper bound 0.1"),
         ({"space": {"loss.itm": {"log": [0.0, 0.1]}}}, "must be above 0"),

@@ -15,6 +15,7 @@ from core.features.store import Features
 from core.model.checkpoints import Checkpoint
 from core.records import Reranking, Scorecard
 from core.training.train import train
+from tests.conftest import without_regions
 
 
 @pytest.fixture
@@ -69,6 +70,19 @@ def test_the_choice_of_the_checkpoint_is_used_unless_the_settings_give_a_weight(
     card = measure(holding, planted_features, name="a.pth", settings=settings).scorecard
     evaluation = card.find("building", reranked=True)
     assert (evaluation.rerank, evaluation.rerank_weight) == order
+
+
+def test_a_model_trained_on_all_buildings_is_measured_on_the_test_split_alone(
+    planted_features: Features, small_config: TrainConfig
+) -> None:
+    checkpoint = train(small_config.with_overrides({"data.train_on": "all"}), planted_features).best
+    with pytest.raises(UserError, match=r"a\.pth: was trained on the validation split, too; set data\.test"):
+        measure(checkpoint, replace(planted_features, test=None), name="a.pth", settings=EvaluationConfig())
+    assert planted_features.test is not None
+    bare = replace(planted_features, test=without_regions(planted_features.test))
+    card = measure(checkpoint, bare, name="a.pth", settings=EvaluationConfig()).scorecard
+    assert (card.regions_split, card.regions) == (None, {})
+    assert card.find("building", reranked=True).rerank_weight == 0  # nothing was left to choose it by
 
 
 def test_without_a_choice_it_is_made_on_validation(checkpoint: Checkpoint, planted_features: Features) -> None:

@@ -108,6 +108,17 @@ def test_a_run_killed_before_it_chose_how_to_rerank_chooses_when_started_again(
     assert folder.receipt.exists()
 
 
+def test_a_run_on_all_buildings_keeps_its_last_epoch_and_chooses_nothing_on_them(
+    planted_features: Features, small_config: TrainConfig, tmp_path: Path
+) -> None:
+    result = run(small_config.with_overrides({"data.train_on": "all"}), planted_features, RunFolder(tmp_path))
+    best = load_checkpoint(RunFolder(tmp_path).best_checkpoint)
+    assert best.epoch == 3
+    assert best.reranking is result.reranking is None
+    with pytest.raises(UserError, match="holds a run with another configuration"):
+        run(small_config, planted_features, RunFolder(tmp_path))
+
+
 def test_nothing_is_chosen_where_the_configuration_gives_the_weight(
     planted_features: Features, small_config: TrainConfig, tmp_path: Path
 ) -> None:
