@@ -5,16 +5,18 @@ further one has to be asked for and is counted.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from core.errors import UserError
+from core.features.store import Features
 from core.files.json_files import read_json, write_json
 from core.records import Record
 
-TEST_READS = "test_reads.json"
+TEST_READS, METRICS = "test_reads.json", "metrics.json"
+"""In the folder of a final model: when the test split was read, and the scorecard with the number of times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,15 @@ def counted_read(folder: Path, *, again: bool) -> Iterator[int]:
     read = CountedRead(datetime.now(UTC).isoformat(timespec="seconds"), finished=False)
     _write(folder / TEST_READS, [*finished, read])
     yield len(finished) + 1
+    if (folder / METRICS).exists():
+        write_json(folder / METRICS, {**read_json(folder / METRICS), "test_reads": len(finished) + 1})
     _write(folder / TEST_READS, [*finished, replace(read, finished=True)])
+
+
+def read_by(checkpoint: Path, features: Features, *, again: bool) -> AbstractContextManager[int]:
+    """Around a measurement of a checkpoint: `counted_read` if it is of a final model on the test split, else 0."""
+    folder = None if features.test is None else final_folder(checkpoint)
+    return nullcontext(0) if folder is None else counted_read(folder, again=again)
 
 
 def _read(path: Path) -> list[CountedRead]:

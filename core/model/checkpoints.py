@@ -183,7 +183,7 @@ def _read(content: Any, where: object) -> Checkpoint:
                 best_weights=_tensors(best_weights),
                 history=[EpochMetrics.from_json(metrics) for metrics in history],
                 receipt=Receipt.from_json(content["receipt"]),
-                reranking=Reranking.from_json(others["reranking"]) if others else None,
+                reranking=Reranking.from_json(content["reranking"]) if others else None,
             )
         case _:
             raise ValueError("fields are missing, unknown or of the wrong type")

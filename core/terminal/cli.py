@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,9 @@ ConfigOption = Annotated[
     Path, typer.Option("--config", callback=say_if_installed, help="Training configuration (YAML).")
 ]
 OutputOption = Annotated[Path, typer.Option("--output-dir", "--output_dir", help="Folder of the run.")]
+AgainOption = Annotated[
+    bool, typer.Option("--again", help="Read the test split once more for a final model, which is counted.")
+]
 WandbOption = Annotated[
     bool, typer.Option("--use-wandb", "--use_wandb", help="Track in Weights & Biases; offline without an API key.")
 ]
@@ -128,6 +132,7 @@ def train(
     save_embeddings: Annotated[
         bool, typer.Option("--save-embeddings", "--save_embeddings", help="With --evaluate: also write embeddings.npz.")
     ] = False,
+    again: AgainOption = False,
 ) -> None:
     """Train a model (a restarted run continues after its last complete epoch), or evaluate a checkpoint."""
     from core.config import load_config
@@ -138,10 +143,12 @@ def train(
     if evaluate:
         if checkpoint is None:
             raise UserError("--evaluate needs --checkpoint", how="name the checkpoint to measure")
-        _evaluate(settings, checkpoint, output_dir, use_wandb=use_wandb, save_embeddings=save_embeddings)
+        outputs = {"use_wandb": use_wandb, "save_embeddings": save_embeddings}
+        _evaluate(settings, checkpoint, output_dir, again=again, **outputs)
         return
-    if save_embeddings:
-        raise UserError("--save_embeddings goes with --evaluate", how="train first, then evaluate the checkpoint")
+    if save_embeddings or again:
+        option = "--save_embeddings" if save_embeddings else "--again"
+        raise UserError(f"{option} goes with --evaluate", how="train first, then evaluate the checkpoint")
     _train(settings, checkpoint, output_dir, use_wandb=use_wandb)
 
 
@@ -174,8 +181,11 @@ def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, 
     say(f"best epoch {result.best.epoch}; everything is in {output_dir}")
 
 
-def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb: bool, save_embeddings: bool) -> None:
+def _evaluate(
+    config: "TrainConfig", path: Path, output_dir: Path, *, again: bool, use_wandb: bool, save_embeddings: bool
+) -> None:
     from core.evaluation import scorecard
+    from core.evaluation.read_count import read_by
     from core.features.inputs import read_inputs
     from core.features.opening import open_features
     from core.files.json_files import write_json
@@ -193,15 +203,18 @@ def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb:
     with FeatureDisplay() as display:
         features = open_features(config, inputs=inputs, with_test=with_test, display=display)
     say(f"measuring {path}, epoch {checkpoint.epoch}; {_reranked_by(config.evaluation, checkpoint.reranking)}")
-    measured = scorecard.measure(checkpoint, features, name=str(path), settings=config.evaluation)
-    with _tracker(output_dir, claim_folder(output_dir, names), use_wandb=use_wandb) as tracker:
-        tracker.start("evaluate", config.model_dump(mode="json"))
-        tracker.finish("evaluate", measured.scorecard.flat(), failed=False)
-    write_json(output_dir / "metrics.json", measured.scorecard.to_json())
-    if save_embeddings:
-        images = inputs.images["test" if features.test else "validation"]
-        scorecard.save_embeddings(output_dir / "embeddings.npz", measured.embeddings, images, config.data.image_root)
-    for table in scorecard_tables(measured.scorecard):
+    with read_by(path, features, again=again) as reads:
+        measured = scorecard.measure(checkpoint, features, name=str(path), settings=config.evaluation)
+        card = replace(measured.scorecard, test_reads=reads)
+        with _tracker(output_dir, claim_folder(output_dir, names), use_wandb=use_wandb) as tracker:
+            tracker.start("evaluate", config.model_dump(mode="json"))
+            tracker.finish("evaluate", card.flat(), failed=False)
+        write_json(output_dir / "metrics.json", card.to_json())
+        if save_embeddings:
+            images = inputs.images["test" if features.test else "validation"]
+            file = output_dir / "embeddings.npz"
+            scorecard.save_embeddings(file, measured.embeddings, images, config.data.image_root)
+    for table in scorecard_tables(card):
         show(table)
     say(f"metrics.json{' and embeddings.npz' if save_embeddings else ''} in {output_dir}")
 

@@ -36,15 +36,20 @@ def split(planted_features: Features) -> FeatureSplit:
 
 
 def with_head(model: CrossModalModel, odds: Odds) -> CrossModalModel:
-    model.match_odds = odds  # type: ignore[method-assign]
+    model.match_odds = odds  # type: ignore[method-assign,assignment]
     return model
+
+
+def per_text(images: ImageView, texts: TextView) -> Tensor:
+    """The image of each text: heads are given each image once, and as many texts of each."""
+    return images.embedded.repeat_interleave(len(texts.embedded) // len(images.embedded), dim=0)
 
 
 def knows_buildings(model: CrossModalModel, split: FeatureSplit) -> Odds:
     embedded = embed_split(model, split)
 
     def odds(images: ImageView, texts: TextView) -> Tensor:
-        image_rows = (images.embedded @ embedded.images.embedded.T).argmax(dim=1)
+        image_rows = (per_text(images, texts) @ embedded.images.embedded.T).argmax(dim=1)
         text_rows = (texts.embedded @ embedded.captions.embedded.T).argmax(dim=1)
         same = split.groups[image_rows] == split.groups[split.caption_image[text_rows]]
         return torch.where(same, 10.0, -10.0)
@@ -53,11 +58,11 @@ def knows_buildings(model: CrossModalModel, split: FeatureSplit) -> Odds:
 
 
 def opposes_similarity(images: ImageView, texts: TextView) -> Tensor:
-    return -100 * (images.embedded * texts.embedded).sum(dim=1)
+    return -100 * (per_text(images, texts) * texts.embedded).sum(dim=1)
 
 
 def says_nothing(images: ImageView, texts: TextView) -> Tensor:
-    return torch.zeros(len(images.embedded))
+    return torch.zeros(len(texts.embedded))
 
 
 def test_the_choices_go_from_similarity_alone_to_many_candidates(split: FeatureSplit) -> None:
