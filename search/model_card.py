@@ -93,7 +93,8 @@ def _introduction(final: FinalModel, winner: Winner) -> list[str]:
     return [
         f"Adapters and heads with {efficiency.trainable_parameters:,} trainable parameters on a frozen "
         f"{Path(winner.config.features.backbone).name}, for image-text retrieval, boxes and spatial relations. Trained "
-        f"for {stages}; the weights, `{final.path.name}`, are those after epoch {final.card.epoch} of their stage."
+        f"for {stages}; the weights, `{final.path.name}`, are those of epoch {final.card.epoch} of the last stage, "
+        "from 0."
     ]
 
 

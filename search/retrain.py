@@ -58,8 +58,7 @@ def retrain(
     assert features.test is not None, "the caller opens the test split"
     torch.set_num_threads(winner.threads)
     with _hold(winner, output):
-        path = _train(winner, features, output, on_epoch)
-        checkpoint = load_checkpoint(path)
+        checkpoint, path = _train(winner, features, output, on_epoch)
         difference = _compare(winner, checkpoint, features)
         if again or not finished_reads(output):
             with counted_read(output, again=again) as reads:
@@ -71,24 +70,20 @@ def retrain(
         return final
 
 
-def _train(winner: Winner, features: Features, output: Path, on_epoch: OnEpoch) -> Path:
-    """Train to the end, or what is missing; returns the file of the final weights."""
+def _train(winner: Winner, features: Features, output: Path, on_epoch: OnEpoch) -> tuple[Checkpoint, Path]:
+    """Train to the end, or what is missing; returns the final weights, with the receipt of all epochs, and the file."""
     config = winner.config
     if winner.has_two_stages:
-        run_two_stage(config, features, output, on_epoch=on_epoch)
-        folder = RunFolder(output / "stage2")
+        path = RunFolder(output / "stage2").best_checkpoint
+        best = run_two_stage(config, features, output, on_epoch=on_epoch).stage2.best
     else:
-        folder = RunFolder(output)
-        run(config, features, folder, on_epoch=on_epoch)
+        path = RunFolder(output).best_checkpoint
+        best = run(config, features, RunFolder(output), on_epoch=on_epoch).best
     if config.data.train_on == "all":
-        _keep_reranking(folder.best_checkpoint, _reranking_of(winner, features))
-    return folder.best_checkpoint
-
-
-def _keep_reranking(path: Path, reranking: Reranking | None) -> None:
-    checkpoint = load_checkpoint(path)
-    if checkpoint.reranking != reranking:
-        save_checkpoint(path, replace(checkpoint, reranking=reranking))
+        best = replace(best, reranking=_reranking_of(winner, features))
+        if best.reranking != load_checkpoint(path).reranking:
+            save_checkpoint(path, best)
+    return best, path
 
 
 def _reranking_of(winner: Winner, features: Features) -> Reranking | None:

@@ -8,7 +8,7 @@ from rich import box
 from rich.progress import Progress
 from rich.table import Table
 
-from core.terminal.cli import AgainOption, OutputOption
+from core.terminal.cli import AgainOption, OutputOption, say_reranking
 from core.terminal.console import FeatureDisplay, console, print_epoch, say, show
 from search.features_cli import AddressOption, NodesOption, prepare_campaign_features, require_cluster_first
 
@@ -181,13 +181,14 @@ def _print_validation(final: "FinalModel", winner: "Winner") -> None:
         say(f"the test split was read {len(final.reads)} times for this model", style="yellow")
     if final.value is None:
         return
+    say_reranking(final.checkpoint.reranking)
     summary = f"validation {winner.config.objective} {final.value:.4f}; trial {winner.number} had {winner.value:.4f}"
     if final.difference is None:
         say(f"{summary}; its checkpoint is lost, so the two cannot be compared query by query", style="yellow")
         return
     say(summary)
     worse = final.difference.verdict == "worse"
-    say(f"{difference_in_words(final.difference)} than the trial", style="yellow" if worse else None)
+    say(difference_in_words(final.difference), style="yellow" if worse else None)
 
 
 @app.command(epilog="Example: crossmodal rerun output/demo --trial 7")
@@ -201,11 +202,11 @@ def rerun(folder: FolderArgument, trial: Annotated[int, typer.Option(min=0, help
     features = _features_of(found.config, campaign)
     say(f"repeating trial {trial}: {len(found.epochs)} of {found.config.recipe.epochs} epochs, {found.threads} threads")
     repeated = repeat(found, features, on_epoch=print_epoch)
+    for note in repeated.notes:
+        say(note, style="yellow")
     for change in repeated.changes:
         difference = f"{change.after - change.before:+.2g}"
         say(f"epoch {change.epoch}: {change.name} {change.before:.6g} → {change.after:.6g} ({difference})")
-    for note in repeated.notes:
-        say(note, style="yellow")
     if repeated.changes:
         differing = len({change.epoch for change in repeated.changes})
         say(f"trial {trial}: the figures of {differing} of {len(found.epochs)} epochs differ", style="red")

@@ -129,6 +129,6 @@ def test_drawn_images_are_named_as_such(
 
 def test_the_weights_are_those_that_the_card_names(final: FinalModel, tmp_path: Path) -> None:
     text = (tmp_path / "final" / "model_card.md").read_text()
-    named = re.search(r"the weights, `([\w.]+)`, are those after epoch (\d+)", text)
+    named = re.search(r"the weights, `([\w.]+)`, are those of epoch (\d+)", text)
     assert named is not None
     assert load_checkpoint(tmp_path / "final" / "stage2" / named[1]).epoch == int(named[2])

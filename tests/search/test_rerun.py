@@ -75,7 +75,8 @@ def test_a_trial_of_a_campaign_comes_out_the_same(campaign: CampaignFolder) -> N
     found = find_trial(campaign, 2)
     assert [row["epoch"] for row in read_json_lines(campaign.trial(2).metrics)] == list(found.epochs)
     repeated = repeat(found, open_features(found.config))
-    assert (repeated.changes, repeated.notes) == ([], [])
+    assert repeated.changes == []
+    assert [note for note in repeated.notes if not note.startswith("git_commit")] == []  # code may change between tests
 
 
 def test_without_its_log_the_best_epoch_is_known_of_the_study(campaign: CampaignFolder) -> None:

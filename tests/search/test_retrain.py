@@ -72,6 +72,7 @@ def test_the_same_training_is_the_same_model_and_not_distinguishable(
     assert (final.difference.interval.low, final.difference.interval.high) == (0, 0)
     assert final.difference.verdict == "not distinguishable"
     assert final.difference.first == pytest.approx(winner.value)
+    assert final.card.efficiency.training_epochs == 4  # with those after the best one
 
 
 def test_a_worse_final_model_is_called_worse(winner: Winner, planted_features: Features, tmp_path: Path) -> None:
