@@ -1,5 +1,6 @@
 """Commands that report on and compare finished runs. Each imports what it needs when it is called."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,7 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from core.terminal.cli import OutputOption
+from core.terminal.cli import AgainOption, OutputOption
 from core.terminal.console import FeatureDisplay, say, show
 
 if TYPE_CHECKING:
@@ -82,13 +83,14 @@ def compare(
         Path, typer.Option("--two-stage-checkpoint", "--two_stage_checkpoint", help="Checkpoint of a two-stage run.")
     ],
     output_dir: OutputOption,
+    again: AgainOption = False,
 ) -> None:
     """Evaluate both on the same split and test, for each metric, whether their difference is distinguishable."""
     from analysis import comparison, figures
     from analysis.report import Report, require_free_report, write_report
 
     require_free_report(output_dir, "comparison")
-    single, two = _measure([single_stage_checkpoint, two_stage_checkpoint])
+    single, two = _measure([single_stage_checkpoint, two_stage_checkpoint], again=again)
     differences = comparison.compare(single.samples, two.samples)
     table = comparison.comparison_table(differences, single.scorecard, two.scorecard)
     notes = [
@@ -96,6 +98,7 @@ def compare(
         "Differences are two-stage minus single-stage, query by query; 95 % intervals by bootstrap over buildings.",
         "Training epochs and seconds count the run that a checkpoint began with: stage 1, for a stage 2.",
         *comparison.grounding_notes({"single-stage": single.scorecard, "two-stage": two.scorecard}),
+        *comparison.read_notes([single.scorecard, two.scorecard]),
     ]
     report = Report("Single-stage vs. two-stage", table, notes, [figures.differences(table)])
     write_report(output_dir, "comparison", report)
@@ -110,6 +113,7 @@ def benchmark(
     checkpoints: Annotated[list[Path], typer.Option(help="Checkpoints to measure, in order.")],
     labels: Annotated[list[str], typer.Option(help="One label per checkpoint, in the same order.")],
     output_dir: OutputOption,
+    again: AgainOption = False,
 ) -> None:
     """Evaluate several checkpoints on the same split, and write one table and one plot."""
     from analysis import comparison, figures
@@ -123,9 +127,9 @@ def benchmark(
     if len(set(labels)) < len(labels):
         raise UserError(f"a label is given twice in {', '.join(labels)}", how="give each checkpoint its own")
     require_free_report(output_dir, "benchmark")
-    measured = _measure(checkpoints)
+    measured = _measure(checkpoints, again=again)
     table = comparison.benchmark_table(dict(zip(labels, (each.scorecard for each in measured), strict=True)))
-    notes = [_gallery(measured[0].scorecard)]
+    notes = [_gallery(measured[0].scorecard), *comparison.read_notes([each.scorecard for each in measured])]
     write_report(output_dir, "benchmark", Report("Benchmark", table, notes, [figures.recall_bars(table)]))
     _print_frame(table.set_index("label").T.rename_axis("metric").reset_index(), notes)
     say(f"benchmark.md, .csv, .json and .html in {output_dir}")
@@ -213,9 +217,10 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
     _name_lost_files(str(path.relative_to(folder)) for path in lost_files(CampaignFolder(folder), trials))
 
 
-def _measure(paths: list[Path]) -> "list[Measured]":
+def _measure(paths: list[Path], *, again: bool) -> "list[Measured]":
     """Measure checkpoints under their own configurations; all must have been trained on the same features."""
     from core.errors import UserError
+    from core.evaluation.read_count import read_by
     from core.evaluation.scorecard import measure
     from core.features.inputs import read_inputs
     from core.features.opening import open_features
@@ -239,7 +244,9 @@ def _measure(paths: list[Path]) -> "list[Measured]":
         with_test = config.data.test_annotations is not None
         with FeatureDisplay() as display:
             features = open_features(config, inputs=inputs, with_test=with_test, display=display)
-        measured.append(measure(checkpoint, features, name=str(path), settings=config.evaluation))
+        with read_by(path, features, again=again) as reads:
+            each = measure(checkpoint, features, name=str(path), settings=config.evaluation)
+        measured.append(replace(each, scorecard=replace(each.scorecard, test_reads=reads)))
     return measured
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.campaign.campaign import read_campaign
+from core.campaign.campaign import Campaign, read_campaign
+from core.campaign.constraints import Figures
 from core.campaign.study import read_confirmations, read_trials
 from core.campaign.trials import BASELINE, TrialRecord
 from core.files.folders import CampaignFolder
@@ -19,6 +20,8 @@ from core.samples import read_samples
 
 DRAWS = 2000
 
+Repeats = Mapping[int, Sequence[tuple[TrialRecord, dict[str, Samples]]]]
+"""Number of a trial of the search → its repeats, each with its samples."""
 Draws = NDArray[np.float64]
 """[DRAWS] values of the objective, each with other seeds and buildings."""
 
@@ -39,6 +42,8 @@ class Confirmed:
     """Paired difference to the baseline."""
     searched: float
     """Objective in the search."""
+    broken: tuple[str, ...] = ()
+    """Constraints that its means over the seeds break; such a trial is never the winner."""
 
     @property
     def curse(self) -> float:
@@ -60,19 +65,20 @@ def load_confirmation(folder: CampaignFolder) -> list[Confirmed]:
     for trial, path in measured:
         assert trial.confirms is not None, "every trial of a confirmation names the one that it repeats"
         by_parent.setdefault(trial.confirms, []).append((trial, read_samples(path)))
-    return _judge(by_parent, read_trials(folder), read_campaign(folder).objective) if by_parent else []
+    return _judge(by_parent, read_trials(folder), read_campaign(folder)) if by_parent else []
 
 
 def best_confirmed(folder: CampaignFolder) -> Confirmed | None:
-    """The confirmed trial with the best mean; None if there is no confirmation yet."""
-    return next(iter(load_confirmation(folder)), None)
+    """The confirmed trial with the best mean whose means keep the constraints; None if there is none."""
+    return next((each for each in load_confirmation(folder) if not each.broken), None)
 
 
 def _judge(
-    by_parent: Mapping[int, Sequence[tuple[TrialRecord, dict[str, Samples]]]],
+    by_parent: Repeats,
     searched: Sequence[TrialRecord],
-    objective: str,
+    campaign: Campaign,
 ) -> list[Confirmed]:
+    objective, constraints = campaign.objective, campaign.constraints
     rng = np.random.default_rng(0)
     metrics = RETRIEVAL_KEYS if objective == "recall_mean" else (objective,)
     groups = np.unique(next(iter(by_parent.values()))[0][1][metrics[0]].groups)
@@ -91,10 +97,22 @@ def _judge(
             mean=_interval(means[parent], draws[parent]),
             gain=_gain(parent, means, draws),
             searched=float(searched[parent].value or 0.0),
+            broken=constraints.broken(_means(by_parent, parent), _means(by_parent, BASELINE)),
         )
         for parent, repeats in by_parent.items()
     ]
     return sorted(confirmed, key=lambda each: (-each.mean.value, each.trial))
+
+
+def _means(by_parent: Repeats, parent: int) -> Figures:
+    """Figures of a trial, each the mean over its repeats."""
+
+    def mean(name: str) -> float | None:
+        values = [trial.figure(name) for trial, _ in by_parent.get(parent, ())]
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known else None
+
+    return mean
 
 
 def _gain(parent: int, means: Mapping[int, float], draws: Mapping[int, Draws]) -> Interval:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter
 
-from core.config import QueryBank
+from core.config import QueryBank, TrainConfig
 
 RETRIEVAL_KEYS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10")
 """Recall at k as a fraction in 0..1; the direction is query to gallery: t2i retrieves images by text."""
@@ -106,6 +106,11 @@ def best_epoch(history: Sequence[EpochMetrics], objective: str) -> EpochMetrics:
     return max(reached, key=lambda metrics: float(getattr(metrics, objective)))
 
 
+def kept_epoch(history: Sequence[EpochMetrics], config: TrainConfig) -> EpochMetrics:
+    """The epoch whose weights a run with this configuration exports: the best, or the last if nothing was held out."""
+    return history[-1] if config.data.train_on == "all" else best_epoch(history, config.objective)
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt(Record):
     """What a run actually used, written by the run itself and checked against its configuration."""
@@ -163,6 +168,28 @@ class Grounding(Record):
     def judge(cls, over_text_only: Interval, over_shuffled: Interval) -> "Grounding":
         grounded = min(over_text_only.low, over_shuffled.low) > 0
         return cls(over_text_only, over_shuffled, "grounded" if grounded else "not grounded")
+
+
+@dataclass(frozen=True, slots=True)
+class Reranking(Record):
+    """How the matching head of a model puts candidates in a new order, as chosen on the validation split."""
+
+    depth: int
+    """Number of best candidates."""
+    weight: float
+    """Of the log-odds of a match, beside similarity / temperature; 0 leaves the order by similarity."""
+    objective: str
+    """Metric by which it was chosen."""
+    plain: float
+    """That metric on the validation split by similarity alone."""
+    reranked: float
+    """The same metric re-ranked; never below `plain`, since a weight of 0 is among the choices."""
+
+    def in_words(self) -> str:
+        """One phrase, with the validation figure without and with it."""
+        if self.weight == 0:
+            return f"off, since it does not raise {self.objective} {self.plain:.4f}"
+        return f"best {self.depth} with weight {self.weight:g}, {self.objective} {self.plain:.4f} → {self.reranked:.4f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +262,8 @@ class Scorecard(Record):
     efficiency: Efficiency
     grounding: dict[str, Grounding] = field(default_factory=dict)
     """Of box_iou and relation_accuracy, where their baselines were measured."""
+    test_reads: int = 0
+    """Times that the test split was read for a final model, this one included; 0 where that is not counted."""
 
     def flat(self) -> dict[str, float]:
         """Every figure under one name, e.g. `building/t2i_r1` and `building_reranked/t2i_r1`."""

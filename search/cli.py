@@ -140,7 +140,7 @@ def _print_outcome(end: "SessionEnd", objective: str, folder: "CampaignFolder") 
         raise UserError(end.stop_reason, where="the campaign stopped", how="fix it and run the same command again")
     standing = end.standing
     if standing.best is None and standing.complete:
-        from search.confirm import nothing_eligible
+        from search.winner import nothing_eligible
 
         raise nothing_eligible(folder)
     if standing.best is None:

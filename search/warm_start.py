@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from core.campaign.campaign import Campaign, read_campaign
+from core.campaign.constraints import Figures, baseline_figures
 from core.campaign.space import NOT_SEARCHED, SWITCH, Space, setting
 from core.campaign.study import Notes, read_trials
 from core.campaign.trials import TrialRecord, baseline_of
@@ -77,7 +78,7 @@ def _compare(campaign: Campaign, features: CampaignFeatures, folder: CampaignFol
         config, source = trial_config(other, trial.parameters), f"{folder.root}, trial {trial.number}"
         obstacle = _feature_obstacle(features, config, there) or _obstacle(campaign, config, trial)
         if obstacle is None:
-            violations = campaign.constraints.violations(trial, baseline)
+            violations = campaign.constraints.violations(trial.figure, baseline)
             notes = Notes(
                 imported_from=source,
                 best_value=trial.value,
@@ -97,12 +98,12 @@ def _try_first(taken: Taken, settings: Mapping[str, Scalar], source: str) -> Non
         taken.tried_first.append((settings, Notes(settings_from=source)))
 
 
-def _shared_baseline(campaign: Campaign, other: Campaign, trials: list[TrialRecord]) -> TrialRecord | None:
+def _shared_baseline(campaign: Campaign, other: Campaign, trials: list[TrialRecord]) -> Figures:
     """The other campaign's baseline if it is this one's, too, which has not run yet; constraints may refer to it."""
     baseline = baseline_of(trials)
     if baseline is None or _differing(trial_config(other, baseline.parameters), campaign.base):
-        return None
-    return baseline
+        return baseline_figures([])
+    return baseline.figure
 
 
 def _feature_obstacle(

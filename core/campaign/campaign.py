@@ -185,6 +185,12 @@ class Campaign(Section):
         return self
 
     @model_validator(mode="after")
+    def _holds_buildings_out(self) -> Self:
+        if self.train.data.train_on == "all":
+            raise ValueError("train.data.train_on is all, so no building would be left to score trials by")
+        return self
+
+    @model_validator(mode="after")
     def _pruner_can_prune(self) -> Self:
         epochs, first = self.train.recipe.epochs, self.pruner.min_epochs
         if self.pruner.kind == "asha" and first > epochs and "recipe.epochs" not in self.space.dimensions:
@@ -302,14 +308,14 @@ def read_started(folder: CampaignFolder) -> Campaign:
 
 
 def settings_hash(campaign: Campaign) -> str:
-    """Hash of the settings that may not change after the campaign started: all except limits and locations.
+    """Hash of the settings that its trials depend on: all except limits, locations and evaluation.
 
     Sixteen hexadecimal digits; unchanged when a later version adds a setting with a default.
     """
     content = campaign.model_dump(
         mode="json",
         by_alias=True,
-        exclude={"limits": True, "storage": True, "warm_start": True, "train": PLACES},
+        exclude={"limits": True, "storage": True, "warm_start": True, "train": {**PLACES, "evaluation": True}},
         exclude_defaults=True,
     )
     return hash_of(content)

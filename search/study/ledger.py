@@ -15,8 +15,9 @@ from typing import Literal, Self
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FixedTrial, Trial, TrialState, create_trial
 
+from core.campaign.constraints import baseline_figures
 from core.campaign.study import Notes, note, read_records
-from core.campaign.trials import Standing, TrialRecord, baseline_of, earlier_attempts, figure_of, standing_of
+from core.campaign.trials import Standing, TrialRecord, earlier_attempts, figure_of, standing_of
 from core.config import TrainConfig, config_hash
 from core.errors import UserError
 from core.files.folders import CampaignFolder
@@ -224,8 +225,9 @@ class Ledger:
     def _set_constraints(self, trial: Trial) -> None:
         """Tell the sampler by how much a trial with figures breaks each constraint."""
         trials = self.trials()
-        if trials[trial.number].best is not None:
-            violations = self.campaign.constraints.violations(trials[trial.number], baseline_of(trials))
+        record = trials[trial.number]
+        if record.best is not None:
+            violations = self.campaign.constraints.violations(record.figure, baseline_figures(trials))
             for figure, excess in violations.items():
                 trial.set_constraint(figure, excess)
 

@@ -77,6 +77,7 @@ def test_what_is_resolved_stands_alone_and_reads_back_equal(tmp_path: Path, chan
             {"sampler": {"kind": "cmaes"}, "objectives": ["recall_mean", {"trainable_parameters": "min"}]},
             "sampler.kind cmaes takes a single objective",
         ),
+        ({"train": {"data": {"train_on": "all"}}}, "no building would be left to score trials by"),
         ({"train": "nowhere.yaml"}, "nowhere.yaml: there is no such file"),
         ({"space": {"loss.itm": {"log": [1.0, 0.1]}}}, "the lower bound 1.0 is not below the upper bound 0.1"),
         ({"space": {"loss.itm": {"log": [0.0, 0.1]}}}, "must be above 0"),
@@ -227,6 +228,13 @@ def test_the_hash_of_its_settings_covers_all_but_limits_and_places(tmp_path: Pat
         assert settings_hash(load_campaign(write(tmp_path, **same))) == before
     for other in ({"sampler": {"seed": 3}}, {"objective": "t2i_r1"}, {"resources": {"cpu": 2}}):
         assert settings_hash(load_campaign(write(tmp_path, **other))) != before
+
+
+def test_how_the_final_model_is_evaluated_is_no_setting_of_the_trials(tmp_path: Path) -> None:
+    started = load_campaign(write(tmp_path))
+    path = write(tmp_path)
+    (tmp_path / "train.yaml").write_text("recipe: {epochs: 3}\nevaluation: {rerank_weight: 1.0}\n")
+    assert settings_hash(load_campaign(path)) == settings_hash(started)
 
 
 def test_a_campaign_contains_only_what_differs_from_its_base(tmp_path: Path) -> None:
