@@ -26,7 +26,7 @@ from search.features_cli import (
 )
 from search.features_cli import app as features_app
 from search.winner_cli import app as winner_app
-from search.winner_cli import exit_if_stopped
+from search.winner_cli import exit_if_stopped, renew_leaderboard
 
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign
@@ -122,6 +122,8 @@ def search(
     with CampaignProgress(console, settings.objective, settings.limits.trials) as progress:
         listeners = Listeners(progress.update, lambda note: say(note, style="yellow"))
         end = advance(SearchProposals(settings), folder, features, cluster, listeners)
+    if end.standing.complete:
+        renew_leaderboard(folder)
     exit_if_stopped(end)
     _print_outcome(end, settings.objective, folder)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from analysis.confirmation import Confirmed
+    from core.files.folders import CampaignFolder
     from core.records import Interval
     from search.campaign import SessionEnd
 
@@ -55,7 +56,16 @@ def confirm(
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("measuring repeats")
         measure_repeats(campaign, lambda done, total: bar.update(task, completed=done, total=total))
+    renew_leaderboard(campaign)
     print_confirmation(load_confirmation(campaign), settings.objective)
+
+
+def renew_leaderboard(folder: "CampaignFolder") -> None:
+    """Write the leaderboard files of a campaign, once a trial is complete, so that they never lag behind it."""
+    from analysis.board_formats import write_leaderboard
+    from analysis.boards import read_boards
+
+    write_leaderboard(folder, read_boards([folder]))
 
 
 def exit_if_stopped(end: "SessionEnd") -> None:
@@ -130,3 +140,5 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     summary = f"validation {winner.config.objective} {final.value:.4f}; trial {winner.number} had {winner.value:.4f}"
     say(summary, style="yellow" if final.value < winner.value else None)
     say(f"the final model is {final.card.checkpoint}")
+    if CampaignFolder(folder).final_metrics.resolve() == (output_dir / "metrics.json").resolve():
+        renew_leaderboard(CampaignFolder(folder))

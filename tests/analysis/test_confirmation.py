@@ -30,8 +30,16 @@ def confirm(chances: dict[int, float], *, seeds: int = 4) -> dict[int, Confirmed
         parent: [repeat(100 + parent, parent, seed, chance) for seed in range(1, seeds + 1)]
         for parent, chance in chances.items()
     }
-    searched = [TrialRecord(number, "complete", number, value=0.9) for number in range(1 + max(chances))]
-    return {each.trial: each for each in _judge(by_parent, searched, "recall_mean")}
+    return judge(by_parent, searched=0.9)
+
+
+def judge(
+    by_parent: dict[int, list[tuple[TrialRecord, dict[str, Samples]]]], *, searched: float
+) -> dict[int, Confirmed]:
+    """Those of one campaign."""
+    repeats = {(0, parent): of_parent for parent, of_parent in by_parent.items()}
+    trials = {(0, number): TrialRecord(number, "complete", number, value=searched) for number in by_parent}
+    return {each.trial: each for each in _judge(repeats, trials, "recall_mean").values()}
 
 
 def test_the_mean_is_that_of_the_seeds_and_lies_in_its_interval() -> None:
@@ -66,8 +74,7 @@ def test_an_interval_over_seeds_and_buildings_is_wider_than_over_buildings_of_on
     """Trials whose seeds differ greatly: the interval must say so."""
     steady = [repeat(1, 0, seed, 0.5) for seed in (1, 2, 3, 4)]
     unsteady = [repeat(1, 1, seed, chance) for seed, chance in zip((1, 2, 3, 4), (0.3, 0.45, 0.55, 0.7), strict=True)]
-    searched = [TrialRecord(number, "complete", number, value=0.5) for number in range(2)]
-    judged = {each.trial: each.mean for each in _judge({0: steady, 1: unsteady}, searched, "recall_mean")}
+    judged = {trial: each.mean for trial, each in judge({0: steady, 1: unsteady}, searched=0.5).items()}
     assert judged[1].high - judged[1].low > 1.5 * (judged[0].high - judged[0].low)
 
 
