@@ -83,24 +83,28 @@ LATEX = {
     "<": r"\textless{}", ">": r"\textgreater{}", **{special: f"\\{special}" for special in "&%$#_{}"},
 }  # fmt: skip
 IN_CAPTION = (STANDING, *MEASURED_ON)
-"""Columns that LaTeX leaves out: their content is that of the caption, and pages are narrow."""
+"""Columns that LaTeX leaves out where all rows are alike: the caption tells the same, and pages are narrow."""
 
 
 def to_latex(tables: Iterable[Table]) -> str:
-    """A table environment for each; the preamble loads booktabs."""
-    return "\n".join(["% in the preamble: \\usepackage{booktabs}", *(_latex(table) for table in tables)])
+    """A table environment for each, as wide as the text; the preamble loads booktabs and graphicx."""
+    return "\n".join(["% in the preamble: \\usepackage{booktabs,graphicx}", *(_latex(table) for table in tables)])
 
 
 def _latex(table: Table) -> str:
-    shown = [place for place, column in enumerate(table.columns) if column not in IN_CAPTION]
+    shown = [
+        place
+        for place, column in enumerate(table.columns)
+        if column not in IN_CAPTION or len({row[place].text for row in table.rows}) > 1
+    ]
     alignment = "".join("l" if table.columns[place].kind == "text" else "r" for place in shown)
     headings = [_latex_text(table.columns[place].heading) for place in shown]
     rows = [[_latex_cell(row[place]) for place in shown] for row in table.rows]
     caption = _latex_text(" ".join([f"{table.title}.", *table.notes]))
     lines = [
-        r"\begin{table}", r"\centering\scriptsize", rf"\caption{{{caption}}}",
+        r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", r"\resizebox{\linewidth}{!}{%",
         rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", " & ".join(headings) + r" \\", r"\midrule",
-        *(" & ".join(row) + r" \\" for row in rows), r"\bottomrule", r"\end{tabular}", r"\end{table}", "",
+        *(" & ".join(row) + r" \\" for row in rows), r"\bottomrule", r"\end{tabular}}", r"\end{table}", "",
     ]  # fmt: skip
     return "\n".join(lines)
 

@@ -123,11 +123,14 @@ def _table(title: str, notes: Sequence[str], columns: Sequence[Column], frame: p
 
 
 def _best(column: Column, rows: Sequence[dict[Any, Any]]) -> Any:
-    """The best figure of a column, of the confirmed trials if there are any: the search flatters the others."""
+    """The best figure of a column, of the confirmed trials if there are any: the search flatters the others.
+
+    None if all are alike.
+    """
     ranked = [row for row in rows if not pd.isna(row.get("rank"))]
     eligible = [row for row in ranked if not pd.isna(row["confirmed_rank"])] or ranked
     values = [row[column.name] for row in eligible if not pd.isna(row[column.name])]
-    if column.best is None or not values:
+    if column.best is None or len(set(values)) < 2:
         return None
     return max(values) if column.best == "highest" else min(values)
 

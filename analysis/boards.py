@@ -224,15 +224,12 @@ def _region_notes(finals: Mapping[str, Final | None]) -> list[str]:
     notes = []
     for name, final in finals.items():
         regions = {} if final is None else final.card.regions
-        beside = [
-            f"{metric} {regions[key]:.3f} {words}"
+        known = {
+            metric: [f"{regions[key]:.3f} {words}" for key, words in baselines.items() if key in regions]
             for metric, baselines in REGION_BASELINES.items()
-            for key, words in baselines.items()
-            if key in regions
-        ]
+        }
+        beside = "; ".join(f"{metric} {', '.join(figures)}" for metric, figures in known.items() if figures)
         if final is not None and beside:
             split = final.card.regions_split
-            notes.append(
-                f"For comparison, on the {split} split: {', '.join(beside)} (beside the final model of {name})."
-            )
+            notes.append(f"For comparison, on the {split} split: {beside} (measured with the final model of {name}).")
     return notes
