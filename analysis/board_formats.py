@@ -44,7 +44,7 @@ def to_json(boards: Sequence[Board], top: int | None = None) -> str:
 
 
 def _records(boards: Sequence[Board], top: int | None) -> list[dict[str, Any]]:
-    frames = [frame for board in boards for frame in (board.trials.head(top), board.final)]
+    frames = [frame for board in boards for frame in (board.best(top), board.final)]
     rows = [row for frame in frames for row in frame.to_dict("records")]
     return [{str(name): _plain(str(name), value) for name, value in row.items()} for row in rows]
 

@@ -92,7 +92,7 @@ def tables(boards: Sequence[Board], top: int | None = None) -> Iterator[Table]:
     for board in boards:
         names, several = ", ".join(board.campaigns), len(board.campaigns) > 1
         dropped = () if several else (CAMPAIGN,)
-        yield _table(f"Trials of {names}", board.notes, _columns(TRIALS, board, dropped), board.trials.head(top))
+        yield _table(f"Trials of {names}", board.notes, _columns(TRIALS, board, dropped), board.best(top))
         if len(board.final):
             title = f"Final {'models' if several else 'model'} of {names}"
             # Its figures are for reading beside one another, not for choosing the best: nothing is bold.
@@ -166,7 +166,8 @@ def printed(value: Any, kind: Kind) -> str:
             return f"{value:.1f}"
 
 
-NARROW_WIDTH = 80
+NARROW_WIDTH, NARROW_NAME = 80, 20
+"""Characters of a line, and of a campaign's name in it."""
 SHORT_HEADINGS = {
     **{name: f"{name[:3]}\n@{name[5:]}" for name in RETRIEVAL_KEYS}, "box_iou": "box\nIoU", "relation_accuracy": "rel.",
     "seconds": "s",
@@ -187,7 +188,8 @@ def narrow(table: Table, metric: str) -> Table:
     """
     columns = [replace(column, heading=SHORT_HEADINGS.get(column.name, column.heading)) for column in table.columns]
     rows = [[_narrow_cell(column, cell, row) for column, cell in zip(columns, row, strict=True)] for row in table.rows]
-    names, kept, room = [column.name for column in columns], [], NARROW_WIDTH - 1
+    names, room = [column.name for column in columns], NARROW_WIDTH - 1
+    kept: list[int] = []
     for name in dict.fromkeys((*FIRST[:3], metric, *FIRST[3:])):
         place = names.index(name) if name in names else None
         if place is None or (name in SAID_IN_NOTES and len({row[place].text for row in rows}) == 1):
@@ -207,6 +209,8 @@ def narrow(table: Table, metric: str) -> Table:
 
 
 def _narrow_cell(column: Column, cell: Cell, row: Sequence[Cell]) -> Cell:
+    if column.name == CAMPAIGN.name and len(cell.text) > NARROW_NAME:
+        return replace(cell, text=f"{cell.text[: NARROW_NAME // 2]}…{cell.text[1 - NARROW_NAME // 2 :]}")
     if column.name != GAIN.name:
         return replace(cell, interval="")
     noisy = any(other.value == WITHIN for other in row)

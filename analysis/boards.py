@@ -51,6 +51,10 @@ class Board:
     sources: Sequence[tuple[CampaignFolder, pd.DataFrame]]
     """The folder of each campaign, and all its trials as returned by `trials.tabulate`."""
 
+    def best(self, top: int | None) -> pd.DataFrame:
+        """The first of the trials; all of them for None."""
+        return self.trials if top is None else self.trials.head(top)
+
 
 def read_boards(folders: Sequence[CampaignFolder], metric: str | None = None) -> list[Board]:
     """The leaderboards of campaigns: one for all that have the same objective, annotations and images.
@@ -62,12 +66,9 @@ def read_boards(folders: Sequence[CampaignFolder], metric: str | None = None) ->
         UserError: a folder holds no campaign, or none of its trials has a value of the metric.
     """
     searches = [_read(folder) for folder in {folder.root.resolve(): folder for folder in folders}.values()]
-    names = [search.campaign.name for search in searches]
     alike: dict[tuple[str, str], dict[str, _Search]] = {}
-    for search in searches:
-        name = search.campaign.name
-        unique = name if names.count(name) == 1 else str(search.folder.root)
-        alike.setdefault(_measured_on(search), {})[unique] = search
+    for name, search in _named(searches).items():
+        alike.setdefault(_measured_on(search), {})[name] = search
     boards = [_board(of_kind, metric or objective) for (objective, _), of_kind in alike.items()]
     return boards if len(boards) == 1 else [replace(board, notes=[*board.notes, APART]) for board in boards]
 
@@ -81,6 +82,17 @@ class _Search:
 
 def _read(folder: CampaignFolder) -> _Search:
     return _Search(folder, read_campaign(folder), read_trials(folder))
+
+
+def _named(searches: Sequence[_Search]) -> dict[str, _Search]:
+    """Campaigns by name, by the names of their folders, or by the paths of these: the first that tells them apart."""
+    namings = (
+        [search.campaign.name for search in searches],
+        [search.folder.root.resolve().name for search in searches],
+        [str(search.folder.root.resolve()) for search in searches],
+    )
+    names = next(naming for naming in namings if len(set(naming)) == len(naming))
+    return dict(zip(names, searches, strict=True))
 
 
 def _measured_on(search: _Search) -> tuple[str, str]:

@@ -184,8 +184,8 @@ def _is_baseline(table: pd.DataFrame) -> "pd.Series[bool]":
 def caption(table: pd.DataFrame, by: str = "recall_mean") -> str:
     """What the figures were measured on, and in what unit they are printed."""
     images, texts = int(table["gallery_images"].iloc[0]), int(table["gallery_texts"].iloc[0])
-    counted = table["gallery_groups"].dropna() if "gallery_groups" in table else []
-    groups = int(counted.iloc[0]) if len(counted) else None
+    counted = table["gallery_groups"].dropna().tolist() if "gallery_groups" in table else []
+    groups = int(counted[0]) if counted else None
     buildings = "" if groups is None else f", {groups} buildings"
     alike = "; every image is a building of its own, so that protocols cannot differ" if groups == images else ""
     unit = by if by in GROUNDING_METRICS else "percentage points"

@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState, create_trial
 
-from core.campaign.campaign import Campaign
+from core.campaign.campaign import Campaign, read_campaign
 from core.campaign.study import Notes, confirmation_study, open_journal
 from core.files.folders import CampaignFolder
 from core.files.json_files import write_json
@@ -66,12 +66,12 @@ def _add(study: optuna.Study, number: int, best: EpochMetrics | None, notes: Not
     )
 
 
-def confirm(folder: CampaignFolder, chances: Mapping[int, float], *, name: str = "made", seeds: int = 4) -> None:
+def confirm(folder: CampaignFolder, chances: Mapping[int, float], *, seeds: int = 4) -> None:
     """Confirm trials of a campaign, each of which finds a query by a chance."""
     files = folder.confirmation
     files.root.mkdir()
     files.campaign.write_text(folder.campaign.read_text())
-    study_name = confirmation_study(Campaign.model_construct(name=name))
+    study_name = confirmation_study(read_campaign(folder))
     study = optuna.create_study(study_name=study_name, storage=open_journal(files.journal), direction="maximize")
     repeats = [(parent, seed, chance) for seed in range(1, seeds + 1) for parent, chance in chances.items()]
     for number, (parent, seed, chance) in enumerate(repeats):

@@ -28,7 +28,7 @@ HOSTILE = "a_b-1.x"
 def folder(tmp_path: Path) -> CampaignFolder:
     """Three trials, two of them confirmed, and a final model."""
     folder = searched(tmp_path / "made", [metrics(0.25), metrics(0.5, t2i_r1=THIRD), metrics(0.375)], name=HOSTILE)
-    confirm(folder, {0: 0.3, 2: 0.6}, name=HOSTILE)
+    confirm(folder, {0: 0.3, 2: 0.6})
     write_json(folder.final_metrics, card(evaluation("image"), evaluation("building")).to_json())
     return folder
 

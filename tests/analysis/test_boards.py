@@ -68,8 +68,8 @@ def test_campaigns_of_the_same_data_and_objective_share_a_table(tmp_path: Path) 
 def test_confirmed_trials_of_two_campaigns_are_told_apart_together(tmp_path: Path) -> None:
     first = searched(tmp_path / "a", [metrics(0.2), metrics(0.6)], name="a")
     second = searched(tmp_path / "b", [metrics(0.5), metrics(0.6)], name="b")
-    confirm(first, {0: 0.2, 1: 0.6}, name="a")
-    confirm(second, {0: 0.4, 1: 0.9}, name="b")
+    confirm(first, {0: 0.2, 1: 0.6})
+    confirm(second, {0: 0.4, 1: 0.9})
     (board,) = read_boards([first, second])
     rows = board.trials[["rank", "campaign", "number"]].to_numpy().tolist()
     assert rows == [[1, "b", 1], [2, "a", 1], [3, "b", 0], [4, "a", 0]]
@@ -92,9 +92,10 @@ def test_campaigns_that_cannot_be_compared_have_a_table_each(tmp_path: Path, oth
 
 
 def test_campaigns_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
-    folders = [searched(tmp_path / place, [metrics(0.2)]) for place in ("a", "b")]
-    (board,) = read_boards(folders)
-    assert list(board.campaigns) == [str(tmp_path / "a"), str(tmp_path / "b")]
+    folders = [searched(tmp_path / place, [metrics(0.2)]) for place in ("a/x", "a/y", "b/y")]
+    for chosen, names in ((folders[:2], ["x", "y"]), (folders[1:], [str(tmp_path / "a/y"), str(tmp_path / "b/y")])):
+        (board,) = read_boards(chosen)
+        assert list(board.campaigns) == names
 
 
 def test_a_campaign_without_a_score_is_named(tmp_path: Path) -> None:

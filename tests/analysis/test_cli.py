@@ -137,7 +137,8 @@ def test_two_campaigns_stand_in_one_table_or_in_two(
     (same / "features.json").write_text(json.dumps({name: {**parts, "data": "x"} for name, parts in features.items()}))
     apart = crossmodal("leaderboard", campaign.root, same)
     assert apart.code == 0, apart.err
-    assert apart.out.count("Trials of small") == 2
+    assert "Trials of c " in apart.out
+    assert "Trials of same " in apart.out
     assert apart.out.count("have a table of their own") == 2
 
 
@@ -232,6 +233,8 @@ def test_a_foreign_file_in_a_campaign_folder_is_not_overwritten(
     crossmodal: CommandLine, campaign: CampaignFolder, command: str, name: str
 ) -> None:
     (campaign.root / "identity.json").unlink()  # a folder assembled by hand
+    for path in campaign.root.glob("leaderboard.*"):
+        path.unlink()
     (campaign.root / name).write_text("mine")
     outcome = crossmodal(command, campaign.root)
     assert outcome.code == 2
