@@ -90,6 +90,8 @@ class EpochMetrics(Record):
     gallery_texts: int
     train_seconds: float
     evaluation_seconds: float
+    gallery_groups: int | None = None
+    """Number of buildings in the gallery; None in records of versions that did not count them."""
 
 
 def best_epoch(history: Sequence[EpochMetrics], objective: str) -> EpochMetrics:
@@ -264,6 +266,11 @@ class Scorecard(Record):
     """Of box_iou and relation_accuracy, where their baselines were measured."""
     test_reads: int = 0
     """Times that the test split was read for a final model, this one included; 0 where that is not counted."""
+
+    @property
+    def distinct(self) -> list[Evaluation]:
+        """The evaluations that can differ: where every image is a building of its own, relevance is by image anyway."""
+        return [each for each in self.evaluations if each.groups < each.queries_image or each.protocol == "building"]
 
     def flat(self) -> dict[str, float]:
         """Every figure under one name, e.g. `building/t2i_r1` and `building_reranked/t2i_r1`."""

@@ -25,7 +25,7 @@ from search.features_cli import (
     require_cluster_first,
 )
 from search.features_cli import app as features_app
-from search.winner_cli import FolderArgument, exit_if_stopped
+from search.winner_cli import FolderArgument, exit_if_stopped, renew_leaderboard
 from search.winner_cli import app as winner_app
 
 if TYPE_CHECKING:
@@ -131,6 +131,8 @@ def search(
     with CampaignProgress(console, settings.objective, lambda: limits.read().trials) as progress:
         listeners = Listeners(progress.update, lambda note: say(note, style="yellow"))
         end = advance(proposals, folder, features, cluster, listeners)
+    if end.standing.complete:
+        renew_leaderboard(folder)
     exit_if_stopped(end)
     _print_outcome(end, settings.objective, folder)
 

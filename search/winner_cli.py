@@ -60,7 +60,16 @@ def confirm(
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("measuring repeats")
         measure_repeats(campaign, lambda done, total: bar.update(task, completed=done, total=total))
+    renew_leaderboard(campaign)
     print_confirmation(load_confirmation(campaign), settings.objective)
+
+
+def renew_leaderboard(folder: "CampaignFolder") -> None:
+    """Write the leaderboard files of a campaign, once a trial is complete, so that they never lag behind it."""
+    from analysis.board_formats import write_leaderboard
+    from analysis.boards import read_boards
+
+    write_leaderboard(folder, read_boards([folder]))
 
 
 def exit_if_stopped(end: "SessionEnd") -> None:
@@ -143,6 +152,8 @@ def retrain(
     for table in scorecard_tables(final.card):
         show(table)
     _print_validation(final, winner)
+    if campaign.final_metrics.resolve() == (output_dir / "metrics.json").resolve():
+        renew_leaderboard(campaign)
     say(f"the final model is {final.card.checkpoint}; its model card is {output_dir / 'model_card.md'}")
 
 
