@@ -47,7 +47,8 @@ def rank(trials: pd.DataFrame, by: str = "recall_mean", confirmed: "Sequence[Con
 def score(trials: pd.DataFrame, by: str, confirmed: "Sequence[Confirmed]" = ()) -> pd.DataFrame:
     """Trials of one campaign that have a value, with their gains over its baseline; failed ones are left out.
 
-    A confirmed trial has the means over its seeds in place of the figures of the search.
+    A confirmed trial has the means over its seeds in place of the figures of the search, which also decide which
+    constraints it breaks.
 
     Returns:
         The columns of `trials`, and
@@ -74,6 +75,8 @@ def score(trials: pd.DataFrame, by: str, confirmed: "Sequence[Confirmed]" = ()) 
     table["gain_over_baseline"] = gain.where(table["confirmed_rank"].notna(), table["gain_over_baseline"])
     table["seeds"] = table["seeds"].fillna(1).astype(int)
     table["gain_noise"] = _noise(table, confirmed)
+    broken = {each.trial: ", ".join(each.broken) for each in confirmed}
+    table["broken"] = table["number"].map(broken).fillna(table["broken"])
     return table
 
 
