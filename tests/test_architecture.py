@@ -83,9 +83,12 @@ def test_sub_packages_of_core_have_one_direction(path: Path) -> None:
 def test_analysis_reads_of_core_only_what_is_free_of_torch() -> None:
     allowed = {
         "core.campaign.campaign",
+        "core.campaign.dimensions",
+        "core.campaign.space",
         "core.campaign.study",
         "core.campaign.trials",
         "core.config",
+        "core.data.images",
         "core.sections",
         "core.files.atomic",
         "core.files.folders",

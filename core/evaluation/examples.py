@@ -78,8 +78,10 @@ def _drawn(which: Tensor, groups: Tensor, count: int) -> list[int]:
     """Rows where `which` is true, at random, of as many different groups."""
     rows = which.nonzero().flatten()
     shuffled = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(SEED))].tolist()
-    one_of_each = {int(groups[row]): row for row in reversed(shuffled)}
-    return list(reversed(one_of_each.values()))[:count]
+    one_of_each: dict[int, int] = {}
+    for row in shuffled:
+        one_of_each.setdefault(int(groups[row]), row)
+    return list(one_of_each.values())[:count]
 
 
 def _query(
