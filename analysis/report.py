@@ -87,7 +87,7 @@ def embedded(figure: go.Figure, identifier: str) -> Markup:
     Args:
         identifier: unique in the page.
     """
-    settings = {"responsive": True, "displaylogo": False}
+    settings = {"responsive": True, "displayModeBar": False}
     return Markup(figure.to_html(full_html=False, include_plotlyjs=False, div_id=identifier, config=settings))
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.report_settings import Searched, choice_labels, values_of
-from core.campaign.dimensions import Choice
+from core.campaign.dimensions import Choice, IntRange
 from core.campaign.trials import BASELINE
 from core.config import LossConfig
 from core.records import JOINT
@@ -22,6 +22,7 @@ STATES = {"complete": ("complete", COMPLETE), "pruned": ("stopped early", PRUNED
 LOSSES = {"itc": "contrastive", "itm": "matching", "box": "boxes", "spatial": "relations"}
 LOSS_COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#009E73")
 HEIGHT, SMALL_HEIGHT = 380, 240
+LABEL_LENGTH = 11
 
 
 def optimisation_history(trials: pd.DataFrame, objective: str) -> go.Figure:
@@ -71,23 +72,23 @@ def parallel_coordinates(trials: pd.DataFrame, settings: Sequence[Searched], obj
     rows = trials[(trials["state"] == "complete") & trials["value"].notna()].sort_values("value")
     values = 100 * rows["value"]
     axes = [_axis(setting, rows) for setting in settings]
-    axes.append({"label": f"{objective}, %", "values": values.tolist()})
+    axes.append({"label": f"{objective}, %", "values": values.tolist(), "tickformat": ".0f"})
     line = {"color": values, "colorscale": "Viridis", "showscale": False}
-    figure = go.Figure(go.Parcoords(dimensions=axes, line=line, labelangle=-25, labelfont={"size": 11}))
-    return _finish(figure, "", "").update_layout(margin={"l": 70, "r": 50, "t": 110, "b": 30}, height=460)
+    figure = go.Figure(
+        go.Parcoords(dimensions=axes, line=line, labelangle=-25, labelfont={"size": 11}, tickfont={"size": 10})
+    )
+    return _finish(figure, "", "").update_layout(margin={"l": 80, "r": 90, "t": 110, "b": 30}, height=460)
 
 
 def _axis(setting: Searched, rows: pd.DataFrame) -> dict[str, object]:
     """An axis of `parallel_coordinates`, logarithms for logarithmic settings."""
     places = values_of(setting, rows)
     if isinstance(setting.dimension, Choice):
-        marks = dict(enumerate(choice_labels(setting)))
+        marks = {float(place): _shortened(label) for place, label in enumerate(choice_labels(setting))}
     else:
-        low, high = setting.dimension.bounds
-        steps = np.geomspace(low, high, 5) if setting.is_logarithmic else np.linspace(low, high, 5)
-        marks = {float(step): f"{step:.2g}" for step in steps}
+        marks = _ticks(setting, 5)
     if setting.is_logarithmic:
-        places = np.log10(places)
+        places = places.map(math.log10, na_action="ignore")
         marks = {math.log10(place): label for place, label in marks.items()}
     low, high = min(marks), max(marks)
     if places.isna().any():
@@ -96,6 +97,22 @@ def _axis(setting: Searched, rows: pd.DataFrame) -> dict[str, object]:
         marks = {absent: "–", **marks}
     shown = {"range": [min(marks), high], "tickvals": list(marks), "ticktext": list(marks.values())}
     return {"label": setting.name, "values": places.tolist(), **shown}
+
+
+def _shortened(label: str) -> str:
+    """A label with room between two axes: the end of a long one, where names of readings differ."""
+    return label if len(label) <= LABEL_LENGTH else f"…{label[1 - LABEL_LENGTH :]}"
+
+
+def _ticks(setting: Searched, count: int) -> dict[float, str]:
+    """Values that divide the range of a setting evenly, on its own scale, and how they are written."""
+    assert not isinstance(setting.dimension, Choice)
+    low, high = setting.dimension.bounds
+    if isinstance(setting.dimension, IntRange):
+        steps = np.unique(np.linspace(low, high, min(count, int(high - low) + 1)).round())
+    else:
+        steps = np.geomspace(low, high, count) if setting.is_logarithmic else np.linspace(low, high, count)
+    return {float(step): f"{step:.2g}" if abs(step) < 100 else f"{step:.0f}" for step in steps}
 
 
 def setting_slice(trials: pd.DataFrame, setting: Searched, best: int | None, objective: str) -> go.Figure:
@@ -114,8 +131,14 @@ def setting_slice(trials: pd.DataFrame, setting: Searched, best: int | None, obj
     if isinstance(setting.dimension, Choice):
         labels = [label.replace("+", "+<br>") for label in choice_labels(setting)]
         figure.update_xaxes(tickvals=list(range(len(labels))), ticktext=labels, range=[-0.5, len(labels) - 0.5])
-    elif setting.is_logarithmic:
-        figure.update_xaxes(type="log", nticks=5)
+    else:
+        ticks = _ticks(setting, 4)
+        low, high = (math.log10(end) if setting.is_logarithmic else end for end in (min(ticks), max(ticks)))
+        pad = 0.06 * (high - low)
+        scale = "log" if setting.is_logarithmic else "linear"
+        figure.update_xaxes(
+            type=scale, tickvals=list(ticks), ticktext=list(ticks.values()), range=[low - pad, high + pad]
+        )
     return _finish(figure, "", f"{objective}, %", height=SMALL_HEIGHT).update_layout(showlegend=False)
 
 
@@ -123,7 +146,7 @@ def _add_points(figure: go.Figure, rows: pd.DataFrame, places: "pd.Series[float]
     symbol, size = ("diamond", 11) if name in ("baseline", "best trial") else ("circle", 7)
     figure.add_scatter(
         x=places.loc[rows.index], y=100 * rows["value"], mode="markers", name=name, text=rows["number"],
-        marker={"color": colour, "symbol": symbol, "size": size},
+        marker={"color": colour, "symbol": symbol, "size": size}, cliponaxis=False,
         hovertemplate=f"trial %{{text}} ({name}): %{{y:.1f}} %<extra></extra>",
     )  # fmt: skip
 
@@ -157,12 +180,14 @@ def learning_curves(history: pd.DataFrame, trials: pd.DataFrame, best: int | Non
 
 def _in_one_line(history: pd.DataFrame, objective: str) -> tuple[list[float], list[float], list[int]]:
     """Epochs, values and trial numbers of many curves, with a gap after each."""
-    epochs, values, numbers = [], [], []
-    for number, rows in history.groupby("number"):
+    epochs: list[float] = []
+    values: list[float] = []
+    numbers: list[int] = []
+    for _, rows in history.groupby("number"):
         epochs += [*(rows["epoch"] + 1), math.nan]
         values += [*(100 * rows[objective]), math.nan]
-        numbers += [number] * (len(rows) + 1)
-    return epochs, values, numbers  # type: ignore[return-value]
+        numbers += [*rows["number"], int(rows["number"].iloc[0])]
+    return epochs, values, numbers
 
 
 def epochs_reached(trials: pd.DataFrame) -> go.Figure:
@@ -235,7 +260,7 @@ def pareto(trials: pd.DataFrame, cost: str, best: int | None, objective: str) ->
 def front(trials: pd.DataFrame, cost: str) -> pd.DataFrame:
     """Trials that no other one dominates: better and not dearer, or as good and cheaper; the cheapest first."""
     ordered = trials.sort_values([cost, "value"], ascending=[True, False])
-    return ordered[ordered["value"] > ordered["value"].cummax().shift(fill_value=-math.inf)]
+    return ordered[ordered["value"] > ordered["value"].astype(float).cummax().shift(fill_value=-math.inf)]
 
 
 def _baseline_value(trials: pd.DataFrame) -> float | None:
@@ -245,7 +270,7 @@ def _baseline_value(trials: pd.DataFrame) -> float | None:
 
 def _finish(figure: go.Figure, x: str, y: str, *, height: int = HEIGHT) -> go.Figure:
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0}
-    margin = {"l": 48, "r": 12, "t": 12, "b": 44}
+    margin = {"l": 48, "r": 12, "t": 16, "b": 44}
     figure.update_layout(template="plotly_white", height=height, margin=margin, legend=legend)
     figure.update_layout(xaxis_title=x, yaxis_title=y, font={"size": 12}, hovermode="closest")
     figure.update_yaxes(automargin=True)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +19,7 @@ from core.config import TrainConfig, load_config
 from core.errors import UserError
 from core.files.folders import CampaignFolder
 from core.files.json_files import read_json
-from core.records import Evaluation
+from core.records import Evaluation, Grounding
 
 MAIN_PROTOCOL = "building"
 
@@ -40,9 +41,11 @@ class Findings:
     confirmed: Sequence[Confirmed]
     final: Evaluation | None
     """Of the final model on the test split, by building and similarity alone."""
+    grounding: Mapping[str, Grounding]
+    """Verdicts on boxes and relations of the final model."""
     next_space: NextSpace
     failures: Mapping[str, int]
-    best: "pd.Series[object] | None"
+    best: "pd.Series[Any] | None"
     """Row of `ranked` of the best trial: the best confirmed one, else the best complete one."""
     best_config: TrainConfig | None
     """Its configuration; None if its file is lost."""
@@ -55,10 +58,10 @@ class Findings:
 
     @property
     def best_number(self) -> int | None:
-        return None if self.best is None else int(self.best["number"])  # type: ignore[call-overload]
+        return None if self.best is None else int(self.best["number"])
 
     @property
-    def baseline(self) -> "pd.Series[object] | None":
+    def baseline(self) -> "pd.Series[Any] | None":
         """Row of `ranked` of the baseline, once it is complete."""
         rows = self.ranked[(self.ranked["origin"] == BASELINE) & (self.ranked["state"] == "complete")]
         return None if rows.empty else rows.iloc[0]
@@ -75,8 +78,9 @@ def read_findings(folder: CampaignFolder) -> Findings:
     settings = searched_settings(campaign.space, trials)
     confirmed = load_confirmation(folder)
     best = _best(ranked, confirmed)
-    files = None if best is None else folder.trial(int(best["number"]))  # type: ignore[call-overload]
+    files = None if best is None else folder.trial(int(best["number"]))
     config = None if files is None else files.config
+    final, grounding = _final(folder)
     trial_model = None if files is None else files.best_checkpoint
     return Findings(
         campaign=campaign,
@@ -86,7 +90,8 @@ def read_findings(folder: CampaignFolder) -> Findings:
         settings=settings,
         importance=_among(settings, read_importance(folder)),
         confirmed=confirmed,
-        final=_final(folder),
+        final=final,
+        grounding=grounding,
         next_space=propose_space(campaign, ranked),
         failures=failures(trials),
         best=best,
@@ -95,7 +100,7 @@ def read_findings(folder: CampaignFolder) -> Findings:
     )
 
 
-def _best(ranked: pd.DataFrame, confirmed: Sequence[Confirmed]) -> "pd.Series[object] | None":
+def _best(ranked: pd.DataFrame, confirmed: Sequence[Confirmed]) -> "pd.Series[Any] | None":
     complete = ranked[ranked["state"] == "complete"]
     if confirmed:
         return complete[complete["number"] == confirmed[0].trial].iloc[0]
@@ -108,13 +113,15 @@ def _among(settings: Sequence[Searched], shares: Mapping[str, float]) -> dict[st
     return {name: share / total for name, share in kept.items()} if total else {}
 
 
-def _final(folder: CampaignFolder) -> Evaluation | None:
+def _final(folder: CampaignFolder) -> tuple[Evaluation | None, dict[str, Grounding]]:
+    """What the final model reached, by building and similarity alone, and the verdicts on its regions."""
     if not folder.final_metrics.exists():
-        return None
+        return None, {}
     try:
         content = read_json(folder.final_metrics)
         evaluations = [Evaluation.from_json(each) for each in content["evaluations"]]
-    except (KeyError, TypeError, ValueError):
+        grounding = {name: Grounding.from_json(each) for name, each in content["grounding"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError("is not a final model's scorecard", where=folder.final_metrics, how="retrain again") from None
     plain = [each for each in evaluations if not each.rerank and each.query_bank == "none"]
-    return next((each for each in plain if each.protocol == MAIN_PROTOCOL), None)
+    return next((each for each in plain if each.protocol == MAIN_PROTOCOL), None), grounding

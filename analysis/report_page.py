@@ -22,7 +22,7 @@ from core.records import RETRIEVAL_KEYS, Examples, QueryExample, RegionExample
 
 ROWS = 15
 """Trials in the table."""
-AXIS_WIDTH = 92
+AXIS_WIDTH = 98
 """Pixels of each axis of the parallel coordinates; a narrow screen scrolls them."""
 
 
@@ -120,23 +120,25 @@ def _summary(findings: Findings) -> list[Section]:
 
 def _leaderboard(findings: Findings) -> Section:
     ranked = findings.ranked
-    chosen = (ranked.index < ROWS) | (ranked["origin"] == BASELINE)
-    recalls = [findings.objective, *(name for name in RETRIEVAL_KEYS if name != findings.objective)]
-    regions = [name for name in ("box_iou", "relation_accuracy") if ranked[name].notna().any()]
-    columns = ["rank", "trial", *(f"{name}, %" for name in recalls[:1]), "gain", *(f"{name}, %" for name in recalls[1:])]
-    columns += ["box IoU" if name == "box_iou" else "relations, %" for name in regions] + ["parameters", "seconds"]
-    rows = []
-    for _, row in ranked[chosen].iterrows():
-        ending = " (stopped early)" if row["state"] == "pruned" else " (baseline)" if row["origin"] == BASELINE else ""
-        first, *others = [words.percent(row[name]) for name in recalls]
-        measured = [words.percent(row[name]) if name != "box_iou" else f"{row[name]:.2f}" for name in regions]
-        cost = ["–" if pd.isna(row["parameters"]) else f"{int(row['parameters']):,}", f"{row['seconds']:.1f}"]
-        rank = "–" if pd.isna(row["rank"]) else str(row["rank"])
-        gain = words.points(float(row["gain_over_baseline"]))
-        rows.append([rank, f"{row['number']}{ending}", first, gain, *others, *measured, *cost])
-    note = f"The best {min(ROWS, len(ranked))} of {len(ranked)} trials with a score, and the baseline; gains in points."
-    best = [number for number, row in enumerate(rows) if row[1].split()[0] == str(findings.best_number)]
-    return Section("leaderboard", "Trials", [note], PageTable(columns, rows, marked=best))
+    chosen = ranked[(ranked.index < ROWS) | (ranked["origin"] == BASELINE)]
+    columns = _columns(findings)
+    rows = [[words.trial_cell(row, name) for name in columns] for _, row in chosen.iterrows()]
+    note = (
+        f"The best {min(ROWS, len(ranked))} of {len(ranked)} trials with a score, and the baseline. Recall and "
+        "relations in percent, gains in percentage points; t2i retrieves images by text, i2t texts by image."
+    )
+    best = [number for number, trial in enumerate(chosen["number"]) if trial == findings.best_number]
+    return Section("leaderboard", "Trials", [note], PageTable(list(columns.values()), rows, marked=best))
+
+
+def _columns(findings: Findings) -> dict[str, str]:
+    """Column of `rank` → its heading: the objective and its gain first, and regions where there are any."""
+    recalls = {name: name.replace("_r", " R@") for name in RETRIEVAL_KEYS} | {"recall_mean": "recall_mean"}
+    first = {"rank": "rank", "number": "trial", findings.objective: recalls.pop(findings.objective)}
+    regions = {"box_iou": "box IoU", "relation_accuracy": "relations"}
+    measured = {name: heading for name, heading in regions.items() if findings.ranked[name].notna().any()}
+    cost = {"parameters": "parameters", "seconds": "seconds"}
+    return first | {"gain_over_baseline": "gain"} | recalls | measured | cost
 
 
 def _confirmation(findings: Findings) -> Section | None:
@@ -219,8 +221,8 @@ def _parallel(findings: Findings) -> Section | None:
     if findings.best is None or not findings.settings:
         return None
     note = (
-        "Each line is a complete trial, brighter where it is better; – is a setting that it did not draw. Drag along an "
-        "axis to keep the trials in that range."
+        "Each line is a complete trial, brighter where it is better; – is a setting that it did not draw. Drag along "
+        "an axis to keep the trials in that range."
     )
     figure = figures.parallel_coordinates(findings.trials, findings.settings, findings.objective)
     plot = _plot("parallel", figure, min_width=AXIS_WIDTH * (len(findings.settings) + 1))
@@ -248,13 +250,15 @@ def _slices(findings: Findings) -> Section | None:
 def _curves(findings: Findings) -> Section | None:
     if findings.history.empty:
         return Section("curves", "Learning curves", ["The epochs of the trials are lost with their files."])
-    note = "Validation figures after every epoch. Epochs of the alignment stage count for a trial only if it has no other."
+    note = (
+        "Validation figures after every epoch. Epochs of the alignment stage count for a trial only if it has no other."
+    )
     figure = figures.learning_curves(findings.history, findings.trials, findings.best_number, findings.objective)
     return Section("curves", "Learning curves", [note], plots=[_plot("curves", figure)])
 
 
 def _pruning(findings: Findings) -> Section:
-    sentences = words.pruning_note(findings.trials, int(findings.trials["epochs"].max()))
+    sentences = words.pruning_note(findings.trials, findings.campaign.base.recipe.epochs)
     plot = _plot("pruning", figures.epochs_reached(findings.trials))
     return Section("pruning", "Early stopping", sentences, plots=[plot])
 
@@ -296,8 +300,8 @@ def _pareto(findings: Findings) -> Section | None:
     if findings.best is None or not costs:
         return None
     note = (
-        "What recall costs: the dotted front joins the complete trials that no other one beats at the same cost. Seconds "
-        "are those of the trial on its worker, beside whatever ran there at the same time."
+        "What recall costs: the dotted front joins the complete trials that no other one beats at the same cost. "
+        "Seconds are those of the trial on its worker, beside whatever ran there at the same time."
     )
     small = [
         _plot(
@@ -313,7 +317,9 @@ def _pareto(findings: Findings) -> Section | None:
 def _bounds(findings: Findings) -> Section:
     title, next_space = "Bounds of the space", findings.next_space
     if not next_space.stuck:
-        return Section("bounds", title, ["No setting is stuck: the best trials lie inside the ranges, not at their ends."])
+        return Section(
+            "bounds", title, ["No setting is stuck: the best trials lie inside the ranges, not at their ends."]
+        )
     rows = [
         [
             each.key, worded_value(each.value), f"{each.side} {each.bound:g}", f"{each.trials} of {each.looked_at}",
@@ -324,7 +330,7 @@ def _bounds(findings: Findings) -> Section:
     columns = ["setting", "best trial", "bound", "best trials there", "next bound"]
     sentences = ["In these settings the best trials lie at the end of the range, so that better ones may lie beyond."]
     if next_space.is_wider:
-        sentences.append("A space for the next campaign, wider there and otherwise the same:")
+        sentences.append("Below them is a space for the next campaign, wider there and otherwise the same.")
     code = next_space.as_yaml() if next_space.is_wider else ""
     return Section("bounds", title, sentences, PageTable(columns, rows), code=code)
 
@@ -337,6 +343,7 @@ def _failures(findings: Findings) -> Section:
 
 
 ANALYSES: Sequence[Callable[[Findings], Section | None]] = (
-    _settings, _history, _importance, _parallel, _slices, _curves, _pruning, _stages, _losses, _pareto, _bounds, _failures,
+    _settings, _history, _importance, _parallel, _slices, _curves, _pruning, _stages, _losses, _pareto, _bounds,
+    _failures,
 )  # fmt: skip
 """Sections on the search itself, in their order."""

@@ -39,7 +39,7 @@ def region_picture(example: RegionExample) -> str:
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     draw = ImageDraw.Draw(image)
     if example.relation is not None:
-        draw.rectangle(_pixels(example.reference_box, image.size), outline=REFERENCE, width=1)
+        draw.rectangle(_pixels(example.reference_box, image.size), outline=REFERENCE, width=2)
     draw.rectangle(_pixels(example.box, image.size), outline=TRUE, width=3)
     _draw_dashed(draw, _pixels(example.predicted_box, image.size), PREDICTED)
     return _as_source(image)

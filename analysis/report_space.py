@@ -57,8 +57,12 @@ class NextSpace:
         return any(each.proposed is not None for each in self.stuck)
 
     def as_yaml(self) -> str:
-        """The `space:` of a campaign file."""
-        return yaml.safe_dump({"space": self.space.root}, sort_keys=False, allow_unicode=True, default_flow_style=None)
+        """The `space:` of a campaign file, a line for each setting."""
+        content = {
+            key: yaml.safe_dump(dimension, sort_keys=False, default_flow_style=True, width=math.inf).strip()
+            for key, dimension in self.space.root.items()
+        }
+        return "space:\n" + "".join(f"  {key}: {dimension}\n" for key, dimension in content.items())
 
 
 def propose_space(campaign: Campaign, ranked: pd.DataFrame) -> NextSpace:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -10,7 +11,7 @@ from analysis.confirmation import Confirmed
 from analysis.leaderboard import training_data
 from analysis.report_findings import Findings
 from core.campaign.campaign import Campaign, Limits
-from core.campaign.trials import STALE
+from core.campaign.trials import BASELINE, SCORED, STALE
 from core.records import Examples, Interval
 
 FEW_TRIALS = 30
@@ -75,7 +76,7 @@ def found(findings: Findings) -> list[str]:
         return [f"The best trial is {best['number']}: {_score(findings, best)}. The baseline is not complete yet."]
     if best["number"] == baseline["number"]:
         return [f"No trial is better than the baseline: {_score(findings, baseline)}."]
-    gain = points(float(best["value"]) - float(baseline["value"]))  # type: ignore[arg-type]
+    gain = points(float(best["value"]) - float(baseline["value"]))
     others = [
         f"{words} {percent(best[name])} % (baseline {percent(baseline[name])} %)" for name, words in DIRECTIONS.items()
     ]
@@ -86,11 +87,11 @@ def found(findings: Findings) -> list[str]:
     ]
 
 
-def _score(findings: Findings, row: "pd.Series[object]") -> str:
+def _score(findings: Findings, row: "pd.Series[Any]") -> str:
     return f"validation {findings.objective} {percent(row['value'])} %"
 
 
-def _regions(best: "pd.Series[object]", baseline: "pd.Series[object]") -> str:
+def _regions(best: "pd.Series[Any]", baseline: "pd.Series[Any]") -> str:
     """Boxes and relations of both, where they were measured."""
     parts = []
     if pd.notna(best["box_iou"]):
@@ -98,7 +99,9 @@ def _regions(best: "pd.Series[object]", baseline: "pd.Series[object]") -> str:
     if pd.notna(best["relation_accuracy"]):
         shares = percent(best["relation_accuracy"]), percent(baseline["relation_accuracy"])
         parts.append(f"{shares[0]} % of relations are right (baseline {shares[1]} %)")
-    return f" Its {', and '.join(parts)}." if parts else ""
+    if not parts:
+        return ""
+    return f" Its {', and '.join(parts)}; how much of that needs the image, only the final model's verdicts say."
 
 
 def confirmed(findings: Findings) -> list[str]:
@@ -111,9 +114,17 @@ def confirmed(findings: Findings) -> list[str]:
         ]
         sentences.append(
             f"The final model, measured on the {findings.final.split} split ({findings.final.queries_image:,} images, "
-            f"{findings.final.queries_text:,} texts): {', '.join(figures)}."
+            f"{findings.final.queries_text:,} texts): {', '.join(figures)}.{_verdicts(findings)}"
         )
     return sentences
+
+
+def _verdicts(findings: Findings) -> str:
+    """Whether boxes and relations of the final model depend on the image."""
+    things = {"box_iou": "boxes", "relation_accuracy": "relations"}
+    judged = [f"{things[name]} are {each.verdict}" for name, each in findings.grounding.items() if name in things]
+    meaning = "grounded: better than a network that never sees the image, and than itself with other images"
+    return f" Its {', its '.join(judged)} ({meaning})." if judged else ""
 
 
 def _confirmation(repeated: Sequence[Confirmed], objective: str) -> list[str]:
@@ -160,13 +171,14 @@ def pruning_note(trials: pd.DataFrame, epochs: int) -> list[str]:
     """What stopping trials early saved.
 
     Args:
-        epochs: of a whole trial.
+        epochs: of a whole trial, where they are not searched.
     """
-    pruned = trials[trials["state"] == "pruned"]
-    scored = trials[trials["state"].isin(["complete", "pruned"])]
+    scored = trials[trials["state"].isin(SCORED)]
+    pruned = scored[scored["state"] == "pruned"]
     if pruned.empty:
         return ["No trial was stopped early."]
-    saved = (epochs - pruned["epochs"]).clip(lower=0).sum() / (epochs * len(scored))
+    planned = scored.get("param:recipe.epochs", pd.Series(float("nan"), index=scored.index)).fillna(epochs)
+    saved = (planned - scored["epochs"])[pruned.index].sum() / planned.sum()
     return [
         f"{len(pruned)} of {len(scored)} trials were stopped early, which saved {100 * saved:.0f} % of all epochs. "
         "Their figures are those of their best epoch so far and not comparable with those of complete trials."
@@ -176,16 +188,41 @@ def pruning_note(trials: pd.DataFrame, epochs: int) -> list[str]:
 def pictures_note(examples: Examples, name: str) -> list[str]:
     """What the pictures show, and how often the model is right."""
     return [
-        f"From the validation split, with {name}. Of {examples.queries:,} text queries over {examples.images:,} images, "
-        f"{examples.right_queries:,} ({percent(examples.right_queries / examples.queries)} %) find an image of the right "
-        "building first. The examples are drawn at random, each of another building. Framed images are of the right "
-        "building; the numbers are similarities."
+        f"From the validation split, with {name}. Of {examples.queries:,} text queries over {examples.images:,} "
+        f"images, {examples.right_queries:,} ({percent(examples.right_queries / examples.queries)} %) find an image of "
+        "the right building first. The examples are drawn at random, each of another building. Framed images are of "
+        "the right building; the numbers are similarities."
     ]
 
 
-def percent(share: object) -> str:
+def trial_cell(row: "pd.Series[Any]", name: str) -> str:
+    """A column of the table of trials as printed; – where it has no value."""
+    value = row[name]
+    match name:
+        case _ if pd.isna(value):
+            return "–"
+        case "number":
+            return f"{value}{_ending(row)}"
+        case "rank":
+            return str(value)
+        case "gain_over_baseline":
+            return points(float(value))
+        case "box_iou":
+            return f"{value:.2f}"
+        case "parameters" | "seconds":
+            return f"{value:,.0f}"
+    return percent(value)
+
+
+def _ending(row: "pd.Series[Any]") -> str:
+    if row["origin"] == BASELINE:
+        return " (baseline)"
+    return " (stopped early)" if row["state"] == "pruned" else ""
+
+
+def percent(share: float | None) -> str:
     """A share in percent, to one decimal; – for none."""
-    number = float("nan") if share is None else float(share)  # type: ignore[arg-type]
+    number = float("nan") if share is None else float(share)
     return "–" if math.isnan(number) else f"{100 * number:.1f}"
 
 

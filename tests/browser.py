@@ -58,10 +58,9 @@ class Page:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def screenshot(self, path: Path, *, height: int) -> None:
-        """Write the top of the page as PNG."""
-        size = self.evaluate("[innerWidth, innerHeight]")
-        clip = {"x": 0, "y": 0, "width": size[0], "height": height, "scale": 1}
+    def screenshot(self, path: Path, *, top: int, height: int) -> None:
+        """Write a part of the page as PNG, in its full width."""
+        clip = {"x": 0, "y": top, "width": self.evaluate("innerWidth"), "height": height, "scale": 1}
         answer = self._call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
         path.write_bytes(b64decode(answer["data"]))
 
@@ -114,7 +113,8 @@ def browser(command: str) -> Iterator[Page]:
     (heard, commands), (answers, told) = _pipe(), _pipe()
     options = [
         "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--no-first-run", "--disable-dev-shm-usage",
-        "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--hide-scrollbars", "--disable-background-networking",
+        "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--hide-scrollbars",
+        "--disable-background-networking",
     ]  # fmt: skip
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         shell = f'exec "$@" 3<&{heard} 4>&{told}'

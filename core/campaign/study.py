@@ -141,8 +141,8 @@ def read_confirmations(folder: CampaignFolder) -> list[TrialRecord]:
 def read_importance(folder: CampaignFolder) -> dict[str, float]:
     """How much each searched setting decided whether a trial is among the best tenth, by PED-ANOVA.
 
-    Only complete trials count, and a conditional setting as far as it was drawn. Below about 30 complete trials the best
-    tenth are so few that the shares are mostly chance.
+    Only complete trials count, and a conditional setting as far as it was drawn. Below about 30 complete trials the
+    best tenth are so few that the shares are mostly chance.
 
     Returns:
         Optuna's name of each parameter → its share of 1, the largest first; empty with fewer than two complete trials.
@@ -163,9 +163,7 @@ def _importance(study: optuna.Study) -> dict[str, float]:
     return dict(sorted(shares.items(), key=lambda share: (-share[1], share[0])))
 
 
-def _read_study(
-    campaign: Campaign, folder: CampaignFolder, name: str, read: Callable[[optuna.Study], Read]
-) -> Read:
+def _read_study(campaign: Campaign, folder: CampaignFolder, name: str, read: Callable[[optuna.Study], Read]) -> Read:
     """What `read` makes of a study, which it may use only until it returns."""
     variable = campaign.study.url_variable
     if variable is None:

@@ -37,7 +37,9 @@ def named(figure: go.Figure, name: str) -> Any:
 
 
 def test_the_best_so_far_never_falls_and_failures_are_left_out() -> None:
-    figure = figures.optimisation_history(trials({"value": 0.3}, {"value": None, "state": "failed"}, {"value": 0.2}), "m")
+    figure = figures.optimisation_history(
+        trials({"value": 0.3}, {"value": None, "state": "failed"}, {"value": 0.2}), "m"
+    )
     assert list(named(figure, "best so far").y) == [30, 30]
     assert list(named(figure, "complete").x) == [0, 2]
 

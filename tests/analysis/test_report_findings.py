@@ -23,6 +23,7 @@ def test_a_campaign_is_read_whole(campaign: CampaignFolder) -> None:
     assert findings.baseline is not None
     assert findings.baseline["number"] == 0
     assert findings.best_config is not None
+    assert findings.best_number is not None
     assert findings.model == campaign.trial(findings.best_number).best_checkpoint
     assert len(findings.history) == 5 * 3
     assert (findings.final, list(findings.confirmed), dict(findings.failures)) == (None, [], {})
@@ -44,7 +45,7 @@ def test_the_model_is_the_final_one_where_there_is_one(campaign: CampaignFolder)
         for protocol, value in metrics.items()
         for rerank in (0, 4)
     ]
-    campaign.final_metrics.write_text(json.dumps({"trial": 1, "evaluations": evaluations}))
+    campaign.final_metrics.write_text(json.dumps({"trial": 1, "evaluations": evaluations, "grounding": {}}))
     findings = read_findings(campaign)
     assert findings.model == campaign.final_checkpoint
     assert findings.final is not None

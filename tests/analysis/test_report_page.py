@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from analysis.confirmation import Confirmed
 from analysis.report_findings import Findings, read_findings
 from analysis.report_page import write_campaign_page
 from core.evaluation.examples import load_examples
 from core.files.folders import CampaignFolder
 from core.records import Examples, Interval
-from analysis.confirmation import Confirmed
 from tests.browser import Page, browser, find_browser
 
 BROWSER = find_browser()
@@ -111,12 +111,14 @@ def test_failures_and_a_confirmation_have_their_tables(findings: Findings, tmp_p
     told = replace(findings, confirmed=[repeated], failures={"no <GPU>": 3})
     write_campaign_page(tmp_path / "report.html", told, "none")
     text = body(tmp_path / "report.html")
-    assert "<td>3</td><td class=\"words\">no &lt;GPU&gt;</td>" in text
+    assert '<td>3</td><td class="words">no &lt;GPU&gt;</td>' in text
     assert "<td>40.0</td><td>35.0 to 45.0</td><td>+40.0</td><td>+35.0 to +45.0</td><td>50.0</td><td>+10.0</td>" in text
 
 
 def test_a_campaign_whose_files_are_lost_has_a_page(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
-    shutil.copytree(finished_campaign.root, tmp_path / "c", ignore=shutil.ignore_patterns("wandb", "sessions", "trials"))
+    shutil.copytree(
+        finished_campaign.root, tmp_path / "c", ignore=shutil.ignore_patterns("wandb", "sessions", "trials")
+    )
     write_campaign_page(tmp_path / "report.html", read_findings(CampaignFolder(tmp_path / "c")), "lost")
     assert "The epochs of the trials are lost with their files." in body(tmp_path / "report.html")
 

@@ -10,7 +10,7 @@ from analysis.report_findings import Findings
 from analysis.report_space import NextSpace
 from core.campaign.campaign import Campaign, Limits
 from core.config import TrainConfig
-from core.records import RETRIEVAL_KEYS, Evaluation, Examples, Interval
+from core.records import RETRIEVAL_KEYS, Evaluation, Examples, Grounding, Interval
 from core.sections import parse
 from tests.analysis.report_tables import history, trials
 
@@ -27,13 +27,18 @@ CAMPAIGN = parse(
 
 
 def findings(
-    table: pd.DataFrame, *, confirmed: list[Confirmed] | None = None, final: Evaluation | None = None
+    table: pd.DataFrame,
+    *,
+    confirmed: list[Confirmed] | None = None,
+    final: Evaluation | None = None,
+    grounding: dict[str, Grounding] | None = None,
 ) -> Findings:
     ranked = rank(table)
     complete = ranked[ranked["state"] == "complete"]
     return Findings(
         campaign=CAMPAIGN, trials=table, ranked=ranked, history=history(), settings=[], importance={},
-        confirmed=confirmed or [], final=final, next_space=NextSpace([], CAMPAIGN.space), failures={},
+        confirmed=confirmed or [], final=final, grounding=grounding or {},
+        next_space=NextSpace([], CAMPAIGN.space), failures={},
         best=None if complete.empty else complete.iloc[0], best_config=None, model=None,
     )  # fmt: skip
 
@@ -111,9 +116,12 @@ def test_a_gain_that_may_be_none_is_not_called_one() -> None:
 def test_the_final_model_is_told_with_its_split() -> None:
     intervals = {"t2i_r1": Interval(0.5, 0.4, 0.6)}
     final = Evaluation("test", "building", 0, 60, 20, 5, dict.fromkeys(RETRIEVAL_KEYS, 0.5), intervals)
-    text = words.confirmed(findings(trials({}), final=final))[-1]
+    better, same = Interval(0.1, 0.05, 0.15), Interval(0.0, -0.1, 0.1)
+    grounding = {"box_iou": Grounding.judge(better, better), "relation_accuracy": Grounding.judge(better, same)}
+    text = words.confirmed(findings(trials({}), final=final, grounding=grounding))[-1]
     assert "measured on the test split (20 images, 60 texts)" in text
     assert "text-to-image R@1 50.0 % (95 % interval 40.0 to 60.0), image-to-text R@1 50.0 %." in text
+    assert "Its boxes are grounded, its relations are not grounded (" in text
 
 
 @pytest.mark.parametrize(("complete", "warned"), [(29, True), (30, False)])
@@ -128,6 +136,11 @@ def test_pruning_saves_the_epochs_that_were_not_trained() -> None:
     assert words.pruning_note(trials({}), 8) == ["No trial was stopped early."]
 
 
+def test_a_trial_saves_its_own_epochs_where_they_are_searched() -> None:
+    stopped = trials({"epochs": 8}, {"epochs": 2, "state": "pruned", "param:recipe.epochs": 4})
+    assert "which saved 17 % of all epochs" in words.pruning_note(stopped, 8)[0]
+
+
 def test_the_pictures_say_how_often_the_model_is_right() -> None:
     (text,) = words.pictures_note(Examples([], [], right_queries=1, queries=4, images=20, regions=[]), "trial 3")
     assert "with trial 3. Of 4 text queries over 20 images, 1 (25.0 %)" in text
@@ -135,6 +148,15 @@ def test_the_pictures_say_how_often_the_model_is_right() -> None:
 
 def test_limits_that_are_not_set_are_not_told() -> None:
     assert words.budget(Limits(trials=1000)) == "1,000 trials"
+
+
+def test_cells_of_the_table_of_trials() -> None:
+    table = rank(trials({"value": 0.2, "box_iou": math.nan}, {"value": 0.123456, "state": "pruned"}))
+    names = ("rank", "number", "recall_mean", "gain_over_baseline", "box_iou", "parameters")
+    assert [[words.trial_cell(row, name) for name in names] for _, row in table.iterrows()] == [
+        ["1", "0 (baseline)", "20.0", "+0.0", "–", "1,000"],
+        ["–", "1 (stopped early)", "12.3", "-7.7", "0.50", "1,000"],
+    ]
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(99, "99 seconds"), (600, "10 minutes"), (9000, "2.5 hours")])

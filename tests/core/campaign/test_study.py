@@ -115,8 +115,9 @@ def optimise(folder: CampaignFolder, trials: int) -> None:
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize", sampler=sampler)
 
     def objective(trial: Trial) -> float:
-        decides, _ = trial.suggest_float("decides", 0.0, 1.0), trial.suggest_float("idle", 0.0, 1.0)
-        return decides + (0.5 * trial.suggest_float("sometimes", 0.0, 1.0) if trial.number % 2 else 0.0)
+        trial.suggest_float("idle", 0.0, 1.0)
+        value = trial.suggest_float("decides", 0.0, 1.0)
+        return float(value + (0.5 * trial.suggest_float("sometimes", 0.0, 1.0) if trial.number % 2 else 0.0))
 
     study.optimize(objective, n_trials=trials)
 
@@ -125,7 +126,7 @@ def test_importance_is_a_share_of_one_and_the_largest_first(planned: CampaignFol
     optimise(planned, 80)
     shares = read_importance(planned)
     assert set(shares) == {"decides", "sometimes", "idle"}
-    assert list(shares)[0] == "decides"
+    assert next(iter(shares)) == "decides"
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
     assert sum(shares.values()) == pytest.approx(1)
     assert read_importance(planned) == shares

@@ -27,7 +27,9 @@ def annotated(split: FeatureSplit) -> list[AnnotatedImage]:
         for row in range(len(split.boxes))
     ]
     return [
-        AnnotatedImage(Path(f"{row}"), f"{group}/{row}", str(int(group)), (f"caption {row}",), tuple(regions[row : row + 1]))
+        AnnotatedImage(
+            Path(f"{row}"), f"{group}/{row}", str(int(group)), (f"caption {row}",), tuple(regions[row : row + 1])
+        )
         for row, group in enumerate(split.groups)
     ]
 
@@ -70,7 +72,9 @@ def test_found_images_are_the_most_similar_and_marked_by_building(split: Feature
         similarities = [each.similarity for each in query.found]
         assert similarities == sorted(similarities, reverse=True)
         building = split.groups[int(query.image.name)]
-        assert [each.is_right for each in query.found] == [split.groups[int(each.path.name)] == building for each in query.found]
+        assert [each.is_right for each in query.found] == [
+            split.groups[int(each.path.name)] == building for each in query.found
+        ]
 
 
 def test_examples_are_of_different_buildings_and_the_same_every_time(
