@@ -71,8 +71,8 @@ def parallel_coordinates(trials: pd.DataFrame, settings: Sequence[Searched], obj
     """
     rows = trials[(trials["state"] == "complete") & trials["value"].notna()].sort_values("value")
     values = 100 * rows["value"]
-    axes = [_axis(setting, rows) for setting in settings]
-    axes.append({"label": f"{objective}, %", "values": values.tolist(), "tickformat": ".0f"})
+    reached = {"label": f"{objective}, %", "values": values.tolist(), "tickformat": ".0f"}
+    axes = [reached, *(_axis(setting, rows) for setting in settings)]
     line = {"color": values, "colorscale": "Viridis", "showscale": False}
     figure = go.Figure(
         go.Parcoords(dimensions=axes, line=line, labelangle=-25, labelfont={"size": 11}, tickfont={"size": 10})

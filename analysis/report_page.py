@@ -22,7 +22,7 @@ from core.records import RETRIEVAL_KEYS, Examples, QueryExample, RegionExample
 
 ROWS = 15
 """Trials in the table."""
-AXIS_WIDTH = 98
+AXIS_WIDTH = 84
 """Pixels of each axis of the parallel coordinates; a narrow screen scrolls them."""
 
 
@@ -153,10 +153,10 @@ def _confirmation(findings: Findings) -> Section | None:
         ]
         for each in findings.confirmed
     ]  # fmt: skip
-    columns = ["rank", "trial", "seeds", "mean, %", "95 %", "gain", "95 %", "search, %", "flattered by"]
+    columns = ["rank", "trial", "seeds", "mean, %", "95 %", "gain", "95 %", "search, %", "search off by"]
     note = (
         "Means over fresh seeds; 95 % intervals over seeds and buildings. Trials that cannot be told apart may share a "
-        "rank. The search flattered a trial by the difference between its value there and its mean here."
+        "rank. The search is off by the difference between its value and the mean."
     )
     return Section("seeds", "Under other seeds", [note], PageTable(columns, rows))
 

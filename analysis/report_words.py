@@ -82,9 +82,21 @@ def found(findings: Findings) -> list[str]:
     ]
     return [
         f"The best trial is {best['number']}: {_score(findings, best)}, {gain} points over the baseline (trial "
-        f"{baseline['number']}, the campaign's own configuration: {percent(baseline['value'])} %).",
+        f"{baseline['number']}, the campaign's own configuration: {percent(baseline['value'])} %)."
+        f"{_first_by_search(findings)}",
         f"Its {', its '.join(others)}.{_regions(best, baseline)}",
     ]
+
+
+def _first_by_search(findings: Findings) -> str:
+    """Which trial the search alone put first, if repeats with other seeds put another one there."""
+    first = findings.ranked.iloc[0]
+    if first["number"] == findings.best_number:
+        return ""
+    return (
+        f" It is the best by its mean over fresh seeds; the search alone put trial {first['number']} first, with "
+        f"{percent(first['value'])} %."
+    )
 
 
 def _score(findings: Findings, row: "pd.Series[Any]") -> str:
@@ -139,7 +151,7 @@ def _confirmation(repeated: Sequence[Confirmed], objective: str) -> list[str]:
     return [
         f"Repeated with {len(best.seeds)} fresh seeds, trial {best.trial} reaches a mean validation {objective} of "
         f"{percent(best.mean.value)} %{_bounds(best.mean)}; {_against_baseline(best)}. The search said "
-        f"{percent(best.searched)} %, so it flattered the trial by {points(best.curse)} points. {told}"
+        f"{percent(best.searched)} %, which is {points(best.curse)} points off. {told}"
     ]
 
 

@@ -74,7 +74,7 @@ def test_a_conditional_setting_has_only_the_trials_that_drew_it() -> None:
 
 def test_parallel_coordinates_show_what_was_not_drawn_below_the_axis() -> None:
     (trace,) = figures.parallel_coordinates(drawn(), searched_settings(SETTINGS, drawn()), "m").data
-    rate, fusion, dropout, objective = trace.dimensions
+    objective, rate, fusion, dropout = trace.dimensions
     assert list(objective["values"]) == [30, 40]
     assert list(rate["values"]) == [-4, -2]
     assert list(fusion["ticktext"]) == ["concat", "attention"]

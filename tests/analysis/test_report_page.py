@@ -52,10 +52,12 @@ def body(page: Path) -> str:
 
 
 def test_the_page_holds_everything_itself(page: Path) -> None:
-    text = page.read_text()
-    assert text.count("plotly.js v") == 1
+    assert page.read_text().count("* plotly.js v") == 1
+    text = body(page)
+    assert len(text) < page.stat().st_size / 2, "plotly's script is left"
     assert "<link" not in text
     assert not re.search(r'(?:src|href)="(?!data:|#)', text)
+    assert "http" not in text
 
 
 def test_every_section_and_searched_setting_is_there(page: Path, findings: Findings) -> None:

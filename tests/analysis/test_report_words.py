@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -74,6 +75,14 @@ def test_the_best_trial_stands_beside_the_baseline() -> None:
     assert "IoU of 0.61 (baseline 0.50), and 87.5 % of relations are right (baseline 60.0 %)" in text
 
 
+def test_a_trial_that_only_fresh_seeds_put_first_is_told_beside_the_one_of_the_search() -> None:
+    told = findings(trials({"value": 0.2}, {"value": 0.3}, {"value": 0.4}))
+    assert "put trial" not in " ".join(words.found(told))
+    confirmed = replace(told, best=told.ranked.iloc[1])
+    assert "The best trial is 1:" in words.found(confirmed)[0]
+    assert "the search alone put trial 2 first, with 40.0 %." in words.found(confirmed)[0]
+
+
 def test_nothing_is_said_of_boxes_that_the_data_lacks() -> None:
     without = {"box_iou": math.nan, "relation_accuracy": math.nan}
     text = " ".join(words.found(findings(trials({"value": 0.2, **without}, {"value": 0.3, **without}))))
@@ -103,7 +112,7 @@ def test_a_confirmed_winner_has_its_interval_gain_and_curse() -> None:
     assert "with 3 fresh seeds, trial 3 reaches a mean validation recall_mean of 40.0 %" in text
     assert "(95 % interval 38.0 to 42.0)" in text
     assert "+20.0 points over the baseline (95 % interval +15.0 to +25.0): it beats the baseline" in text
-    assert "flattered the trial by +3.0 points" in text
+    assert "The search said 43.0 %, which is +3.0 points off." in text
     assert "cannot be told apart from trial 2." in text
 
 
