@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from analysis.geotext_entry import Submission
     from core.evaluation.scorecard import Measured
     from core.files.folders import CampaignFolder
-    from core.records import Scorecard
+    from core.records import Examples, Scorecard
 
 app = typer.Typer()
 Format = Literal["table", "csv", "md", "latex", "json", "html", "geotext"]
@@ -249,23 +249,36 @@ def _name_lost_files(paths: "Iterable[str]") -> None:
 
 @app.command(epilog="Example: crossmodal report output/demo")
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]) -> None:
-    """Write one HTML page with the leaderboard, the history, and the objective over every searched setting."""
-    from analysis import figures
-    from analysis.leaderboard import SHOWN, caption, rank
-    from analysis.report import Report, write_page
-    from analysis.trials import load_trials, lost_files
+    """Write one HTML page: what was searched, found and confirmed, with plots and pictures."""
+    from analysis.report_findings import read_findings
+    from analysis.report_page import write_campaign_page
+    from analysis.trials import lost_files
     from core.files.folders import CampaignFolder
-    from core.files.ownership import claim_folder
+    from core.files.ownership import claim_folder, require_ours
 
-    trials = load_trials(CampaignFolder(folder))
-    table = rank(trials)
-    searched = [column for column in map(str, trials.columns) if column.startswith("param:")]
-    plots = [figures.optimisation_history(trials), *(figures.searched_setting(trials, name) for name in searched)]
+    require_ours(folder, ["report.html"])
+    findings = read_findings(CampaignFolder(folder))
+    pictures = _pictures(findings.model)
     claim_folder(folder, ["report.html"])
     path = folder / "report.html"
-    write_page(path, Report(f"Campaign {folder.name}", table[list(SHOWN)], [caption(table)], plots))
+    write_campaign_page(path, findings, pictures)
     say(f"{path}")
-    _name_lost_files(str(path.relative_to(folder)) for path in lost_files(CampaignFolder(folder), trials))
+    if isinstance(pictures, str):
+        say(f"without pictures: {pictures}", style="yellow")
+    _name_lost_files(str(path.relative_to(folder)) for path in lost_files(CampaignFolder(folder), findings.trials))
+
+
+def _pictures(model: Path | None) -> "Examples | str":
+    """Examples of a model, or why there are none: no one needs the images and features to read a report."""
+    from core.errors import UserError
+    from core.evaluation.examples import load_examples
+
+    if model is None:
+        return "no trial is complete"
+    try:
+        return load_examples(model)
+    except UserError as error:
+        return str(error)
 
 
 def _measure(paths: list[Path], *, again: bool) -> "list[Measured]":

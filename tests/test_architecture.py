@@ -84,9 +84,12 @@ def test_analysis_reads_of_core_only_what_is_free_of_torch() -> None:
     allowed = {
         "core.campaign.campaign",
         "core.campaign.constraints",
+        "core.campaign.dimensions",
+        "core.campaign.space",
         "core.campaign.study",
         "core.campaign.trials",
         "core.config",
+        "core.data.images",
         "core.sections",
         "core.files.atomic",
         "core.files.folders",
