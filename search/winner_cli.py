@@ -103,6 +103,7 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     from core.files.folders import CampaignFolder
     from core.terminal.tables import scorecard_tables
     from search.campaign import CampaignFeatures, extraction_variant, require_unchanged_features
+    from search.final_run import track_retrained
     from search.retrain import find_winner, require_free_output
     from search.retrain import retrain as train_winner
 
@@ -130,3 +131,5 @@ def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
     summary = f"validation {winner.config.objective} {final.value:.4f}; trial {winner.number} had {winner.value:.4f}"
     say(summary, style="yellow" if final.value < winner.value else None)
     say(f"the final model is {final.card.checkpoint}")
+    for note in track_retrained(CampaignFolder(folder), output_dir):
+        say(note, style="yellow")

@@ -65,6 +65,11 @@ class TrialRecord:
         return self.origin == BASELINE
 
     @property
+    def repeats_baseline(self) -> bool:
+        """Whether it has the baseline's settings: the baseline itself, or what confirms it."""
+        return self.is_baseline if self.confirms is None else self.confirms == BASELINE
+
+    @property
     def is_stale(self) -> bool:
         """Whether it was interrupted and another trial retries it."""
         return self.reason == STALE
@@ -84,6 +89,20 @@ def earlier_attempts(trials: Sequence[TrialRecord], number: int) -> list[int]:
     """
     origin = trials[number].origin
     return [trial.number for trial in reversed(trials[:number]) if trial.origin == origin]
+
+
+def gain_over_baseline(trials: Sequence[TrialRecord], trial: TrialRecord) -> float | None:
+    """Value of a trial minus the baseline's; of one that confirms another, minus the baseline's under the same seed.
+
+    None as long as one of the two is unknown.
+
+    Args:
+        trials: all of the search or the confirmation that the trial belongs to.
+    """
+    of_same_kind = (each for each in trials if each.confirms is None or each.seed == trial.seed)
+    baselines = (each.value for each in of_same_kind if each.repeats_baseline and each.state == "complete")
+    baseline = next(baselines, None)
+    return None if trial.value is None or baseline is None else trial.value - baseline
 
 
 @dataclass(frozen=True, slots=True)

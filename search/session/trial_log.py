@@ -1,12 +1,15 @@
 """Writes the progress of trials to their folders, to the tracker and, last and authoritative, to the ledger."""
 
+from dataclasses import replace
+
 from core.files.atomic import write_atomically
 from core.files.folders import CampaignFolder
 from core.files.json_files import append_json_line, write_json
 from core.model.checkpoints import Checkpoint, save_checkpoint
 from core.records import EpochMetrics, Receipt
 from core.sections import dump_yaml
-from core.tracking import Tracker
+from core.tracked_runs import Tracker
+from search.session.trial_runs import trial_end, trial_start
 from search.study.ledger import AskedTrial, Ledger, TrialOutcome
 
 
@@ -22,7 +25,8 @@ class TrialLog:
     def begin(self, asked: AskedTrial) -> None:
         write_atomically(self._folder.trial(asked.number).config, dump_yaml(asked.config))
         self._names[asked.number] = asked.name
-        self._tracker.start(asked.name, asked.config.model_dump(mode="json"))
+        trial = self._ledger.trials()[asked.number]
+        self._tracker.start(trial_start(self._ledger.campaign.name, trial, asked.config))
 
     def epoch(self, number: int, metrics: EpochMetrics, value: float) -> None:
         """Log an epoch and its objective."""
@@ -33,7 +37,7 @@ class TrialLog:
     def interrupt(self, number: int, *, seconds: float) -> None:
         """Put a trial that had no time to end back in the queue."""
         self._ledger.interrupt(number, seconds=seconds)
-        self._tracker.finish(self._names.pop(number), {"state": "interrupted"}, failed=True)
+        self._finish(number, None)
 
     def end(self, number: int, outcome: TrialOutcome, receipt: Receipt | None, checkpoint: Checkpoint | None) -> None:
         """Write the files before the ledger: a trial that ended according to the ledger has all its files.
@@ -47,6 +51,13 @@ class TrialLog:
         if checkpoint is not None and outcome.state == "complete":
             save_checkpoint(files.best_checkpoint, checkpoint.best())
         self._ledger.tell(number, outcome)
-        epoch = None if outcome.best is None else outcome.best.epoch
-        summary = {"state": outcome.state, "best_value": outcome.value, "best_epoch": epoch, "reason": outcome.reason}
-        self._tracker.finish(self._names.pop(number), summary, failed=outcome.state == "failed")
+        self._finish(number, receipt)
+
+    def _finish(self, number: int, receipt: Receipt | None) -> None:
+        self._names.pop(number, None)
+        trials = self._ledger.trials()
+        parameters = None if receipt is None else receipt.parameters
+        end = trial_end(trials, trials[number], parameters=parameters)
+        if self._ledger.campaign.wandb.artifacts and end.state == "complete":
+            end = replace(end, checkpoint=self._folder.trial(number).best_checkpoint)
+        self._tracker.finish(trials[number].name, end)
