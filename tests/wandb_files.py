@@ -10,7 +10,16 @@ from wandb.util import get_core_path
 
 def read_records(path: Path) -> list[dict[str, Any]]:
     """All records of a run file, in order."""
-    inspect = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file", path, path.parent.parent]
+    inspect = [
+        get_core_path(),
+        "leet",
+        "inspect",
+        "--no-observability",
+        "--json",
+        "--run-file",
+        path,
+        path.parent.parent,
+    ]
     outcome = subprocess.run(inspect, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in outcome.stdout.splitlines()]
 
@@ -19,8 +28,8 @@ def read_run(path: Path) -> dict[str, Any]:
     """An offline run file.
 
     Returns:
-        `id`, `name`, `group`, `project`, `job_type`, `tags`, `config`, logged `rows`, `summary`, `metrics` (name or glob
-        → definition), `artifacts` (name → paths) and `exit` code.
+        `id`, `name`, `group`, `project`, `job_type`, `tags`, `config`, logged `rows`, `summary`, `metrics` (name or
+        glob → definition), `artifacts` (name → paths) and `exit` code.
     """
     found: dict[str, Any] = {"rows": [], "summary": {}, "config": {}, "metrics": {}, "artifacts": {}}
     for record in read_records(path):

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import wandb
-from PIL import Image
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from core import tracking
 from core.config import TrainConfig
@@ -86,7 +86,7 @@ def test_a_run_holds_config_epochs_and_summary(
     assert [row["recall_mean"] for row in run["rows"]] == [metrics.recall_mean for metrics in history]
     assert run["summary"]["best_value"] == 0.5
     assert "reason" not in run["summary"]
-    assert run["tags"] == ["single-stage", "fusion-concat", "complete"]
+    assert run["tags"] == ["single-stage", "fusion-interaction", "complete"]
     assert run["exit"] == 0
     assert tracker.problems == 0
 
@@ -120,12 +120,13 @@ def test_tables_and_pictures_are_media_of_the_run(tmp_path: Path) -> None:
     tracker.finish("a", DONE)
     tracker.close()
     assert tracker.problems == 0
-    (row,) = only_run(tmp_path)["rows"]
+    row = {key: value for logged in only_run(tmp_path)["rows"] for key, value in logged.items()}
     (files,) = (path.parent / "files" for path in tmp_path.glob("wandb/offline-run-*/*.wandb"))
     table = read_json(files / row["panel.path"])
     assert table["columns"] == ["caption", "best"]
     assert [cells[0] for cells in table["data"]] == ["a tower", None]
-    assert Image.open(files / row["boxes.filenames"][0]).size == (8, 6)
+    with Image.open(files / row["boxes.filenames"][0]) as image:
+        assert image.size == (8, 6)
     drawn = read_json(files / row["boxes.all_boxes"][1]["predicted"]["path"])
     (box,) = drawn["box_data"]
     assert box["position"] == {"minX": 0.1, "minY": 0.2, "maxX": 0.5, "maxY": 0.75}
@@ -143,7 +144,7 @@ def test_what_is_not_uploaded_yet_lies_beside_the_runs(tmp_path: Path) -> None:
     artifacts = only_run(tmp_path)["artifacts"]
     assert artifacts["demo-a-0123456789ab-model"] == ["checkpoint_best.pth"]
     assert list(tmp_path.glob("wandb/artifacts/staging/*"))
-    assert not [path for path in (tmp_path / "home").rglob("staging/*")]
+    assert not list((tmp_path / "home").rglob("staging/*"))
 
 
 def test_a_tracker_knows_the_runs_of_its_project_that_were_finished_before(tmp_path: Path) -> None:
