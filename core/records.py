@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -137,6 +138,63 @@ class Samples:
     """[N]"""
     groups: NDArray[np.int64]
     """[N], building of each."""
+
+
+Corners = tuple[float, float, float, float]
+"""x1 y1 x2 y2 of a box, as fractions of its image."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An image that a text query found."""
+
+    path: Path
+    similarity: float
+    is_right: bool
+    """Whether it is of the query's building."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryExample:
+    """A caption, and the images that a model finds most similar to it."""
+
+    caption: str
+    image: Path
+    """The image that the caption was written for."""
+    rank: int
+    """Of the first image of the caption's building; 1 is right."""
+    found: Sequence[FoundImage]
+    """The most similar first."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionExample:
+    """A sentence of an image, with its box and relation as annotated and as a model predicts them."""
+
+    image: Path
+    sentence: str
+    box: Corners
+    predicted_box: Corners
+    iou: float
+    relation: str | None
+    """To the reference region; None for a region without a relation."""
+    predicted_relation: str
+    reference_sentence: str
+    reference_box: Corners
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What a model makes of some queries and regions, drawn at random from the validation split."""
+
+    right: Sequence[QueryExample]
+    wrong: Sequence[QueryExample]
+    right_queries: int
+    """Number of queries of the split whose first image is right."""
+    queries: int
+    images: int
+    """Size of the gallery."""
+    regions: Sequence[RegionExample]
 
 
 @dataclass(frozen=True, slots=True)
