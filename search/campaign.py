@@ -156,8 +156,10 @@ def advance(
             stopped_by = None
             if ledger.has_work:
                 storage = Storage.of_campaign(campaign.storage or str(folder.sessions), campaign.name, identity)
-                with closing(_tracker(campaign, folder, identity)) as tracker:
-                    log = TrialLog(ledger, folder, tracker)
+                with (
+                    closing(_tracker(campaign, folder, identity)) as tracker,
+                    closing(TrialLog(ledger, folder, tracker)) as log,
+                ):
                     book = SessionBook(
                         ledger,
                         log,

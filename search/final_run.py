@@ -12,25 +12,23 @@ from core.campaign.campaign import Campaign, read_campaign
 from core.campaign.study import read_trials
 from core.campaign.trials import TrialRecord, standing_of
 from core.config import TrainConfig, load_config
-from core.data.annotations import AnnotatedImage
 from core.data.images import open_image
-from core.device import choose_device
 from core.errors import UserError
-from core.evaluation.embedding import embed_split
-from core.evaluation.examples import RegionExample, RetrievalExample, region_examples, retrieval_examples
-from core.features.inputs import read_inputs
-from core.features.opening import open_features
-from core.features.store import Features, FeatureStore
+from core.evaluation.examples import load_examples
 from core.files.folders import CampaignFolder, RunFolder
-from core.files.json_files import read_json
+from core.files.json_files import read_json, read_json_lines
 from core.files.ownership import read_identity
-from core.model.checkpoints import Checkpoint, load_checkpoint, restore_model
-from core.records import JOINT, EpochMetrics, Receipt, Scorecard
+from core.records import EpochMetrics, Examples, QueryExample, Receipt, RegionExample, Scorecard
 from core.tracked_runs import DrawnBox, NoTracker, Picture, RunEnd, RunStart, Shown, ShownTable, Tracker
 from core.tracking import build_tracker
+from core.training.runs import STAGES
 
 FINAL = "final"
 """Name of the run."""
+QUERIES, REGIONS = "retrieval_examples", "box_examples"
+"""Titles of what is shown."""
+PLACES = 5
+"""Images shown of each query."""
 REFERENCE = "reference"
 """Label of the region that the others of its image are related to."""
 PICTURE_SIDE = 256
@@ -48,41 +46,44 @@ class FinalFiles:
     history: Sequence[EpochMetrics]
     """Epochs of both stages, counted through."""
     receipt: Receipt
-    """Of stage 2."""
+    """Of the last stage."""
     card: Scorecard
     checkpoint: Path
 
 
 def read_final(output: Path) -> FinalFiles:
-    """Read the output folder of `crossmodal retrain`.
+    """Read the output folder of `crossmodal retrain`, with one stage or two.
 
     Raises:
         UserError: a file is missing or damaged.
     """
-    first, second = RunFolder(output / "stage1"), RunFolder(output / "stage2")
-    summary, metrics = read_json(output / "experiment_summary.json"), read_json(output / "metrics.json")
+    stages = [RunFolder(output / name) for name in STAGES if (output / name).exists()] or [RunFolder(output)]
+    metrics = read_json(output / "metrics.json")
+    history: list[EpochMetrics] = []
     try:
-        aligned, joint = ([EpochMetrics.from_json(row) for row in summary[stage]["history"]]
-                          for stage in ("stage1", "stage2"))  # fmt: skip
+        for stage in stages:
+            epochs = [EpochMetrics.from_json(row) for row in read_json_lines(stage.log)]
+            history += [replace(each, epoch=len(history) + number) for number, each in enumerate(epochs)]
         known = {each.name for each in fields(Scorecard)}
         card = Scorecard.from_json({name: value for name, value in metrics.items() if name in known})
-        receipt, trial = Receipt.from_json(read_json(second.receipt)), int(metrics["trial"])
+        receipt, trial = Receipt.from_json(read_json(stages[-1].receipt)), int(metrics["trial"])
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError("does not hold a retrained winner", where=output, how="run crossmodal retrain again") from None
-    one, two = load_config(first.config), load_config(second.config)
-    return FinalFiles(
-        trial=trial,
-        config=one.with_overrides(
-            {
-                "recipe.epochs": one.recipe.epochs + two.recipe.epochs,
-                "recipe.stage1_epochs": one.recipe.epochs,
-                "recipe.stage2_lr_scale": two.optimizer.learning_rate / one.optimizer.learning_rate,
-            }
-        ),
-        history=[*aligned, *(replace(each, epoch=len(aligned) + each.epoch, stage=JOINT) for each in joint)],
-        receipt=receipt,
-        card=card,
-        checkpoint=second.best_checkpoint,
+    configs = [load_config(stage.config) for stage in stages]
+    return FinalFiles(trial, _together(configs), history, receipt, card, stages[-1].best_checkpoint)
+
+
+def _together(configs: Sequence[TrainConfig]) -> TrainConfig:
+    """The configuration of which these are the stages."""
+    first, last = configs[0], configs[-1]
+    if len(configs) == 1:
+        return first
+    return first.with_overrides(
+        {
+            "recipe.epochs": first.recipe.epochs + last.recipe.epochs,
+            "recipe.stage1_epochs": first.recipe.epochs,
+            "recipe.stage2_lr_scale": last.optimizer.learning_rate / first.optimizer.learning_rate,
+        }
     )
 
 
@@ -102,7 +103,7 @@ def track_final(tracker: Tracker, campaign: Campaign, trials: Sequence[TrialReco
     for metrics in final.history:
         tracker.epoch(FINAL, metrics)
     try:
-        for title, shown in stored_examples(load_checkpoint(final.checkpoint)).items():
+        for title, shown in _shown(load_examples(final.checkpoint)).items():
             tracker.show(FINAL, title, shown)
     except UserError as error:
         notes.append(f"the final run has no examples: {error}")
@@ -137,64 +138,34 @@ def track_retrained(folder: CampaignFolder, output: Path) -> list[str]:
         return [f"the final run is not tracked: {error}"]
 
 
-def stored_examples(checkpoint: Checkpoint) -> dict[str, Shown]:
-    """Examples of the validation split by title, from features that are in their store.
-
-    Raises:
-        UserError: they are not, or an image cannot be read.
-    """
-    config = checkpoint.config
-    inputs = read_inputs(config)
-    fingerprint = inputs.parts.fingerprint
-    if config.features.source == "live" or not FeatureStore.exists(
-        config.features.store, fingerprint, config.readings.all
-    ):
-        raise UserError(f"features {fingerprint} are not in {config.features.store}")
-    return examples_of(checkpoint, open_features(config, inputs=inputs), inputs.images["validation"])
-
-
-def examples_of(checkpoint: Checkpoint, features: Features, images: Sequence[AnnotatedImage]) -> dict[str, Shown]:
-    """Examples of the validation split by title: captions with the images found for them, and predicted boxes.
-
-    Args:
-        images: annotated images of the validation split.
-    """
-    device = choose_device(checkpoint.config.device)
-    model = restore_model(checkpoint, features).to(device)
-    embedded = embed_split(model, features.validation.to(device))
-    shown: dict[str, Shown] = {"retrieval_examples": _panel(retrieval_examples(embedded, images))}
-    if regions := region_examples(model, embedded, images):
-        shown["box_examples"] = [_boxes(region) for region in regions]
+def _shown(examples: Examples) -> dict[str, Shown]:
+    """Title → a table of right and wrong queries with the images found for them, and pictures of regions."""
+    queries = [*examples.right, *examples.wrong]
+    places = range(1, 1 + max((len(each.found) for each in queries), default=0))[:PLACES]
+    panel = ShownTable(["caption", "rank", "its own image", *map(str, places)], [_row(each) for each in queries])
+    shown: dict[str, Shown] = {QUERIES: panel}
+    if examples.regions:
+        shown[REGIONS] = [_boxes(region) for region in examples.regions]
     return shown
 
 
-def _panel(examples: Sequence[RetrievalExample]) -> ShownTable:
-    places = range(1, 1 + max((len(each.best) for each in examples), default=0))
-    rows = [
-        [
-            each.caption,
-            each.rank,
-            _picture(each.image.path, each.image.image_id),
-            *(
-                _picture(
-                    found.image.path,
-                    f"{'right' if found.is_right else 'wrong'} {found.similarity:.3f} {found.image.image_id}",
-                )
-                for found in each.best
-            ),
-        ]
-        for each in examples
+def _row(query: QueryExample) -> list[str | int | Picture]:
+    found = [
+        _picture(each.path, f"{'right' if each.is_right else 'wrong'}, similarity {each.similarity:.3f}")
+        for each in query.found[:PLACES]
     ]
-    return ShownTable(["caption", "rank", "its own image", *map(str, places)], rows)
+    return [query.caption, query.rank, _picture(query.image, query.image.name), *found]
 
 
 def _boxes(region: RegionExample) -> Picture:
-    predicted = f"{region.predicted_relation or REFERENCE}, IoU {region.iou:.2f}"
+    predicted = f"IoU {region.iou:.2f}"
+    if region.relation is not None:
+        predicted = f"{region.predicted_relation}, {predicted}"
     boxes = (
         DrawnBox("true", region.box, region.relation or REFERENCE),
         DrawnBox("predicted", region.predicted_box, predicted),
     )
-    return _picture(region.image.path, region.sentence, boxes)
+    return _picture(region.image, region.sentence, boxes)
 
 
 def _picture(path: Path, caption: str, boxes: Sequence[DrawnBox] = ()) -> Picture:

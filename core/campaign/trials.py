@@ -99,10 +99,20 @@ def gain_over_baseline(trials: Sequence[TrialRecord], trial: TrialRecord) -> flo
     Args:
         trials: all of the search or the confirmation that the trial belongs to.
     """
-    of_same_kind = (each for each in trials if each.confirms is None or each.seed == trial.seed)
-    baselines = (each.value for each in of_same_kind if each.repeats_baseline and each.state == "complete")
-    baseline = next(baselines, None)
+    complete = (each.value for each in _baselines(trials, trial) if each.state == "complete")
+    baseline = next(complete, None)
     return None if trial.value is None or baseline is None else trial.value - baseline
+
+
+def awaits_baseline(trials: Sequence[TrialRecord], trial: TrialRecord) -> bool:
+    """Whether the gain of a trial is going to be known only later."""
+    unknown = trial.value is not None and gain_over_baseline(trials, trial) is None
+    return unknown and any(each.state in ("running", "waiting") for each in _baselines(trials, trial))
+
+
+def _baselines(trials: Sequence[TrialRecord], trial: TrialRecord) -> list[TrialRecord]:
+    """The baseline that a trial is compared with, and what it retries."""
+    return [each for each in trials if each.repeats_baseline and each.seed == trial.seed]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,15 @@
 
 from dataclasses import replace
 
+from core.campaign.trials import awaits_baseline
 from core.files.atomic import write_atomically
 from core.files.folders import CampaignFolder
 from core.files.json_files import append_json_line, write_json
 from core.model.checkpoints import Checkpoint, save_checkpoint
 from core.records import EpochMetrics, Receipt
 from core.sections import dump_yaml
-from core.tracked_runs import Tracker
-from search.session.trial_runs import trial_end, trial_start
+from core.tracked_runs import RunEnd, Tracker
+from search.session.trial_runs import trial_end, trial_start, with_gain
 from search.study.ledger import AskedTrial, Ledger, TrialOutcome
 
 
@@ -21,6 +22,8 @@ class TrialLog:
         self._folder = folder
         self._tracker = tracker
         self._names: dict[int, str] = {}
+        self._ended: dict[int, RunEnd] = {}
+        """Ends of runs that are held back until the baseline has ended, too, for their gain over it."""
 
     def begin(self, asked: AskedTrial) -> None:
         write_atomically(self._folder.trial(asked.number).config, dump_yaml(asked.config))
@@ -53,11 +56,20 @@ class TrialLog:
         self._ledger.tell(number, outcome)
         self._finish(number, receipt)
 
+    def close(self) -> None:
+        """End the runs that are still held back."""
+        for number, end in self._ended.items():
+            self._tracker.finish(self._names[number], end)
+        self._ended.clear()
+
     def _finish(self, number: int, receipt: Receipt | None) -> None:
-        self._names.pop(number, None)
         trials = self._ledger.trials()
+        self._names[number] = trials[number].name
         parameters = None if receipt is None else receipt.parameters
-        end = trial_end(trials, trials[number], parameters=parameters)
-        if self._ledger.campaign.wandb.artifacts and end.state == "complete":
-            end = replace(end, checkpoint=self._folder.trial(number).best_checkpoint)
-        self._tracker.finish(trials[number].name, end)
+        self._ended[number] = self._publish(number, trial_end(trials, trials[number], parameters=parameters))
+        for ended in [each for each in self._ended if not awaits_baseline(trials, trials[each])]:
+            self._tracker.finish(self._names.pop(ended), with_gain(self._ended.pop(ended), trials, trials[ended]))
+
+    def _publish(self, number: int, end: RunEnd) -> RunEnd:
+        asked_for = self._ledger.campaign.wandb.artifacts and end.state == "complete"
+        return replace(end, checkpoint=self._folder.trial(number).best_checkpoint) if asked_for else end

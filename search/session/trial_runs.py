@@ -4,6 +4,7 @@ Figures come from the study's records, so that runs and the leaderboard agree to
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,8 @@ LEADERBOARD = "leaderboard"
 NOT_SHOWN = ("reason", "retry_of", "origin", "session", "config_hash")
 """Columns that do not help to compare trials."""
 SEARCHED = "param:"
+BEST, GAIN = "best_value", "gain_over_baseline"
+"""The objective at the best epoch, in summaries, and its difference to the baseline's."""
 
 
 def trial_start(campaign: str, trial: TrialRecord, config: TrainConfig) -> RunStart:
@@ -50,9 +53,14 @@ def trial_end(trials: Sequence[TrialRecord], trial: TrialRecord, *, parameters: 
         "parameters": parameters,
     }
     if trial.state in SCORED and trial.best is not None:
-        gain = gain_over_baseline(trials, trial)
-        summary |= {"best_value": trial.value, "gain_over_baseline": gain, **best_figures(trial.best)}
-    return RunEnd("interrupted" if trial.is_stale else trial.state, summary)
+        summary |= {BEST: trial.value, **best_figures(trial.best)}
+    return with_gain(RunEnd("interrupted" if trial.is_stale else trial.state, summary), trials, trial)
+
+
+def with_gain(end: RunEnd, trials: Sequence[TrialRecord], trial: TrialRecord) -> RunEnd:
+    """The end of a trial's run with the gain over the baseline, if both have figures by now."""
+    gain = gain_over_baseline(trials, trial)
+    return end if gain is None or BEST not in end.summary else replace(end, summary={**end.summary, GAIN: gain})
 
 
 def track_leaderboard(
@@ -79,7 +87,7 @@ def track_leaderboard(
     tracker.start(RunStart(name, LEADERBOARD, about))
     tracker.show(name, LEADERBOARD, _as_shown(table, {trial.number: trial.name for trial in trials}))
     best = None if standing.best is None else standing.best[1]
-    tracker.finish(name, RunEnd("complete", {"best_value": best, "gain_over_baseline": standing.gain}))
+    tracker.finish(name, RunEnd("complete", {BEST: best, GAIN: standing.gain}))
     return True
 
 

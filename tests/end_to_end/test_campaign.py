@@ -69,12 +69,8 @@ def test_sorting_runs_by_their_summary_gives_the_leaderboard(finished_campaign: 
     trials = [run for run in runs.values() if run["job_type"] == "search"]
     ranked = sorted(trials, key=lambda run: (-float(run["summary"]["recall_mean"]), run["config"]["trial"]))
     assert [run["config"]["trial"] for run in ranked] == table["number"].tolist()
-    for name in ("recall_mean", "t2i_r1", "i2t_r10", "best_epoch", "seconds", "parameters"):
+    for name in ("recall_mean", "t2i_r1", "i2t_r10", "best_epoch", "seconds", "parameters", "gain_over_baseline"):
         assert [run["summary"][name] for run in ranked] == table[name].tolist()
-    gains = [run["summary"].get("gain_over_baseline") for run in ranked]
-    known = [gain is None or gain == of for gain, of in zip(gains, table["gain_over_baseline"], strict=True)]
-    assert all(known)
-    assert len(gains) - gains.count(None) >= 3  # a trial beside the baseline may have ended before it
     assert all("complete" in run["tags"] for run in ranked)
     assert [run["name"] for run in ranked if "baseline" in run["tags"]] == ["trial-0000"]
 

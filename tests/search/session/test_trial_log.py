@@ -119,6 +119,40 @@ def test_a_trial_has_ended_only_once_its_files_are_there(
     assert ledger.standing().running == 1
 
 
+def test_a_run_is_ended_with_its_gain_once_the_baseline_has_ended_too(
+    ledger: Ledger, folder: CampaignFolder, result: TrainResult
+) -> None:
+    tracker = Tracker()
+    log = TrialLog(ledger, folder, tracker)
+    for _ in range(2):
+        asked = ledger.ask()
+        assert asked is not None
+        log.begin(asked)
+    log.end(1, TrialOutcome("complete", 0.75, result.history[0], None, 1.0), result.receipt, result.last)
+    assert not tracker.ends
+    log.end(0, TrialOutcome("complete", 0.5, result.history[0], None, 1.0), result.receipt, result.last)
+    assert {name: end[0] for name, end in tracker.calls[-2:]} == {"trial-0000": "complete", "trial-0001": "complete"}
+    assert sorted(end.summary["gain_over_baseline"] for end in tracker.ends) == [0.0, 0.25]
+    log.close()
+    assert len(tracker.ends) == 2
+
+
+def test_a_run_that_waits_for_the_baseline_is_ended_with_the_session(
+    ledger: Ledger, folder: CampaignFolder, result: TrainResult
+) -> None:
+    tracker = Tracker()
+    log = TrialLog(ledger, folder, tracker)
+    for _ in range(2):
+        asked = ledger.ask()
+        assert asked is not None
+        log.begin(asked)
+    log.end(1, TrialOutcome("complete", 0.75, result.history[0], None, 1.0), result.receipt, result.last)
+    log.close()
+    (end,) = tracker.ends
+    assert end.summary["best_value"] == 0.75
+    assert "gain_over_baseline" not in end.summary
+
+
 def test_an_interrupted_trial_waits_again(ledger: Ledger, folder: CampaignFolder) -> None:
     tracker = Tracker()
     assert ledger.ask() is not None
