@@ -25,7 +25,7 @@ Application = Callable[..., Iterable[bytes]]
 READS = ("GET", "HEAD")
 
 
-class CampaignStudies(BaseStorage):
+class CampaignStudies(BaseStorage):  # type: ignore[misc]
     """The studies of a campaign as one storage that can only be read; each study is numbered by its place.
 
     The search and its confirmation have journals of their own, and a dashboard shows one storage. A database may hold

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 from core.campaign.campaign import Campaign, read_campaign
 from core.campaign.study import read_trials
@@ -23,8 +24,8 @@ from core.tracked_runs import DrawnBox, NoTracker, Picture, RunEnd, RunStart, Sh
 from core.tracking import build_tracker
 from core.training.runs import STAGES
 
-FINAL = "final"
-"""Name of the run."""
+FINAL: Literal["final"] = "final"
+"""Name and kind of the run."""
 QUERIES, REGIONS = "retrieval_examples", "box_examples"
 """Titles of what is shown."""
 PLACES = 5
@@ -103,7 +104,7 @@ def track_final(tracker: Tracker, campaign: Campaign, trials: Sequence[TrialReco
     for metrics in final.history:
         tracker.epoch(FINAL, metrics)
     try:
-        for title, shown in _shown(load_examples(final.checkpoint)).items():
+        for title, shown in shown_examples(load_examples(final.checkpoint)).items():
             tracker.show(FINAL, title, shown)
     except UserError as error:
         notes.append(f"the final run has no examples: {error}")
@@ -138,7 +139,7 @@ def track_retrained(folder: CampaignFolder, output: Path) -> list[str]:
         return [f"the final run is not tracked: {error}"]
 
 
-def _shown(examples: Examples) -> dict[str, Shown]:
+def shown_examples(examples: Examples) -> dict[str, Shown]:
     """Title → a table of right and wrong queries with the images found for them, and pictures of regions."""
     queries = [*examples.right, *examples.wrong]
     places = range(1, 1 + max((len(each.found) for each in queries), default=0))[:PLACES]

@@ -5,7 +5,7 @@ Figures come from the study's records, so that runs and the leaderboard agree to
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -18,8 +18,8 @@ from core.errors import UserError
 from core.files.folders import CampaignFolder
 from core.tracked_runs import RunEnd, RunStart, ShownTable, Tracker, best_figures
 
-LEADERBOARD = "leaderboard"
-"""Title of the table."""
+LEADERBOARD: Literal["leaderboard"] = "leaderboard"
+"""Kind of the run, and title of the table."""
 NOT_SHOWN = ("reason", "retry_of", "origin", "session", "config_hash")
 """Columns that do not help to compare trials."""
 SEARCHED = "param:"

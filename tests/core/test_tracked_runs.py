@@ -4,7 +4,7 @@ import pytest
 
 from core.config import TrainConfig
 from core.features.store import Features
-from core.sections import dotted_keys
+from core.sections import Scalar, dotted_keys
 from core.tracked_runs import RunEnd, RunStart, best_figures, dotted, training_tags
 from core.training.train import train
 
@@ -26,7 +26,7 @@ def test_a_run_names_what_it_is_beside_its_settings() -> None:
     ("epochs", "aligned", "tag"), [(4, 0, "single"), (4, 4, "single"), (4, 1, "two"), (2, 1, "two")]
 )
 def test_a_run_is_tagged_with_its_stages_and_heads(epochs: int, aligned: int, tag: str) -> None:
-    recipe = {"recipe.epochs": epochs, "recipe.stage1_epochs": aligned, "model.fusion": "concat"}
+    recipe: dict[str, Scalar] = {"recipe.epochs": epochs, "recipe.stage1_epochs": aligned, "model.fusion": "concat"}
     assert training_tags(TrainConfig().with_overrides(recipe)) == [f"{tag}-stage", "fusion-concat"]
 
 
