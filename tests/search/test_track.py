@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,17 @@ import pytest
 
 from core.campaign.study import read_trials
 from core.campaign.trials import TrialRecord
+from core.features.opening import open_features
 from core.files.folders import CampaignFolder
+from core.files.ownership import claim_folder, hold_folder
+from core.records import best_epoch
+from core.tracked_runs import Tracker
 from core.tracking import build_tracker
+from core.training.train import train
+from search.campaign import claim
+from search.confirm import propose_confirmation
+from search.session.trial_log import TrialLog
+from search.study.ledger import Ledger, TrialOutcome
 from search.track import OpenTracker, Rebuilt, rebuild_runs
 from tests.commands import CommandLine, run
 from tests.wandb_files import read_runs
@@ -58,6 +68,45 @@ def test_rebuilt_runs_are_those_that_were_written_while_the_campaign_ran(
     assert sorted(after) == sorted(live) == RUNS
     for name in RUNS:
         assert without_times(after[name]) == without_times(live[name])
+
+
+def confirm(folder: CampaignFolder, tracker: Tracker) -> None:
+    """Run a confirmation of the best trial and the baseline with two seeds, as the driver does but without Ray."""
+    proposals, files = propose_confirmation(folder, top=1, seeds=2), folder.confirmation
+    with hold_folder(files.root, files.NAMES) as identity:
+        claim(proposals.campaign, files)
+        with Ledger(proposals, files, identity, ["f"]) as ledger, closing(TrialLog(ledger, files, tracker)) as log:
+            while asked := ledger.ask():
+                log.begin(asked)
+                result = train(asked.config, open_features(asked.config))
+                for metrics in result.history:
+                    log.epoch(asked.number, metrics, metrics.recall_mean)
+                best = best_epoch(result.history, "recall_mean")
+                outcome = TrialOutcome("complete", best.recall_mean, best, None, 1.0)
+                log.end(asked.number, outcome, result.receipt, result.last)
+
+
+def test_a_confirmation_is_rebuilt_as_it_was_written(untracked: CampaignFolder) -> None:
+    root = untracked.confirmation.root
+    identity = claim_folder(root, untracked.NAMES)
+    with closing(offline()(root, identity)) as tracker:
+        confirm(untracked, tracker)
+    live = read_runs(root)
+    shutil.rmtree(root / "wandb")
+    rebuilt = rebuild(untracked)
+    assert (rebuilt.written, rebuilt.notes) == (6 + len(live), [])
+    after = read_runs(root)
+    assert {name: without_times(found) for name, found in after.items()} == {
+        name: without_times(found) for name, found in live.items()
+    }
+    assert {found["job_type"] for found in after.values()} == {"confirm"}
+    value = {(found["config"]["confirms"], found["config"]["seed"]): found for found in after.values()}
+    for (parent, seed), found in value.items():
+        baseline = value[0, seed]["summary"]["best_value"]
+        assert found["summary"]["gain_over_baseline"] == found["summary"]["best_value"] - baseline
+        assert ("baseline" in found["tags"]) == (parent == 0)
+    assert sorted(seed for _, seed in value) == sorted([1, 2] * (len(value) // 2))
+    assert rebuild(untracked).written == 0
 
 
 def test_tracking_twice_writes_nothing_twice(untracked: CampaignFolder) -> None:
