@@ -4,7 +4,8 @@ Headings and explanations belong to the page, so that they wrap on a narrow scre
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -159,7 +160,7 @@ def learning_curves(history: pd.DataFrame, trials: pd.DataFrame, best: int | Non
     """
     states = dict(zip(trials["number"], trials["state"], strict=True))
     of_baseline = trials.loc[trials["origin"] == BASELINE, "number"]
-    marked = [
+    marked: list[tuple[str, Iterable[Any], dict[str, Any]]] = [
         ("baseline", of_baseline, {"color": REFERENCE, "dash": "dash", "width": 2.5}),
         ("best trial", [best], {"color": BEST, "width": 2.5}),
     ]

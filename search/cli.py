@@ -17,6 +17,7 @@ import analysis.cli
 import core.terminal.cli
 from core.errors import UserError
 from core.terminal.console import console, say, say_if_installed
+from search.external_cli import app as external_app
 from search.features_cli import (
     AddressOption,
     NodesOption,
@@ -57,6 +58,7 @@ app.add_typer(core.terminal.cli.app)
 app.add_typer(analysis.cli.app)
 app.add_typer(features_app, name="features")
 app.add_typer(winner_app)
+app.add_typer(external_app)
 
 
 def _print_version(asked: bool) -> None:

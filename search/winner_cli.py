@@ -134,6 +134,7 @@ def retrain(
     from analysis.trials import load_trials, lost_files
     from core.files.folders import CampaignFolder
     from core.terminal.tables import scorecard_tables
+    from search.final_run import track_retrained
     from search.retrain import require_free_output
     from search.retrain import retrain as train_winner
     from search.winner import find_as_searched, find_winner, on_all_buildings
@@ -154,6 +155,8 @@ def retrain(
     _print_validation(final, winner)
     if campaign.final_metrics.resolve() == (output_dir / "metrics.json").resolve():
         renew_leaderboard(campaign)
+    for note in track_retrained(campaign, output_dir):
+        say(note, style="yellow")
     say(f"the final model is {final.card.checkpoint}; its model card is {output_dir / 'model_card.md'}")
 
 
