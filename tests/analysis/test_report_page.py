@@ -79,7 +79,7 @@ def test_recall_is_in_percent_and_the_best_trial_in_bold(page: Path, findings: F
     (row,) = re.findall(r'<tr class="marked">(.*?)</tr>', body(page))
     cells = re.findall(r"<td>(.*?)</td>", row)
     assert cells[1] == f"{findings.best_number}"
-    assert cells[2] == f"{100 * float(findings.best['value']):.1f}"  # type: ignore[arg-type]
+    assert cells[2] == f"{100 * float(findings.best['value']):.1f}"
 
 
 def test_pictures_are_framed_where_right(page: Path, examples: Examples) -> None:
