@@ -4,8 +4,7 @@ Headings and explanations belong to the page, so that they wrap on a narrow scre
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -159,8 +158,8 @@ def learning_curves(history: pd.DataFrame, trials: pd.DataFrame, best: int | Non
         history: as returned by `load_history`.
     """
     states = dict(zip(trials["number"], trials["state"], strict=True))
-    of_baseline = trials.loc[trials["origin"] == BASELINE, "number"]
-    marked: list[tuple[str, Iterable[Any], dict[str, Any]]] = [
+    of_baseline = trials.loc[trials["origin"] == BASELINE, "number"].tolist()
+    marked: list[tuple[str, list[int | None], dict[str, object]]] = [
         ("baseline", of_baseline, {"color": REFERENCE, "dash": "dash", "width": 2.5}),
         ("best trial", [best], {"color": BEST, "width": 2.5}),
     ]
@@ -173,8 +172,8 @@ def learning_curves(history: pd.DataFrame, trials: pd.DataFrame, best: int | Non
             x=epochs, y=values, text=labels, mode="lines", line=line, name=name, opacity=0.55,
             hovertemplate="trial %{text}, epoch %{x}: %{y:.1f} %<extra></extra>",
         )  # fmt: skip
-    for name, numbers, line in marked:
-        rows = history[history["number"].isin(numbers)]
+    for name, drawn, line in marked:
+        rows = history[history["number"].isin(drawn)]
         figure.add_scatter(x=rows["epoch"] + 1, y=100 * rows[objective], mode="lines", line=line, name=name)
     return _finish(figure, "epoch", f"{objective}, %")
 
@@ -229,7 +228,7 @@ def loss_shares(history: pd.DataFrame, weights: LossConfig) -> go.Figure:
     Args:
         history: rows of one trial of `load_history`.
     """
-    weighted = {name: getattr(weights, name) * history[f"loss_{name}"].fillna(0.0).astype(float) for name in LOSSES}
+    weighted = {name: getattr(weights, name) * history[f"loss_{name}"].astype(float).fillna(0.0) for name in LOSSES}
     total = sum(weighted.values(), start=pd.Series(0.0, index=history.index))
     stages = np.where(history["stage"] == JOINT, "joint stage", "alignment")
     figure = go.Figure()

@@ -17,7 +17,7 @@ from core.campaign.study import read_importance
 from core.campaign.trials import BASELINE
 from core.config import TrainConfig, load_config
 from core.errors import UserError
-from core.files.folders import CampaignFolder
+from core.files.folders import CampaignFolder, TrialFolder
 from core.files.json_files import read_json
 from core.records import Evaluation, Grounding
 
@@ -51,6 +51,8 @@ class Findings:
     """Its configuration; None if its file is lost."""
     model: Path | None
     """Checkpoint of the final model, or else of the best trial."""
+    model_name: str
+    """Which of them, in words."""
 
     @property
     def objective(self) -> str:
@@ -79,9 +81,8 @@ def read_findings(folder: CampaignFolder) -> Findings:
     settings = searched_settings(campaign.space, trials)
     best = _best(ranked, confirmed)
     files = None if best is None else folder.trial(int(best["number"]))
-    config = None if files is None else files.config
+    model, model_name = _model(folder, files)
     final, grounding = _final(folder)
-    trial_model = None if files is None else files.best_checkpoint
     return Findings(
         campaign=campaign,
         trials=trials,
@@ -95,8 +96,9 @@ def read_findings(folder: CampaignFolder) -> Findings:
         next_space=propose_space(campaign, ranked),
         failures=failures(trials),
         best=best,
-        best_config=load_config(config) if config is not None and config.exists() else None,
-        model=folder.final_checkpoint if folder.final_checkpoint.exists() else trial_model,
+        best_config=None if files is None or not files.config.exists() else load_config(files.config),
+        model=model,
+        model_name=model_name,
     )
 
 
@@ -105,6 +107,13 @@ def _best(ranked: pd.DataFrame, confirmed: Sequence[Confirmed]) -> "pd.Series[An
     if confirmed:
         return complete[complete["number"] == confirmed[0].trial].iloc[0]
     return None if complete.empty else complete.iloc[0]
+
+
+def _model(folder: CampaignFolder, best: TrialFolder | None) -> tuple[Path | None, str]:
+    """The checkpoint to take pictures of, and its name."""
+    if folder.final_checkpoint.exists():
+        return folder.final_checkpoint, "the final model"
+    return (None, "no model") if best is None else (best.best_checkpoint, f"trial {int(best.root.name)}")
 
 
 def _among(settings: Sequence[Searched], shares: Mapping[str, float]) -> dict[str, float]:

@@ -165,14 +165,12 @@ def _pictures(findings: Findings, pictures: Examples | str) -> Section:
     title = "What the model finds"
     if isinstance(pictures, str):
         return Section("pictures", title, [f"No pictures: {pictures}"])
-    final = findings.model is not None and "final" in findings.model.parts
-    name = "the final model" if final else f"trial {findings.best_number}"
     try:
         queries = [_query(each) for each in (*pictures.right, *pictures.wrong)]
         regions = [_region(each) for each in pictures.regions]
     except UserError as error:
         return Section("pictures", title, [f"No pictures: {error}"])
-    note = words.pictures_note(pictures, name)
+    note = words.pictures_note(pictures, findings.model_name)
     return Section("pictures", title, note, queries=queries, regions=regions)
 
 

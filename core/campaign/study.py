@@ -169,7 +169,9 @@ def _importance(study: optuna.Study) -> dict[str, float]:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of too few trials, which whoever shows the shares has to say anyway
-        shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+        shares = get_param_importances(
+            study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: trial.values[0]
+        )  # the first of several goals
     return dict(sorted(shares.items(), key=lambda share: (-share[1], share[0])))
 
 

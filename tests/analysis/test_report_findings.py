@@ -25,6 +25,7 @@ def test_a_campaign_is_read_whole(campaign: CampaignFolder) -> None:
     assert findings.best_config is not None
     assert findings.best_number is not None
     assert findings.model == campaign.trial(findings.best_number).best_checkpoint
+    assert findings.model_name == f"trial {findings.best_number}"
     assert len(findings.history) == 5 * 3
     assert (findings.final, list(findings.confirmed), dict(findings.failures)) == (None, [], {})
 
@@ -47,7 +48,7 @@ def test_the_model_is_the_final_one_where_there_is_one(campaign: CampaignFolder)
     ]
     campaign.final_metrics.write_text(json.dumps({"trial": 1, "evaluations": evaluations, "grounding": {}}))
     findings = read_findings(campaign)
-    assert findings.model == campaign.final_checkpoint
+    assert (findings.model, findings.model_name) == (campaign.final_checkpoint, "the final model")
     assert findings.final is not None
     assert findings.final.metrics["t2i_r1"] == 0.5
 

@@ -40,7 +40,7 @@ def findings(
         campaign=CAMPAIGN, trials=table, ranked=ranked, history=history(), settings=[], importance={},
         confirmed=confirmed or [], final=final, grounding=grounding or {},
         next_space=NextSpace([], CAMPAIGN.space), failures={},
-        best=None if complete.empty else complete.iloc[0], best_config=None, model=None,
+        best=None if complete.empty else complete.iloc[0], best_config=None, model=None, model_name="no model",
     )  # fmt: skip
 
 
