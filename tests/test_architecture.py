@@ -85,6 +85,7 @@ def test_analysis_reads_of_core_only_what_is_free_of_torch() -> None:
         "core.campaign.campaign",
         "core.campaign.study",
         "core.campaign.trials",
+        "core.bootstrap",
         "core.config",
         "core.sections",
         "core.files.atomic",
