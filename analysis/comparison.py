@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from core.bootstrap import bootstrap_mean
 from core.errors import UserError
 from core.records import RETRIEVAL_KEYS, Interval, Samples, Scorecard
 
@@ -74,24 +75,15 @@ def paired_interval(
 def compare_objective(first: Mapping[str, Samples], second: Mapping[str, Samples], objective: str) -> Difference:
     """Compare two models by the objective alone; recall_mean is the mean of six recalls, each of its own queries.
 
-    Buildings are drawn once for all recalls, which keeps the interval paired.
-
     Args:
         first, second: metric → samples, in the same order of queries.
     """
     metrics = RETRIEVAL_KEYS if objective == "recall_mean" else (objective,)
-    groups = np.unique(first[metrics[0]].groups)
-    weights = np.random.default_rng(0).multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=DRAWS)
-    draws, values = np.zeros(DRAWS), np.zeros(2)
-    for metric in metrics:
-        a, b = first[metric], second[metric]
-        index = np.searchsorted(groups, a.groups)
-        sums = np.bincount(index, weights=b.values - a.values, minlength=len(groups))
-        draws += (weights @ sums) / (weights @ np.bincount(index, minlength=len(groups)))
-        values += a.values.mean(), b.values.mean()
-    (before, after), (low, high) = values / len(metrics), np.quantile(draws / len(metrics), [0.025, 0.975])
-    interval = Interval(float(after - before), float(low), float(high))
-    return Difference(objective, float(before), float(after), interval, _verdict(objective, interval))
+    before, after = (float(np.mean([each[name].values.mean() for name in metrics])) for each in (first, second))
+    interval = bootstrap_mean(
+        [Samples(second[name].values - first[name].values, first[name].groups) for name in metrics]
+    )
+    return Difference(objective, before, after, interval, _verdict(objective, interval))
 
 
 def _verdict(metric: str, interval: Interval) -> Verdict:

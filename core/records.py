@@ -248,7 +248,7 @@ class Reranking(Record):
     def in_words(self) -> str:
         """One phrase, with the validation figure without and with it."""
         if self.weight == 0:
-            return f"off, since it does not raise {self.objective} {self.plain:.4f}"
+            return f"off, since it does not raise {self.objective} {self.plain:.4f} beyond doubt"
         return f"best {self.depth} with weight {self.weight:g}, {self.objective} {self.plain:.4f} → {self.reranked:.4f}"
 
 

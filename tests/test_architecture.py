@@ -91,6 +91,7 @@ def test_analysis_reads_of_core_only_what_is_free_of_torch() -> None:
         "core.campaign.space",
         "core.campaign.study",
         "core.campaign.trials",
+        "core.bootstrap",
         "core.config",
         "core.data.images",
         "core.sections",

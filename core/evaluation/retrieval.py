@@ -73,7 +73,7 @@ def sample_validation(model: CrossModalModel, split: FeatureSplit) -> dict[str, 
     t2i, i2t = (
         ranks_by_similarity(search, relevance_of(split, "building", search)) for search in both_directions(embedded)
     )
-    hits = _hits("t2i", t2i, split.groups[split.caption_image]) | _hits("i2t", i2t, split.groups)
+    hits = hits_of("t2i", t2i, split.groups[split.caption_image]) | hits_of("i2t", i2t, split.groups)
     return hits | measure_regions(model, embedded).samples
 
 
@@ -99,8 +99,8 @@ def measure_retrieval(
     for protocol in PROTOCOLS:
         ranks = _BothRanks(text_ranks[protocol], image_ranks[protocol])
         captions, images = relevance_of(split, protocol, t2i)
-        samples = _hits("t2i", ranks.t2i.final, split.groups[split.caption_image])
-        samples |= _hits("i2t", ranks.i2t.final, split.groups)
+        samples = hits_of("t2i", ranks.t2i.final, split.groups[split.caption_image])
+        samples |= hits_of("i2t", ranks.i2t.final, split.groups)
         evaluation = Evaluation(
             split=split_name,
             protocol=protocol,
@@ -179,7 +179,8 @@ def _metrics(ranks: _BothRanks, captions: Tensor, images: Tensor, depth: int) ->
     return metrics
 
 
-def _hits(direction: str, ranks: Tensor, groups: Tensor) -> dict[str, Samples]:
+def hits_of(direction: str, ranks: Tensor, groups: Tensor) -> dict[str, Samples]:
+    """The hits behind the three recalls of a direction, t2i or i2t, from ranks [Q] and the buildings of queries [Q]."""
     ranks, groups = ranks.cpu(), groups.cpu()
     return {f"{direction}_r{k}": Samples((ranks <= k).double().numpy(), groups.numpy()) for k in (1, 5, 10)}
 
