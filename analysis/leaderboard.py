@@ -130,13 +130,17 @@ def _noise(table: pd.DataFrame, confirmed: "Sequence[Confirmed]") -> list[str | 
     """
     spreads = [float(np.var(each.values, ddof=1)) for each in confirmed if len(each.values) > 1]
     width = SINGLE_SEED_WIDTH * math.sqrt(sum(spreads) / len(spreads)) if spreads else float("nan")
-    verdicts: list[str | None] = []
-    for _, row in table.iterrows():
-        gain, low, high = row["gain_over_baseline"], row["gain_low"], row["gain_high"]
-        low, high = (gain - width, gain + width) if math.isnan(low) else (low, high)
-        unknown = row["origin"] == BASELINE or math.isnan(low)
-        verdicts.append(None if unknown else WITHIN if low <= 0 <= high else OUTSIDE)
-    return verdicts
+    rows = zip(*(table[name] for name in ("origin", "gain_over_baseline", "gain_low", "gain_high")), strict=True)
+    return [
+        None if origin == BASELINE else _verdict(*((gain - width, gain + width) if math.isnan(low) else (low, high)))
+        for origin, gain, low, high in rows
+    ]
+
+
+def _verdict(low: float, high: float) -> str | None:
+    if math.isnan(low):
+        return None
+    return WITHIN if low <= 0 <= high else OUTSIDE
 
 
 def failures(trials: pd.DataFrame) -> dict[str, int]:
