@@ -73,6 +73,7 @@ def score(trials: pd.DataFrame, by: str, confirmed: "Sequence[Confirmed]" = ()) 
     gain = table.pop("gain_mean")
     table["gain_over_baseline"] = gain.where(table["confirmed_rank"].notna(), table["gain_over_baseline"])
     table["seeds"] = table["seeds"].fillna(1).astype(int)
+    table.loc[_is_baseline(table), ["gain_low", "gain_high"]] = math.nan  # of 0, by definition
     table["gain_noise"] = _noise(table, confirmed)
     return table
 

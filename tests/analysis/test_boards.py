@@ -38,7 +38,8 @@ def test_confirmed_trials_stand_first_with_means_over_their_seeds(tmp_path: Path
         row = table.loc[each.trial]
         assert (row["recall_mean"], row["searched"]) == (each.mean.value, each.searched)
         assert (row["recall_mean_low"], row["recall_mean_high"]) == (each.mean.low, each.mean.high)
-        assert (row["gain_over_baseline"], row["gain_low"]) == (each.gain.value, each.gain.low)
+        assert row["gain_over_baseline"] == each.gain.value
+        assert row["gain_low"] == each.gain.low or (each.trial == 0 and pd.isna(row["gain_low"]))
         assert row["t2i_r5_low"] < row["t2i_r5"] == each.figures["t2i_r5"].value < row["t2i_r5_high"]
     assert table.loc[[1], "recall_mean_low"].isna().all()
     assert table.loc[1, "recall_mean"] == 0.95
