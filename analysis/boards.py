@@ -120,6 +120,9 @@ def _board(searches: Mapping[str, _Search], metric: str) -> Board:
     trials["standing"] = [_standing(row) for row in trials.to_dict("records")]
     unscored = sum(int(table["state"].isin(SCORED).sum()) for table in sources.values()) - len(trials)
     notes, finals = [caption(trials, metric), *_rank_notes(trials, metric, unscored)], {}
+    ended = [trial.ended_at for search in searches.values() for trial in search.trials if trial.ended_at]
+    if ended:
+        notes[1] += f" The latest ended at {max(ended):%Y-%m-%d %H:%M:%S}."
     for name, search in searches.items():
         try:
             finals[name] = read_final(search.folder)
