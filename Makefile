@@ -19,6 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 search: install
 	$(BIN)/crossmodal data synth output/demo-data
 	$(BIN)/crossmodal search configs/campaigns/demo.yaml --output-dir $(DEMO)
+	$(BIN)/crossmodal confirm $(DEMO) --top 3 --seeds 3
 	$(BIN)/crossmodal retrain $(DEMO) --output-dir $(DEMO)/final
 	$(BIN)/crossmodal leaderboard $(DEMO)
 

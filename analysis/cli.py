@@ -1,5 +1,6 @@
 """Commands that report on and compare finished runs. Each imports what it needs when it is called."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,7 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from core.terminal.cli import OutputOption
+from core.terminal.cli import AgainOption, OutputOption
 from core.terminal.console import FeatureDisplay, say, show
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from analysis.geotext_entry import Submission
     from core.evaluation.scorecard import Measured
     from core.files.folders import CampaignFolder
-    from core.records import Scorecard
+    from core.records import Examples, Scorecard
 
 app = typer.Typer()
 Format = Literal["table", "csv", "md", "latex", "json", "html", "geotext"]
@@ -140,13 +141,14 @@ def compare(
         Path, typer.Option("--two-stage-checkpoint", "--two_stage_checkpoint", help="Checkpoint of a two-stage run.")
     ],
     output_dir: OutputOption,
+    again: AgainOption = False,
 ) -> None:
     """Evaluate both on the same split and test, for each metric, whether their difference is distinguishable."""
     from analysis import comparison, figures
     from analysis.report import Report, require_free_report, write_report
 
     require_free_report(output_dir, "comparison")
-    single, two = _measure([single_stage_checkpoint, two_stage_checkpoint])
+    single, two = _measure([single_stage_checkpoint, two_stage_checkpoint], again=again)
     differences = comparison.compare(single.samples, two.samples)
     table = comparison.comparison_table(differences, single.scorecard, two.scorecard)
     notes = [
@@ -154,6 +156,7 @@ def compare(
         "Differences are two-stage minus single-stage, query by query; 95 % intervals by bootstrap over buildings.",
         "Training epochs and seconds count the run that a checkpoint began with: stage 1, for a stage 2.",
         *comparison.grounding_notes({"single-stage": single.scorecard, "two-stage": two.scorecard}),
+        *comparison.read_notes([single.scorecard, two.scorecard]),
     ]
     report = Report("Single-stage vs. two-stage", table, notes, [figures.differences(table)])
     write_report(output_dir, "comparison", report)
@@ -168,6 +171,7 @@ def benchmark(
     checkpoints: Annotated[list[Path], typer.Option(help="Checkpoints to measure, in order.")],
     labels: Annotated[list[str], typer.Option(help="One label per checkpoint, in the same order.")],
     output_dir: OutputOption,
+    again: AgainOption = False,
 ) -> None:
     """Evaluate several checkpoints on the same split, and write one table and one plot."""
     from analysis import comparison, figures
@@ -181,9 +185,9 @@ def benchmark(
     if len(set(labels)) < len(labels):
         raise UserError(f"a label is given twice in {', '.join(labels)}", how="give each checkpoint its own")
     require_free_report(output_dir, "benchmark")
-    measured = _measure(checkpoints)
+    measured = _measure(checkpoints, again=again)
     table = comparison.benchmark_table(dict(zip(labels, (each.scorecard for each in measured), strict=True)))
-    notes = [_gallery(measured[0].scorecard)]
+    notes = [_gallery(measured[0].scorecard), *comparison.read_notes([each.scorecard for each in measured])]
     write_report(output_dir, "benchmark", Report("Benchmark", table, notes, [figures.recall_bars(table)]))
     _print_frame(table.set_index("label").T.rename_axis("metric").reset_index(), notes)
     say(f"benchmark.md, .csv, .json and .html in {output_dir}")
@@ -225,8 +229,7 @@ def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
 
     current = read_status(CampaignFolder(folder))
     campaign, standing = current.campaign, current.standing
-    limits = ", ".join(f"{value:g} {name}" for name, value in campaign.limits.model_dump().items() if value is not None)
-    say(f"campaign {campaign.name}: limits {limits}; driver: {current.driver}")
+    say(f"campaign {campaign.name}: limits {campaign.limits}; driver: {current.driver}")
     say(", ".join(f"{count} {state}" for state, count in standing.states.items()))
     if standing.best is not None:
         number, value = standing.best
@@ -246,28 +249,42 @@ def _name_lost_files(paths: "Iterable[str]") -> None:
 
 @app.command(epilog="Example: crossmodal report output/demo")
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]) -> None:
-    """Write one HTML page with the leaderboard, the history, and the objective over every searched setting."""
-    from analysis import figures
-    from analysis.leaderboard import SHOWN, caption, rank
-    from analysis.report import Report, write_page
-    from analysis.trials import load_trials, lost_files
+    """Write one HTML page: what was searched, found and confirmed, with plots and pictures."""
+    from analysis.report_findings import read_findings
+    from analysis.report_page import write_campaign_page
+    from analysis.trials import lost_files
     from core.files.folders import CampaignFolder
-    from core.files.ownership import claim_folder
+    from core.files.ownership import claim_folder, require_ours
 
-    trials = load_trials(CampaignFolder(folder))
-    table = rank(trials)
-    searched = [column for column in map(str, trials.columns) if column.startswith("param:")]
-    plots = [figures.optimisation_history(trials), *(figures.searched_setting(trials, name) for name in searched)]
+    require_ours(folder, ["report.html"])
+    findings = read_findings(CampaignFolder(folder))
+    pictures = _pictures(findings.model)
     claim_folder(folder, ["report.html"])
     path = folder / "report.html"
-    write_page(path, Report(f"Campaign {folder.name}", table[list(SHOWN)], [caption(table)], plots))
+    write_campaign_page(path, findings, pictures)
     say(f"{path}")
-    _name_lost_files(str(path.relative_to(folder)) for path in lost_files(CampaignFolder(folder), trials))
+    if isinstance(pictures, str):
+        say(f"without pictures: {pictures}", style="yellow")
+    _name_lost_files(str(path.relative_to(folder)) for path in lost_files(CampaignFolder(folder), findings.trials))
 
 
-def _measure(paths: list[Path]) -> "list[Measured]":
+def _pictures(model: Path | None) -> "Examples | str":
+    """Examples of a model, or why there are none: no one needs the images and features to read a report."""
+    from core.errors import UserError
+    from core.evaluation.examples import load_examples
+
+    if model is None:
+        return "no trial is complete"
+    try:
+        return load_examples(model)
+    except UserError as error:
+        return str(error)
+
+
+def _measure(paths: list[Path], *, again: bool) -> "list[Measured]":
     """Measure checkpoints under their own configurations; all must have been trained on the same features."""
     from core.errors import UserError
+    from core.evaluation.read_count import read_by
     from core.evaluation.scorecard import measure
     from core.features.inputs import read_inputs
     from core.features.opening import open_features
@@ -291,7 +308,9 @@ def _measure(paths: list[Path]) -> "list[Measured]":
         with_test = config.data.test_annotations is not None
         with FeatureDisplay() as display:
             features = open_features(config, inputs=inputs, with_test=with_test, display=display)
-        measured.append(measure(checkpoint, features, name=str(path), settings=config.evaluation))
+        with read_by(path, features, again=again) as reads:
+            each = measure(checkpoint, features, name=str(path), settings=config.evaluation)
+        measured.append(replace(each, scorecard=replace(each.scorecard, test_reads=reads)))
     return measured
 
 

@@ -71,6 +71,29 @@ def paired_interval(
     return Interval(value=float((second - first).mean()), low=float(low), high=float(high))
 
 
+def compare_objective(first: Mapping[str, Samples], second: Mapping[str, Samples], objective: str) -> Difference:
+    """Compare two models by the objective alone; recall_mean is the mean of six recalls, each of its own queries.
+
+    Buildings are drawn once for all recalls, which keeps the interval paired.
+
+    Args:
+        first, second: metric → samples, in the same order of queries.
+    """
+    metrics = RETRIEVAL_KEYS if objective == "recall_mean" else (objective,)
+    groups = np.unique(first[metrics[0]].groups)
+    weights = np.random.default_rng(0).multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=DRAWS)
+    draws, values = np.zeros(DRAWS), np.zeros(2)
+    for metric in metrics:
+        a, b = first[metric], second[metric]
+        index = np.searchsorted(groups, a.groups)
+        sums = np.bincount(index, weights=b.values - a.values, minlength=len(groups))
+        draws += (weights @ sums) / (weights @ np.bincount(index, minlength=len(groups)))
+        values += a.values.mean(), b.values.mean()
+    (before, after), (low, high) = values / len(metrics), np.quantile(draws / len(metrics), [0.025, 0.975])
+    interval = Interval(float(after - before), float(low), float(high))
+    return Difference(objective, float(before), float(after), interval, _verdict(objective, interval))
+
+
 def _verdict(metric: str, interval: Interval) -> Verdict:
     if interval.low <= 0 <= interval.high:
         return "not distinguishable"
@@ -135,6 +158,15 @@ def grounding_notes(cards: Mapping[str, Scorecard]) -> list[str]:
         "(against the sentence alone and shuffled images)."
         for label, card in cards.items()
         if card.grounding
+    ]
+
+
+def read_notes(cards: Sequence[Scorecard]) -> list[str]:
+    """A line for each final model whose test split was read more than once."""
+    return [
+        f"{card.checkpoint}: the test split was read {card.test_reads} times for this model, this time included."
+        for card in cards
+        if card.test_reads > 1
     ]
 
 

@@ -5,12 +5,13 @@ are worth, and two of them differ only if the interval of their difference exclu
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.campaign.campaign import read_campaign
+from core.campaign.constraints import Figures
 from core.campaign.study import read_confirmations, read_trials
 from core.campaign.trials import TrialRecord
 from core.files.folders import CampaignFolder
@@ -41,6 +42,8 @@ class Confirmed:
     """The metric in the search."""
     figures: Mapping[str, Interval] = field(default_factory=dict)
     """Means of all figures that were measured for every seed: recalls, boxes and relations."""
+    broken: tuple[str, ...] = ()
+    """Constraints of the campaign that its means break; such a trial is never the winner."""
 
     @property
     def curse(self) -> float:
@@ -79,12 +82,23 @@ def load_confirmations(
     }
     searched = {(place, parent): searches[place][1][parent] for place, parent in repeats}
     judged = _judge(repeats, searched, metric) if repeats else {}
-    return [[each for (at, _), each in judged.items() if at == place] for place in range(len(searches))]
+    constraints = [read_campaign(folder).constraints for folder, _ in searches]
+    baselines = {
+        place: of_parent for (place, number), of_parent in repeats.items() if searched[place, number].is_baseline
+    }
+    broken = {
+        (place, parent): constraints[place].broken(mean_figures(of_parent), mean_figures(baselines.get(place, ())))
+        for (place, parent), of_parent in repeats.items()
+    }
+    return [
+        [replace(each, broken=broken[parent]) for parent, each in judged.items() if parent[0] == place]
+        for place in range(len(searches))
+    ]
 
 
 def best_confirmed(folder: CampaignFolder) -> Confirmed | None:
-    """The confirmed trial with the best mean; None if there is no confirmation yet."""
-    return next(iter(load_confirmation(folder)), None)
+    """The confirmed trial with the best mean whose means keep the constraints; None if there is none."""
+    return next((each for each in load_confirmation(folder) if not each.broken), None)
 
 
 Repeat = tuple[TrialRecord, dict[str, Samples]]
@@ -104,6 +118,17 @@ def _repeats(folder: CampaignFolder, metric: str) -> dict[int, list[Repeat]]:
         if _parts(metric)[0] in samples:
             by_parent.setdefault(trial.confirms, []).append((trial, samples))
     return by_parent
+
+
+def mean_figures(repeats: Sequence[Repeat]) -> Figures:
+    """Figures of a trial, each the mean over its repeats; None where one of them has none."""
+
+    def mean(name: str) -> float | None:
+        values = [trial.figure(name) for trial, _ in repeats]
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known and len(known) == len(values) else None
+
+    return mean
 
 
 def _judge(

@@ -47,7 +47,8 @@ def rank(trials: pd.DataFrame, by: str = "recall_mean", confirmed: "Sequence[Con
 def score(trials: pd.DataFrame, by: str, confirmed: "Sequence[Confirmed]" = ()) -> pd.DataFrame:
     """Trials of one campaign that have a value, with their gains over its baseline; failed ones are left out.
 
-    A confirmed trial has the means over its seeds in place of the figures of the search.
+    A confirmed trial has the means over its seeds in place of the figures of the search, which also decide which
+    constraints it breaks.
 
     Returns:
         The columns of `trials`, and
@@ -75,6 +76,8 @@ def score(trials: pd.DataFrame, by: str, confirmed: "Sequence[Confirmed]" = ()) 
     table["seeds"] = table["seeds"].fillna(1).astype(int)
     table.loc[_is_baseline(table), ["gain_low", "gain_high"]] = math.nan  # of 0, by definition
     table["gain_noise"] = _noise(table, confirmed)
+    broken = {each.trial: ", ".join(each.broken) for each in confirmed}
+    table["broken"] = table["number"].map(broken).fillna(table["broken"])
     return table
 
 

@@ -36,12 +36,13 @@ def read_status(folder: CampaignFolder) -> Status:
         standing=standing_of(trials),
         failures=failures(table),
         running=[trial for trial in trials if trial.state == "running" and not trial.is_stale],
-        driver=_driver(folder),
+        driver=driver_of(folder),
         lost=[str(path.relative_to(folder.root)) for path in lost_files(folder, table)],
     )
 
 
-def _driver(folder: CampaignFolder) -> str:
+def driver_of(folder: CampaignFolder) -> str:
+    """The process that runs a campaign, in words."""
     holder = read_holder(folder.root)
     if holder is None:
         return "none"

@@ -3,7 +3,7 @@
 Metrics come from the study alone. Files of trials hold more (every epoch, the weights); losing one changes no metric,
 and `lost_files` names it.
 
-`load_trials`, one row per trial:
+`load_trials`, one row per trial that is the campaign's own:
 
     number int, state str (complete, pruned, failed, running, waiting), value float (objective at the best epoch),
     best_epoch (from 0), epochs (reported), reason str (of a failure; 'stale' was retried), retry_of, origin (first
@@ -51,7 +51,7 @@ def load_trials(folder: CampaignFolder) -> pd.DataFrame:
 
 def tabulate(folder: CampaignFolder, trials: Sequence[TrialRecord]) -> pd.DataFrame:
     """`load_trials` for trials that were already read from the study."""
-    rows = [_row(folder, trial) for trial in trials]
+    rows = [_row(folder, trial) for trial in trials if trial.state != "imported"]
     return pd.DataFrame(rows, columns=None if rows else COLUMNS)
 
 

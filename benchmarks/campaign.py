@@ -1,4 +1,4 @@
-"""The same 16 trials of 8 epochs on the demo data, run in several ways.
+"""The same 16 trials of 8 epochs on the demo data, with linear heads, run in several ways.
 
     python -m benchmarks.campaign [--rounds 3] [--trials 16] [--live-trials 1]
 
@@ -29,7 +29,7 @@ from typing import Any
 
 import optuna
 
-from benchmarks.demo import ROOT, demo_campaign, demo_store
+from benchmarks.demo import ROOT, demo_campaign, demo_store, pooled_campaign
 from benchmarks.plain import train_plainly
 from benchmarks.results import Row, median, options, say, write
 from core.campaign.campaign import Campaign, Limits, Pruner, Tracking
@@ -201,7 +201,7 @@ def run_variant(name: str, trials: int, live_trials: int) -> Row:
     """Run one way in this process."""
     started = time.time()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    campaign = demo_campaign(
+    campaign = pooled_campaign(
         limits=Limits(trials=trials), pruner=Pruner(kind="none"), wandb=Tracking(mode="offline"), max_failed_trials=1
     )
     parameters, fingerprint = draw(campaign, trials), read_inputs(campaign.base).parts.fingerprint

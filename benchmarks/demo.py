@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from core.campaign.campaign import Campaign, load_campaign
+from core.campaign.space import Space
 from core.features.extraction import Extraction
 from core.features.inputs import read_inputs
 from core.features.opening import prepare_features
@@ -18,6 +19,18 @@ def demo_campaign(**changes: object) -> Campaign:
     if not campaign.base.data.image_root.exists():
         synth(ROOT / "output" / "demo-data")
     return campaign.model_copy(update=changes)
+
+
+def pooled_campaign(**changes: object) -> Campaign:
+    """The same with linear heads alone: without the part of its space that attends to the grid."""
+    campaign = demo_campaign(**changes)
+    attending = "model.fusion"
+    pooled = {
+        key: content
+        for key, content in campaign.space.root.items()
+        if key != attending and attending not in content.get("when", {})
+    }
+    return campaign.model_copy(update={"space": Space(pooled)})
 
 
 def demo_store(campaign: Campaign) -> FeatureStore:

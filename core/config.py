@@ -21,6 +21,7 @@ Normalization = Literal["none", "standardize", "layernorm"]
 Positives = Literal["image", "building", "text"]
 Contrastive = Literal["infonce", "sigmoid"]
 QueryBank = Literal["none", "train_captions"]
+TrainOn = Literal["training", "all"]
 Device = Literal["auto", "cpu", "cuda"]
 Objective = Literal["recall_mean", "t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10"]
 
@@ -139,6 +140,9 @@ class DataConfig(Section):
     """Fraction of the training buildings held out for validation."""
     split_seed: Seed = 0
     """Seed of the choice of buildings to hold out."""
+    train_on: TrainOn = "training"
+    """Buildings to train on: those that are not held out, or all. With all, nothing is left to choose an epoch by: the
+    last one is kept, and what is measured on the validation split is no evidence."""
 
 
 class FeaturesConfig(Section):
@@ -190,9 +194,10 @@ class EvaluationConfig(Section):
     """Settings of `train --evaluate`."""
 
     k_test: Integer = Field(default=256, ge=0, le=10_000_000)
-    """Number of top candidates re-ranked by the matching head, clipped to the gallery size; 0 disables re-ranking."""
-    rerank_weight: Number = Field(default=1.0, ge=0.0, le=1000.0)
-    """Candidates are re-ranked by similarity / temperature + this weight × the matching head's log-odds."""
+    """Most candidates that the matching head re-ranks, clipped to the gallery size; 0 disables re-ranking."""
+    rerank_weight: Number | None = Field(default=None, ge=0.0, le=1000.0)
+    """Candidates are re-ranked by similarity / temperature + this weight × the matching head's log-odds. None: the
+    weight, 0 included, and the number of candidates, up to k_test, are those chosen on the validation split."""
     query_bank: QueryBank = "none"
     """Whether text queries are also measured with QB-Norm (2112.12777), which normalises their similarities by how
     strongly captions of the training split activate each image of the gallery."""
@@ -260,7 +265,10 @@ def load_config(path: Path) -> TrainConfig:
 
 def config_hash(config: TrainConfig) -> str:
     """Hash of all settings except the locations of data, features and backbone: sixteen hexadecimal digits."""
-    return hash_of(config.model_dump(mode="json", exclude=PLACES))
+    content = config.model_dump(mode="json", exclude=PLACES)
+    if config.data.train_on == "training":  # so that runs from before this setting keep their hash
+        del content["data"]["train_on"]
+    return hash_of(content)
 
 
 def accepts(path: str, value: object) -> bool:

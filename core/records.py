@@ -4,13 +4,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter
 
-from core.config import QueryBank
+from core.config import QueryBank, TrainConfig
 
 RETRIEVAL_KEYS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10")
 """Recall at k as a fraction in 0..1; the direction is query to gallery: t2i retrieves images by text."""
@@ -108,6 +109,11 @@ def best_epoch(history: Sequence[EpochMetrics], objective: str) -> EpochMetrics:
     return max(reached, key=lambda metrics: float(getattr(metrics, objective)))
 
 
+def kept_epoch(history: Sequence[EpochMetrics], config: TrainConfig) -> EpochMetrics:
+    """The epoch whose weights a run with this configuration exports: the best, or the last if nothing was held out."""
+    return history[-1] if config.data.train_on == "all" else best_epoch(history, config.objective)
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt(Record):
     """What a run actually used, written by the run itself and checked against its configuration."""
@@ -141,6 +147,63 @@ class Samples:
     """[N], building of each."""
 
 
+Corners = tuple[float, float, float, float]
+"""x1 y1 x2 y2 of a box, as fractions of its image."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An image that a text query found."""
+
+    path: Path
+    similarity: float
+    is_right: bool
+    """Whether it is of the query's building."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryExample:
+    """A caption, and the images that a model finds most similar to it."""
+
+    caption: str
+    image: Path
+    """The image that the caption was written for."""
+    rank: int
+    """Of the first image of the caption's building; 1 is right."""
+    found: Sequence[FoundImage]
+    """The most similar first."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionExample:
+    """A sentence of an image, with its box and relation as annotated and as a model predicts them."""
+
+    image: Path
+    sentence: str
+    box: Corners
+    predicted_box: Corners
+    iou: float
+    relation: str | None
+    """To the reference region; None for a region without a relation."""
+    predicted_relation: str
+    reference_sentence: str
+    reference_box: Corners
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What a model makes of some queries and regions, drawn at random from the validation split."""
+
+    right: Sequence[QueryExample]
+    wrong: Sequence[QueryExample]
+    right_queries: int
+    """Number of queries of the split whose first image is right."""
+    queries: int
+    images: int
+    """Size of the gallery."""
+    regions: Sequence[RegionExample]
+
+
 @dataclass(frozen=True, slots=True)
 class Interval(Record):
     """A metric with its 95 % confidence interval from a bootstrap over buildings."""
@@ -165,6 +228,28 @@ class Grounding(Record):
     def judge(cls, over_text_only: Interval, over_shuffled: Interval) -> "Grounding":
         grounded = min(over_text_only.low, over_shuffled.low) > 0
         return cls(over_text_only, over_shuffled, "grounded" if grounded else "not grounded")
+
+
+@dataclass(frozen=True, slots=True)
+class Reranking(Record):
+    """How the matching head of a model puts candidates in a new order, as chosen on the validation split."""
+
+    depth: int
+    """Number of best candidates."""
+    weight: float
+    """Of the log-odds of a match, beside similarity / temperature; 0 leaves the order by similarity."""
+    objective: str
+    """Metric by which it was chosen."""
+    plain: float
+    """That metric on the validation split by similarity alone."""
+    reranked: float
+    """The same metric re-ranked; never below `plain`, since a weight of 0 is among the choices."""
+
+    def in_words(self) -> str:
+        """One phrase, with the validation figure without and with it."""
+        if self.weight == 0:
+            return f"off, since it does not raise {self.objective} {self.plain:.4f}"
+        return f"best {self.depth} with weight {self.weight:g}, {self.objective} {self.plain:.4f} → {self.reranked:.4f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +322,8 @@ class Scorecard(Record):
     efficiency: Efficiency
     grounding: dict[str, Grounding] = field(default_factory=dict)
     """Of box_iou and relation_accuracy, where their baselines were measured."""
+    test_reads: int = 0
+    """Times that the test split was read for a final model, this one included; 0 where that is not counted."""
 
     @property
     def distinct(self) -> list[Evaluation]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 
-from core.campaign.campaign import Campaign, changed_keys, read_campaign
+from core.campaign.campaign import Campaign, Limits, changed_keys, read_campaign, read_limits, read_started
 from core.campaign.dimensions import Choice
 from core.campaign.trials import Standing
 from core.config import TrainConfig
@@ -15,15 +15,17 @@ from core.features.fingerprint import FingerprintParts
 from core.files.atomic import write_atomically
 from core.files.folders import CampaignFolder
 from core.files.json_files import read_json, write_json
-from core.files.ownership import hold_folder
+from core.files.ownership import claim_folder, hold_folder
 from core.readings import Reading, distinct
 from core.sections import dump_yaml
-from core.tracking import Tracker, build_tracker
+from core.tracked_runs import Tracker
+from core.tracking import build_tracker
 from search.cluster.connection import connect, count_slots
 from search.cluster.preflight import preflight, preflight_here
 from search.session.book import SessionBook
 from search.session.storage import Storage
 from search.session.trial_log import TrialLog
+from search.session.trial_runs import track_leaderboard
 from search.session.tuner import Session, run_session
 from search.study.ledger import Ledger
 from search.study.proposals import Proposals
@@ -154,8 +156,10 @@ def advance(
             stopped_by = None
             if ledger.has_work:
                 storage = Storage.of_campaign(campaign.storage or str(folder.sessions), campaign.name, identity)
-                with closing(_tracker(campaign, folder, identity)) as tracker:
-                    log = TrialLog(ledger, folder, tracker)
+                with (
+                    closing(_tracker(campaign, folder, identity)) as tracker,
+                    closing(TrialLog(ledger, folder, tracker)) as log,
+                ):
                     book = SessionBook(
                         ledger,
                         log,
@@ -166,6 +170,8 @@ def advance(
                     with _ready(campaign, cluster, features, storage) as slots:
                         session = Session(ledger.sessions[-1], campaign.resources, slots, cluster.reuse_actors)
                         stopped_by = run_session(book, storage, session)
+                    if proposals.study == campaign.name:
+                        track_leaderboard(tracker, campaign, folder, ledger.trials())
                 if stopped_by is None:
                     storage.clear(ledger.sessions)
             return SessionEnd(ledger.standing(), ledger.stop_reason, stopped_by)
@@ -191,16 +197,47 @@ def _ready(campaign: Campaign, cluster: Cluster, features: CampaignFeatures, sto
 def claim(campaign: Campaign, folder: CampaignFolder) -> None:
     """Write the resolved campaign into its folder, unless more than the limits differ from the one there.
 
+    If it asks for other limits than before, these replace what `crossmodal limits` had set.
+
     Raises:
         UserError: names the settings that changed.
     """
-    if folder.campaign.exists() and (changed := changed_keys(read_campaign(folder), campaign)):
+    if folder.campaign.exists() and (changed := changed_keys(read_started(folder), campaign)):
         raise UserError(
             f"differs from the started campaign in {', '.join(changed)}; only limits may change",
             where=folder.campaign,
             how="undo the change, or choose another --output-dir",
         )
+    if folder.limits.exists() and read_started(folder).limits != campaign.limits:
+        folder.limits.unlink()
     write_atomically(folder.campaign, dump_yaml(campaign))
+
+
+def with_current_limits(campaign: Campaign, folder: CampaignFolder) -> Campaign:
+    """The campaign under the limits that count if it is searched now.
+
+    What was changed last counts: `crossmodal limits` changes those of the folder, and a search changes them again if it
+    asks for others than the search before it. So a command that is simply repeated continues under changed limits.
+    """
+    if not folder.limits.exists() or read_started(folder).limits != campaign.limits:
+        return campaign
+    return campaign.with_limits(**read_limits(folder).model_dump())
+
+
+def change_limits(
+    folder: CampaignFolder, *, trials: int | None, hours: float | None, gpu_hours: float | None
+) -> tuple[Limits, Limits]:
+    """Change those limits of a campaign that are not None, also while it runs; returns the limits before and after.
+
+    Raises:
+        UserError: the folder holds no campaign, or a limit is invalid; nothing is changed then.
+    """
+    before = read_campaign(folder)
+    after = before.with_limits(trials=trials, hours=hours, gpu_hours=gpu_hours)
+    if after != before:
+        claim_folder(folder.root, [folder.limits.name])
+        write_atomically(folder.limits, dump_yaml(after.limits))
+    return before.limits, after.limits
 
 
 def keep_features(features: CampaignFeatures, folder: CampaignFolder) -> None:
@@ -220,7 +257,7 @@ def require_unchanged_features(features: CampaignFeatures, folder: CampaignFolde
     """
     if not folder.features.exists():
         return
-    started = _read_features(folder)
+    started = read_features(folder)
     now = {variant: asdict(parts) for variant, parts in features.by_variant.items()}
     if not now.keys() <= started.keys():
         raise UserError("does not hold the features of this campaign", where=folder.features, how="restore it")
@@ -253,7 +290,12 @@ def require_regions(campaign: Campaign, images: Sequence[AnnotatedImage]) -> Non
         )
 
 
-def _read_features(folder: CampaignFolder) -> dict[str, dict[str, object]]:
+def read_features(folder: CampaignFolder) -> dict[Variant, dict[str, object]]:
+    """Fingerprint parts of a campaign's features as they were when it started, by variant.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     content = read_json(folder.features)
     if not isinstance(content, dict) or not all(isinstance(parts, dict) for parts in content.values()):
         raise UserError("does not list the features of the campaign", where=folder.features, how="restore it")

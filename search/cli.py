@@ -17,6 +17,7 @@ import analysis.cli
 import core.terminal.cli
 from core.errors import UserError
 from core.terminal.console import console, say, say_if_installed
+from search.external_cli import app as external_app
 from search.features_cli import (
     AddressOption,
     NodesOption,
@@ -25,8 +26,8 @@ from search.features_cli import (
     require_cluster_first,
 )
 from search.features_cli import app as features_app
+from search.winner_cli import FolderArgument, exit_if_stopped, renew_leaderboard
 from search.winner_cli import app as winner_app
-from search.winner_cli import exit_if_stopped, renew_leaderboard
 
 if TYPE_CHECKING:
     from core.campaign.campaign import Campaign
@@ -57,6 +58,7 @@ app.add_typer(core.terminal.cli.app)
 app.add_typer(analysis.cli.app)
 app.add_typer(features_app, name="features")
 app.add_typer(winner_app)
+app.add_typer(external_app)
 
 
 def _print_version(asked: bool) -> None:
@@ -105,23 +107,32 @@ def search(
     from core.campaign.campaign import load_campaign
     from core.files.folders import CampaignFolder
     from core.files.ownership import require_ours
-    from search.campaign import Cluster, Listeners, advance
+    from search.campaign import Cluster, Listeners, advance, with_current_limits
     from search.progress import CampaignProgress
+    from search.study.limits import CurrentLimits
     from search.study.proposals import SearchProposals
+    from search.study.strategy import require_sampler
+    from search.warm_start import require_sources, take_over
 
     settings = load_campaign(campaign).with_limits(trials=trials, hours=hours)
     require_cluster_first(address)
+    require_sampler(settings.sampler.kind)
     folder = CampaignFolder((output_dir or Path("output") / settings.name).resolve())
     require_ours(folder.root, folder.NAMES)
+    if not folder.campaign.exists():
+        require_sources(settings)
     cluster = Cluster(address, nodes, reuse_actors=not no_reuse)
     features = prepare_campaign_features(settings, folder, cluster, verify=verify)
     say(
-        f"campaign {settings.name}: up to {settings.limits.trials} trials of {settings.base.recipe.epochs} epochs, "
-        f"{len(settings.space.dimensions)} searched settings, objective {settings.objective}, in {folder.root}"
+        f"campaign {settings.name}: up to {with_current_limits(settings, folder).limits.trials} trials of "
+        f"{settings.base.recipe.epochs} epochs, {len(settings.space.dimensions)} searched settings, "
+        f"objective {settings.objective}, in {folder.root}"
     )
-    with CampaignProgress(console, settings.objective, settings.limits.trials) as progress:
+    limits = CurrentLimits(folder, settings.limits)
+    proposals = SearchProposals(settings, lambda: take_over(settings, features, say))
+    with CampaignProgress(console, settings.objective, lambda: limits.read().trials) as progress:
         listeners = Listeners(progress.update, lambda note: say(note, style="yellow"))
-        end = advance(SearchProposals(settings), folder, features, cluster, listeners)
+        end = advance(proposals, folder, features, cluster, listeners)
     if end.standing.complete:
         renew_leaderboard(folder)
     exit_if_stopped(end)
@@ -133,7 +144,7 @@ def _print_outcome(end: "SessionEnd", objective: str, folder: "CampaignFolder") 
         raise UserError(end.stop_reason, where="the campaign stopped", how="fix it and run the same command again")
     standing = end.standing
     if standing.best is None and standing.complete:
-        from search.confirm import nothing_eligible
+        from search.winner import nothing_eligible
 
         raise nothing_eligible(folder)
     if standing.best is None:
@@ -149,6 +160,27 @@ def _print_outcome(end: "SessionEnd", objective: str, folder: "CampaignFolder") 
     )
 
 
+@app.command(epilog="Example: crossmodal limits output/demo --trials 300 --hours 20")
+def limits(
+    folder: FolderArgument,
+    trials: Annotated[int | None, typer.Option(min=1, help="Maximum number of trials.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.0, help="Maximum wall time in hours, of all sessions.")] = None,
+    gpu_hours: Annotated[float | None, typer.Option(min=0.0, help="Maximum GPU-hours, of all trials.")] = None,
+) -> None:
+    """Show the limits of a campaign, or change them; a running search takes them up within seconds."""
+    from analysis.status import driver_of
+    from core.files.folders import CampaignFolder
+    from search.campaign import change_limits
+
+    campaign = CampaignFolder(folder)
+    before, after = change_limits(campaign, trials=trials, hours=hours, gpu_hours=gpu_hours)
+    if before == after:
+        say(f"limits: {before}")
+        return
+    say(f"limits before: {before}")
+    say(f"limits now: {after}; driver: {driver_of(campaign)}")
+
+
 @app.command(epilog="Example: crossmodal plan configs/campaigns/geotext1652.yaml")
 def plan(
     campaign: CampaignArgument,
@@ -160,10 +192,12 @@ def plan(
     """Estimate the cost of a campaign from a short calibration or its own history; starts nothing."""
     from core.campaign.campaign import load_campaign
     from core.files.folders import CampaignFolder
+    from search.campaign import with_current_limits
     from search.plan import estimate
 
-    settings = load_campaign(campaign)
-    folder = CampaignFolder((output_dir or Path("output") / settings.name).resolve())
+    asked = load_campaign(campaign)
+    folder = CampaignFolder((output_dir or Path("output") / asked.name).resolve())
+    settings = with_current_limits(asked, folder)
     say(f"estimating the cost of campaign {settings.name}; nothing is started")
     _print_estimate(estimate(settings, folder, slots=slots), settings)
 

@@ -2,18 +2,16 @@
 
 from collections.abc import Callable
 
-from analysis.leaderboard import rank
-from analysis.trials import tabulate
 from core.campaign.campaign import read_campaign
 from core.campaign.study import read_confirmations, read_trials
 from core.device import choose_device
-from core.errors import UserError
 from core.evaluation.retrieval import sample_validation
 from core.features.opening import open_features
 from core.files.folders import CampaignFolder
 from core.model.checkpoints import load_checkpoint, restore_model
 from core.samples import write_samples
 from search.study.proposals import ConfirmationProposals
+from search.winner import eligible_trials
 
 
 def propose_confirmation(folder: CampaignFolder, *, top: int, seeds: int) -> ConfirmationProposals:
@@ -26,22 +24,11 @@ def propose_confirmation(folder: CampaignFolder, *, top: int, seeds: int) -> Con
         UserError: the folder holds no campaign, or no trial is complete and keeps the constraints.
     """
     campaign, trials = read_campaign(folder), read_trials(folder)
-    ranked = rank(tabulate(folder, trials), by=campaign.objective)
-    eligible = ranked[ranked["rank"].notna()].drop_duplicates("config_hash")
-    if eligible.empty:
-        raise nothing_eligible(folder)
+    eligible = eligible_trials(folder, trials).drop_duplicates("config_hash")
     baseline = [trial.number for trial in trials if trial.is_baseline and trial.state == "complete"]
     parents = dict.fromkeys([*baseline, *map(int, eligible["number"].head(top))])
     first = campaign.base.seed + 1
     return ConfirmationProposals(campaign, trials, list(parents), range(first, first + seeds))
-
-
-def nothing_eligible(folder: CampaignFolder) -> UserError:
-    """The error for a campaign none of whose trials may be the best."""
-    constrained = read_campaign(folder).constraints.root
-    bounds = "; ".join(f"{name} {bound}" for name, bound in constrained.items())
-    problem = f"no complete trial keeps the constraints ({bounds})" if constrained else "no trial is complete"
-    return UserError(problem, where=folder.root, how="continue it with crossmodal search")
 
 
 def measure_repeats(folder: CampaignFolder, on_measured: Callable[[int, int], None]) -> None:

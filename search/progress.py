@@ -1,6 +1,7 @@
 """The live status line of a running campaign: trials by state, the best one so far, time left."""
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -14,7 +15,11 @@ from core.campaign.trials import Standing
 class CampaignProgress:
     """Context manager; `update` is called whenever a trial begins or ends."""
 
-    def __init__(self, console: Console, objective: str, limit: int) -> None:
+    def __init__(self, console: Console, objective: str, limit: Callable[[], int]) -> None:
+        """
+        Args:
+            limit: number of trials after which the campaign ends, as of now.
+        """
         self._console = console
         self._objective = objective
         self._limit = limit
@@ -47,8 +52,8 @@ class CampaignProgress:
         return Text(f"{self._line(self._standing)}, {self._time_left(self._standing)}")
 
     def _line(self, standing: Standing) -> str:
-        parts = [f"{standing.ended}/{self._limit} trials: {standing.complete} complete", f"{standing.running} running"]
-        parts += [f"{standing.pruned} pruned", f"{standing.failed} failed"]
+        parts = [f"{standing.ended}/{self._limit()} trials: {standing.complete} complete"]
+        parts += [f"{standing.running} running", f"{standing.pruned} pruned", f"{standing.failed} failed"]
         if standing.best is not None:
             number, value = standing.best
             gain = "" if standing.gain is None else f", {standing.gain:+.4f}"
@@ -60,5 +65,5 @@ class CampaignProgress:
         elapsed = time.monotonic() - self._started
         if done == 0:
             return f"{elapsed:.0f} s so far"
-        left = elapsed / done * max(0, self._limit - standing.ended)
+        left = elapsed / done * max(0, self._limit() - standing.ended)
         return f"{elapsed:.0f} s so far, about {left:.0f} s left"

@@ -1,14 +1,14 @@
-"""Commands that go on where a search ends: confirm its best trials, and retrain the winner."""
+"""Commands that go on where a search ends: confirm its best trials, retrain the winner, repeat a trial."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich import box
 from rich.progress import Progress
 from rich.table import Table
 
-from core.terminal.cli import OutputOption
+from core.terminal.cli import AgainOption, OutputOption, say_reranking
 from core.terminal.console import FeatureDisplay, console, print_epoch, say, show
 from search.features_cli import AddressOption, NodesOption, prepare_campaign_features, require_cluster_first
 
@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from analysis.confirmation import Confirmed
+    from core.config import TrainConfig
+    from core.features.store import Features
     from core.files.folders import CampaignFolder
-    from core.records import Interval
+    from core.records import EpochMetrics, Interval
     from search.campaign import SessionEnd
+    from search.model_card import FinalModel
+    from search.winner import Winner
 
 app = typer.Typer()
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]
@@ -49,7 +53,7 @@ def confirm(
         f"confirming trials {', '.join(map(str, proposals.parents))} of campaign {settings.name} with seeds "
         f"{proposals.seeds[0]} to {proposals.seeds[-1]}: {repeats} repeats of {settings.base.recipe.epochs} epochs"
     )
-    with CampaignProgress(console, settings.objective, repeats) as progress:
+    with CampaignProgress(console, settings.objective, lambda: repeats) as progress:
         listeners = Listeners(progress.update, lambda note: say(note, style="yellow"))
         end = advance(proposals, campaign.confirmation, features, cluster, listeners)
     exit_if_stopped(end)
@@ -87,12 +91,15 @@ def print_confirmation(confirmed: "Sequence[Confirmed]", objective: str) -> None
         table.add_column(heading, justify="right")
     for each in confirmed:
         table.add_row(
-            str(each.rank), "0 (baseline)" if each.trial == 0 else str(each.trial), str(len(each.seeds)),
+            str(each.rank), _trial_of(each), str(len(each.seeds)),
             f"{100 * each.mean.value:.1f}", _bounds(each.mean), f"{100 * each.gain.value:+.1f}", _bounds(each.gain),
             f"{100 * each.searched:.1f}", f"{100 * each.curse:+.1f}",
         )  # fmt: skip
     show(table)
-    best = confirmed[0]
+    best = next((each for each in confirmed if not each.broken), None)
+    if best is None:
+        say("no confirmed trial keeps the constraints by its means", style="yellow")
+        return
     beaten = "beats" if best.gain.low > 0 else "cannot be told from"
     say(
         f"trial {best.trial} has the best mean, {best.mean.value:.4f}, and {beaten} the baseline; the search said "
@@ -100,45 +107,131 @@ def print_confirmation(confirmed: "Sequence[Confirmed]", objective: str) -> None
     )
 
 
+def _trial_of(confirmed: "Confirmed") -> str:
+    notes = ["baseline"] if confirmed.trial == 0 else []
+    notes += [f"breaks {', '.join(confirmed.broken)}"] if confirmed.broken else []
+    return f"{confirmed.trial} ({'; '.join(notes)})" if notes else str(confirmed.trial)
+
+
 def _bounds(interval: "Interval") -> str:
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
 
 
 @app.command(epilog="Example: crossmodal retrain output/demo --output-dir output/demo/final")
-def retrain(folder: FolderArgument, output_dir: OutputOption) -> None:
+def retrain(
+    folder: FolderArgument,
+    output_dir: OutputOption,
+    as_searched: Annotated[
+        bool, typer.Option("--as-searched", help="Keep the trial's stages, one if it had one, instead of two.")
+    ] = False,
+    on: Annotated[
+        Literal["training", "all"],
+        typer.Option(help="Buildings to train on: the training split, or the validation split, too."),
+    ] = "training",
+    again: AgainOption = False,
+) -> None:
     """Retrain the best trial as the final two-stage model, and evaluate it once on the test split."""
     from analysis.trials import load_trials, lost_files
-    from core.features.inputs import read_inputs
-    from core.features.opening import open_features
     from core.files.folders import CampaignFolder
     from core.terminal.tables import scorecard_tables
-    from search.campaign import CampaignFeatures, extraction_variant, require_unchanged_features
-    from search.retrain import find_winner, require_free_output
+    from search.final_run import track_retrained
+    from search.retrain import require_free_output
     from search.retrain import retrain as train_winner
+    from search.winner import find_as_searched, find_winner, on_all_buildings
 
-    require_free_output(output_dir)
-    winner = find_winner(CampaignFolder(folder))
-    for path in lost_files(CampaignFolder(folder), load_trials(CampaignFolder(folder))):
+    campaign = CampaignFolder(folder)
+    winner = find_as_searched(campaign) if as_searched else find_winner(campaign)
+    winner = on_all_buildings(winner) if on == "all" else winner
+    require_free_output(winner, output_dir)
+    for path in lost_files(campaign, load_trials(campaign)):
         say(f"{path} is missing or torn; the winner is taken from the study", style="yellow")
-    recipe = winner.config.recipe
-    say(
-        f"retraining trial {winner.number} (validation {winner.value:.4f}) in two stages: "
-        f"{recipe.stage1_epochs} alignment epochs, {recipe.epochs - recipe.stage1_epochs} joint"
+    _print_plan(winner)
+    features = _features_of(winner.config, campaign, with_test=True)
+    final = train_winner(
+        winner, features, output_dir, on_epoch=print_epoch if on == "training" else print_losses, again=again
     )
-    if winner.was_single_stage:
-        say("the trial was single-stage; the campaign's default split is used", style="yellow")
-    inputs = read_inputs(winner.config)
-    require_unchanged_features(
-        CampaignFeatures({extraction_variant(winner.config): inputs.parts}, winner.config.readings.all),
-        CampaignFolder(folder),
-    )
-    with FeatureDisplay() as display:
-        features = open_features(winner.config, inputs=inputs, with_test=True, display=display)
-    final = train_winner(winner, features, output_dir, on_epoch=print_epoch)
     for table in scorecard_tables(final.card):
         show(table)
+    _print_validation(final, winner)
+    if campaign.final_metrics.resolve() == (output_dir / "metrics.json").resolve():
+        renew_leaderboard(campaign)
+    for note in track_retrained(campaign, output_dir):
+        say(note, style="yellow")
+    say(f"the final model is {final.card.checkpoint}; its model card is {output_dir / 'model_card.md'}")
+
+
+def _print_plan(winner: "Winner") -> None:
+    recipe, confirmed = winner.config.recipe, winner.confirmed
+    known = f"validation {winner.value:.4f}"
+    if confirmed is not None:
+        known += f", mean {confirmed.mean.value:.4f} over {len(confirmed.seeds)} seeds, the best of those confirmed"
+    stages = (
+        f"in two stages: {recipe.stage1_epochs} alignment epochs, {recipe.epochs - recipe.stage1_epochs} joint"
+        if winner.has_two_stages
+        else f"in one stage of {recipe.epochs} epochs, as searched"
+    )
+    say(f"retraining trial {winner.number} ({known}) {stages}")
+    if winner.split_of is not None:
+        scale = f"{recipe.stage2_lr_scale:g} of the learning rate in the second"
+        say(f"the trial was single-stage; its stages are those of {winner.split_of}, with {scale}", style="yellow")
+    if winner.config.data.train_on == "all":
+        say(f"on the training and validation buildings, for the {recipe.epochs} epochs that validation chose")
+
+
+def print_losses(metrics: "EpochMetrics") -> None:
+    """Print an epoch of a model that is trained on the validation buildings, too: without figures on these."""
+    say(f"epoch {metrics.epoch}  stage {metrics.stage}  loss {metrics.loss:.3f}  ({metrics.train_seconds:.1f} s)")
+
+
+def _features_of(config: "TrainConfig", campaign: "CampaignFolder", *, with_test: bool = False) -> "Features":
+    """The features that trials of a campaign read, if they are still those that it started with."""
+    from core.features.inputs import read_inputs
+    from core.features.opening import open_features
+    from search.campaign import CampaignFeatures, extraction_variant, require_unchanged_features
+
+    inputs = read_inputs(config)
+    require_unchanged_features(
+        CampaignFeatures({extraction_variant(config): inputs.parts}, config.readings.all), campaign
+    )
+    with FeatureDisplay() as display:
+        return open_features(config, inputs=inputs, with_test=with_test, display=display)
+
+
+def _print_validation(final: "FinalModel", winner: "Winner") -> None:
+    from search.model_card import difference_in_words
+
+    if len(final.reads) > 1:
+        say(f"the test split was read {len(final.reads)} times for this model", style="yellow")
+    if final.value is None:
+        return
+    say_reranking(final.checkpoint.reranking)
     summary = f"validation {winner.config.objective} {final.value:.4f}; trial {winner.number} had {winner.value:.4f}"
-    say(summary, style="yellow" if final.value < winner.value else None)
-    say(f"the final model is {final.card.checkpoint}")
-    if CampaignFolder(folder).final_metrics.resolve() == (output_dir / "metrics.json").resolve():
-        renew_leaderboard(CampaignFolder(folder))
+    if final.difference is None:
+        say(f"{summary}; its checkpoint is lost, so the two cannot be compared query by query", style="yellow")
+        return
+    say(summary)
+    worse = final.difference.verdict == "worse"
+    say(difference_in_words(final.difference), style="yellow" if worse else None)
+
+
+@app.command(epilog="Example: crossmodal rerun output/demo --trial 7")
+def rerun(folder: FolderArgument, trial: Annotated[int, typer.Option(min=0, help="Number of the trial.")]) -> None:
+    """Repeat a trial without keeping anything, and say whether its figures are the same; if not, the exit code is 1."""
+    from core.files.folders import CampaignFolder
+    from search.rerun import find_trial, repeat
+
+    campaign = CampaignFolder(folder)
+    found = find_trial(campaign, trial)
+    features = _features_of(found.config, campaign)
+    say(f"repeating trial {trial}: {len(found.epochs)} of {found.config.recipe.epochs} epochs, {found.threads} threads")
+    repeated = repeat(found, features, on_epoch=print_epoch)
+    for note in repeated.notes:
+        say(note, style="yellow")
+    for change in repeated.changes:
+        difference = f"{change.after - change.before:+.2g}"
+        say(f"epoch {change.epoch}: {change.name} {change.before:.6g} → {change.after:.6g} ({difference})")
+    if repeated.changes:
+        differing = len({change.epoch for change in repeated.changes})
+        say(f"trial {trial}: the figures of {differing} of {len(found.epochs)} epochs differ", style="red")
+        raise typer.Exit(1)
+    say(f"trial {trial}: all figures of {len(found.epochs)} epochs are the same")

@@ -1,19 +1,24 @@
 """The configuration of a search campaign: what is searched, how, on what, and until when."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from core.campaign.constraints import Constraints
+from core.campaign.goals import Goal, Goals, mark_front
 from core.campaign.space import Space
+from core.campaign.trials import TrialRecord
 from core.config import Objective, Seed, TrainConfig, load_config
 from core.errors import UserError
 from core.files.folders import CampaignFolder
 from core.files.yaml_files import load_yaml
-from core.places import PLACES, absolute_path, require_place
+from core.places import PLACES, FilePath, absolute_path, require_place
 from core.sections import Integer, Number, Section, hash_of, load_section, parse
+
+SamplerKind = Literal["tpe", "random", "gp", "cmaes", "qmc"]
 
 
 class Limits(Section):
@@ -27,16 +32,22 @@ class Limits(Section):
     """Time of all trials together × their share of a GPU. A trial is not started if the limit would be exceeded
     by the time it has lasted as long as earlier trials."""
 
+    def __str__(self) -> str:
+        hours = "" if self.hours is None else f", {self.hours:g} hours"
+        return f"{self.trials} trials{hours}" + ("" if self.gpu_hours is None else f", {self.gpu_hours:g} GPU-hours")
+
 
 class Sampler(Section):
     """How Optuna proposes trials."""
 
-    kind: Literal["tpe", "random"] = "tpe"
-    """Tree-structured Parzen estimator, or uniform draws."""
+    kind: SamplerKind = "tpe"
+    """Tree-structured Parzen estimator, uniform draws, a Gaussian process, CMA-ES, or a Sobol sequence. The last three
+    need `pip install 'crossmodal-search[samplers]'`. Settings that not every trial has (`when`, `off`) are drawn by the
+    Parzen estimator beside gp and cmaes, as are choices beside cmaes, and at random beside qmc."""
     seed: Seed = 0
     """Seed of the proposals."""
     startup_trials: Integer = Field(default=10, ge=1, le=1_000_000)
-    """Random trials before the estimator takes over."""
+    """Random trials before tpe, gp or cmaes takes over."""
 
 
 class Pruner(Section):
@@ -85,6 +96,8 @@ class Tracking(Section):
     """Project of the runs."""
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     """auto follows WANDB_MODE if set, else is online with an API key and offline without."""
+    artifacts: bool = False
+    """Upload the checkpoint of each complete trial and of the final model."""
 
 
 def _safe_name(name: str) -> str:
@@ -136,6 +149,9 @@ class Campaign(Section):
     """The baseline: trial 0, and the value of everything that is not searched. A file, or the settings themselves."""
     objective: str = "recall_mean"
     """Metric to maximise: at the best epoch of the last stage, on the validation split."""
+    objectives: Goals = ()
+    """Instead of `objective`: several figures, like [recall_mean, {box_iou: max}, {trainable_parameters: min}]. The
+    first one, a metric to maximise, chooses the best epoch and the best trial, and prunes."""
     constraints: Constraints = Constraints({})
     """What a trial must reach besides, at its best epoch, to be the best: figure → at_least or at_most, a number or
     relative to the baseline."""
@@ -143,6 +159,9 @@ class Campaign(Section):
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
     space: Space
+    warm_start: list[FilePath] = []
+    """Folders of other campaigns. Their complete trials that could be this campaign's own are history for the sampler;
+    of the others, the best settings are tried first."""
     resources: Resources = Resources()
     wandb: Tracking = Tracking()
     storage: StoragePlace | None = None
@@ -162,10 +181,42 @@ class Campaign(Section):
         return self
 
     @model_validator(mode="after")
+    def _cmaes_has_one_objective(self) -> Self:
+        if self.sampler.kind == "cmaes" and len(self.goals) > 1:
+            raise ValueError("sampler.kind cmaes takes a single objective; choose tpe, gp, qmc or random")
+        return self
+
+    @model_validator(mode="after")
+    def _holds_buildings_out(self) -> Self:
+        if self.train.data.train_on == "all":
+            raise ValueError("train.data.train_on is all, so no building would be left to score trials by")
+        return self
+
+    @model_validator(mode="after")
     def _pruner_can_prune(self) -> Self:
         epochs, first = self.train.recipe.epochs, self.pruner.min_epochs
         if self.pruner.kind == "asha" and first > epochs and "recipe.epochs" not in self.space.dimensions:
             raise ValueError(f"pruner.min_epochs {first} is more than recipe.epochs {epochs}, so no trial is pruned")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_of_objectives(cls, content: Any) -> Any:
+        """The first of several objectives is `objective`."""
+        given = content.get("objectives") if isinstance(content, dict) else None
+        if not given or not isinstance(given, list | tuple):
+            return content
+        first = given[0]["figure"] if isinstance(given[0], dict) and "figure" in given[0] else given[0]
+        if not isinstance(first, str):
+            raise ValueError("the first of objectives must be the name of a metric, which is maximised")
+        if content.get("objective", first) != first:
+            raise ValueError("give either objective or objectives")
+        return {**content, "objective": first}
+
+    @model_validator(mode="after")
+    def _distinct_objectives(self) -> Self:
+        if len({goal.figure for goal in self.objectives}) < len(self.objectives):
+            raise ValueError("objectives name a figure twice")
         return self
 
     @field_validator("objective")
@@ -184,22 +235,33 @@ class Campaign(Section):
         return self
 
     @property
+    def goals(self) -> Goals:
+        """What is optimised, the objective first."""
+        return self.objectives or (Goal(figure=self.objective, direction="max"),)
+
+    def judge(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """The same trials, with the constraints that each breaks, and marked if no other one beats it."""
+        return mark_front(self.constraints.judge(trials), self.goals)
+
+    @property
     def base(self) -> TrainConfig:
         """The baseline, scored by the campaign's objective."""
         same = self.train.objective == self.objective
         return self.train if same else self.train.with_overrides({"objective": self.objective})
 
-    def with_limits(self, *, trials: int | None, hours: float | None) -> Self:
+    def with_limits(self, *, trials: int | None, hours: float | None, gpu_hours: float | None = None) -> Self:
         """A validated copy with the limits that are not None.
 
         Args:
             trials: number of ended trials.
             hours: wall time.
+            gpu_hours: of all trials together.
         Raises:
-            UserError: a limit is out of range.
+            UserError: a limit is out of range, or GPU-hours are limited without a GPU.
         """
         content = self.model_dump(mode="json", by_alias=True)
-        content["limits"] |= {key: value for key, value in (("trials", trials), ("hours", hours)) if value is not None}
+        given = {"trials": trials, "hours": hours, "gpu_hours": gpu_hours}
+        content["limits"] |= {key: value for key, value in given.items() if value is not None}
         return parse(type(self), content, where="the command line")
 
 
@@ -218,7 +280,26 @@ def load_campaign(path: Path) -> Campaign:
 
 
 def read_campaign(folder: CampaignFolder) -> Campaign:
-    """The campaign of a folder, as resolved when it started; its space was checked then.
+    """The campaign of a folder, as resolved when it started, under its current limits.
+
+    Raises:
+        UserError: as `read_started`, or the file of limits is damaged.
+    """
+    started = read_started(folder)
+    return started.with_limits(**read_limits(folder).model_dump()) if folder.limits.exists() else started
+
+
+def read_limits(folder: CampaignFolder) -> Limits:
+    """What `crossmodal limits` set.
+
+    Raises:
+        UserError: it set none, or the file is damaged.
+    """
+    return parse(Limits, load_yaml(folder.limits), where=folder.limits)
+
+
+def read_started(folder: CampaignFolder) -> Campaign:
+    """The campaign of a folder, with the limits that the last search asked for; its space was checked then.
 
     Raises:
         UserError: the folder has none, or its file is damaged or was written by a version with other settings.
@@ -229,14 +310,14 @@ def read_campaign(folder: CampaignFolder) -> Campaign:
 
 
 def settings_hash(campaign: Campaign) -> str:
-    """Hash of the settings that may not change after the campaign started: all except limits and locations.
+    """Hash of the settings that its trials depend on: all except limits, locations and evaluation.
 
     Sixteen hexadecimal digits; unchanged when a later version adds a setting with a default.
     """
     content = campaign.model_dump(
         mode="json",
         by_alias=True,
-        exclude={"limits": True, "storage": True, "train": PLACES},
+        exclude={"limits": True, "storage": True, "warm_start": True, "train": {**PLACES, "evaluation": True}},
         exclude_defaults=True,
     )
     return hash_of(content)

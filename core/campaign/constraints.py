@@ -4,7 +4,7 @@ A bound is a number, or relative to the baseline: `box_iou: {at_least: baseline 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Self
 
@@ -67,6 +67,10 @@ def _limit(level: float | str | None, baseline: float | None) -> float | None:
     return baseline + (-offset if match[1] == "-" else offset)
 
 
+Figures = Callable[[str], float | None]
+"""Name → value of a trial's figure; None where it was not measured."""
+
+
 class Constraints(RootModel[dict[str, Bound]]):
     """Figure → its bound."""
 
@@ -77,24 +81,33 @@ class Constraints(RootModel[dict[str, Bound]]):
                 raise ValueError(f"{name} cannot be constrained; choose from {', '.join(CONSTRAINED)}")
         return self
 
-    def violations(self, trial: TrialRecord, baseline: TrialRecord | None) -> dict[str, float]:
-        """Constrained figure → by how much a trial breaks its bound; 0 or less if it does not.
+    def violations(self, figures: Figures, baseline: Figures) -> dict[str, float]:
+        """Constrained figure → by how much it breaks its bound; 0 or less if it does not.
 
-        A figure that the trial lacks counts as broken: nothing shows that it keeps the constraint.
+        A figure that was not measured counts as broken: nothing shows that it keeps the constraint.
         """
         found = {}
         for name, bound in self.root.items():
-            value, base = trial.figure(name), None if baseline is None else baseline.figure(name)
-            found[name] = 1.0 if value is None else bound.violation(value, base)
+            value = figures(name)
+            found[name] = 1.0 if value is None else bound.violation(value, baseline(name))
         return found
+
+    def broken(self, figures: Figures, baseline: Figures) -> tuple[str, ...]:
+        """Names of the figures that break their bounds."""
+        return tuple(name for name, excess in self.violations(figures, baseline).items() if excess > 0)
 
     def judge(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """The same trials; those with figures name the constraints that they break."""
         if not self.root:
             return list(trials)
-        baseline = baseline_of(trials)
-        return [trial if trial.best is None else self._judge(trial, baseline) for trial in trials]
+        baseline = baseline_figures(trials)
+        return [
+            trial if trial.best is None else replace(trial, broken=self.broken(trial.figure, baseline))
+            for trial in trials
+        ]
 
-    def _judge(self, trial: TrialRecord, baseline: TrialRecord | None) -> TrialRecord:
-        broken = tuple(name for name, excess in self.violations(trial, baseline).items() if excess > 0)
-        return replace(trial, broken=broken)
+
+def baseline_figures(trials: Sequence[TrialRecord]) -> Figures:
+    """Figures of the baseline; nothing is known of them before it is complete."""
+    baseline = baseline_of(trials)
+    return (lambda name: None) if baseline is None else baseline.figure

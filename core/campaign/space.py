@@ -50,6 +50,11 @@ class Space(RootModel[dict[str, Any]]):
         """Dotted path → dimension; each comes after those it depends on."""
         return self._dimensions
 
+    @property
+    def always_drawn(self) -> frozenset[str]:
+        """Settings that every trial draws: those without conditions and switch."""
+        return frozenset(key for key, each in self.dimensions.items() if not each.when and not getattr(each, "off", 0))
+
     def check(self, base: TrainConfig) -> None:
         """Check before anything starts that no trial can draw an invalid configuration.
 

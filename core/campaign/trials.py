@@ -12,7 +12,9 @@ from typing import Literal
 from core.records import EpochMetrics
 from core.sections import Scalar
 
-State = Literal["complete", "pruned", "failed", "running", "waiting"]
+State = Literal["complete", "pruned", "failed", "running", "waiting", "imported"]
+"""An imported trial is one of another campaign (`warm_start`): the sampler knows it, and it has neither files nor a
+share in figures and limits."""
 ENDED: tuple[State, ...] = ("complete", "pruned", "failed")
 SCORED: tuple[State, ...] = ("complete", "pruned")
 """States of trials that ended without an error, whose metrics count."""
@@ -36,14 +38,18 @@ class TrialRecord:
     """Number of the trial of the search that this one repeats with another seed; None in a search."""
     seed: int | None = None
     """Seed of such a repeat."""
+    imported_from: str | None = None
+    """Folder and number of the trial of another campaign that this one stands for."""
+    settings_from: str | None = None
+    """Folder and number of the trial of another campaign whose settings this one tries."""
     reason: str | None = None
     """Why it failed; STALE if it was interrupted."""
     value: float | None = None
     """Objective at the best epoch, higher is better."""
     best: EpochMetrics | None = None
     """Metrics of the best epoch."""
-    epochs: int = 0
-    """Number of epochs reported so far."""
+    reports: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    """Number of epochs trained → value of each goal then."""
     seconds: float | None = None
     session: int | None = None
     """Number of the session that ran it, from 1."""
@@ -55,10 +61,17 @@ class TrialRecord:
     broken: tuple[str, ...] = ()
     """Figures that break a constraint of the campaign: such a trial is never the best."""
 
+    on_front: bool = False
+    """Whether no other trial beats it in all goals; only in campaigns with several."""
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs reported so far."""
+        return len(self.reports)
+
     def figure(self, name: str) -> float | None:
         """A figure of the best epoch, or the number of trainable parameters; None where the trial has none."""
-        found = getattr(self, name, None) if name == "trainable_parameters" else getattr(self.best, name, None)
-        return None if found is None else float(found)
+        return figure_of(name, self.best, self.trainable_parameters)
 
     @property
     def name(self) -> str:
@@ -73,6 +86,11 @@ class TrialRecord:
         return self.origin == BASELINE
 
     @property
+    def repeats_baseline(self) -> bool:
+        """Whether it has the baseline's settings: the baseline itself, or what confirms it."""
+        return self.is_baseline if self.confirms is None else self.confirms == BASELINE
+
+    @property
     def is_stale(self) -> bool:
         """Whether it was interrupted and another trial retries it."""
         return self.reason == STALE
@@ -81,6 +99,12 @@ class TrialRecord:
     def has_ended(self) -> bool:
         """Whether it is complete, pruned or failed, and not stale: it counts towards the limit of trials."""
         return self.state in ENDED and not self.is_stale
+
+
+def figure_of(name: str, metrics: EpochMetrics | None, trainable_parameters: int | None) -> float | None:
+    """A figure of an epoch, or the number of trainable parameters; None where it was not measured."""
+    found = trainable_parameters if name == "trainable_parameters" else getattr(metrics, name, None)
+    return None if found is None else float(found)
 
 
 def earlier_attempts(trials: Sequence[TrialRecord], number: int) -> list[int]:
@@ -94,6 +118,30 @@ def earlier_attempts(trials: Sequence[TrialRecord], number: int) -> list[int]:
     return [trial.number for trial in reversed(trials[:number]) if trial.origin == origin]
 
 
+def gain_over_baseline(trials: Sequence[TrialRecord], trial: TrialRecord) -> float | None:
+    """Value of a trial minus the baseline's; of one that confirms another, minus the baseline's under the same seed.
+
+    None as long as one of the two is unknown.
+
+    Args:
+        trials: all of the search or the confirmation that the trial belongs to.
+    """
+    complete = (each.value for each in _baselines(trials, trial) if each.state == "complete")
+    baseline = next(complete, None)
+    return None if trial.value is None or baseline is None else trial.value - baseline
+
+
+def awaits_baseline(trials: Sequence[TrialRecord], trial: TrialRecord) -> bool:
+    """Whether the gain of a trial is going to be known only later."""
+    unknown = trial.value is not None and gain_over_baseline(trials, trial) is None
+    return unknown and any(each.state in ("running", "waiting") for each in _baselines(trials, trial))
+
+
+def _baselines(trials: Sequence[TrialRecord], trial: TrialRecord) -> list[TrialRecord]:
+    """The baseline that a trial is compared with, and what it retries."""
+    return [each for each in trials if each.repeats_baseline and each.seed == trial.seed]
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """State of a campaign: number of trials by state, the best trial and the baseline."""
@@ -105,6 +153,8 @@ class Standing:
     """Stale trials; their retries are counted separately."""
     running: int = 0
     waiting: int = 0
+    imported: int = 0
+    """Trials of other campaigns that the sampler knows."""
     best: tuple[int, float] | None = None
     """Number and value of the best complete trial that keeps the constraints."""
     baseline: float | None = None
@@ -123,7 +173,7 @@ class Standing:
     @property
     def states(self) -> dict[str, int]:
         """State → number of trials, in the order to print."""
-        names = ("complete", "pruned", "failed", "interrupted", "running", "waiting")
+        names = ("complete", "pruned", "failed", "interrupted", "running", "waiting", "imported")
         return {name: getattr(self, name) for name in names}
 
 
@@ -145,6 +195,7 @@ def standing_of(trials: Sequence[TrialRecord]) -> Standing:
         interrupted=counts["interrupted"],
         running=counts["running"],
         waiting=counts["waiting"],
+        imported=counts["imported"],
         best=max(values, key=lambda each: each[1], default=None),
         baseline=None if baseline is None else baseline.value,
     )

@@ -44,6 +44,15 @@ class Search:
     """Whether the queries are the texts."""
 
 
+class Order(NamedTuple):
+    """How candidates are put in a new order."""
+
+    depth: int
+    """Number of best candidates, clipped to the gallery."""
+    weight: float
+    """They are ordered by similarity / temperature + this weight × log-odds of a match; 0: by similarity."""
+
+
 class Relevance(NamedTuple):
     """What counts as relevant: items of equal int64 keys."""
 
@@ -58,7 +67,6 @@ def ranks_by_similarity(search: Search, relevance: Relevance) -> Tensor:
     return chunked_ranks(search.queries, search.gallery, relevance.queries, relevance.gallery)
 
 
-@torch.no_grad()
 def rerank(
     model: CrossModalModel,
     search: Search,
@@ -68,24 +76,46 @@ def rerank(
 ) -> list[Tensor]:
     """Ranks after the best candidates of each query were put in a new order, under each notion of relevance.
 
+    Args:
+        firsts: [Q] ranks by similarity, for each of `relevances`.
+    """
+    (finals,) = rerank_in_each(model, search, relevances, firsts, [Order(rule.rerank, rule.rerank_weight)])
+    return finals
+
+
+@torch.no_grad()
+def rerank_in_each(
+    model: CrossModalModel,
+    search: Search,
+    relevances: Sequence[Relevance],
+    firsts: Sequence[Tensor],
+    orders: Sequence[Order],
+) -> list[list[Tensor]]:
+    """Ranks in each of several orders, under each notion of relevance; the matching head runs once for all of them.
+
     The new list is a permutation of those candidates above the rest: a query whose first relevant item is below them
     keeps its rank. Ties count against the query. A weight of 0 leaves the order by similarity as it is.
 
     Args:
         firsts: [Q] ranks by similarity, for each of `relevances`.
+    Returns:
+        [Q] ranks for each of `orders` and, in each, of `relevances`.
     """
-    if rule.rerank_weight == 0:
-        return list(firsts)
-    k = min(rule.rerank, len(search.gallery))
-    finals = [first.clone() for first in firsts]
+    finals = [[first.clone() for first in firsts] for _ in orders]
+    k = min(max((order.depth for order in orders if order.weight), default=0), len(search.gallery))
+    if k == 0:
+        return finals
     columns = max(len(search.gallery), k * CANDIDATE_NUMBERS)
     for block in row_blocks(len(search.queries), columns, max_bytes=SCORE_BYTES):
         similarity, candidates = (search.queries[block] @ search.gallery.T).topk(k, dim=1)  # [q, k]
         odds = _matching_odds(model, search, block, candidates)
-        scores = similarity / model.temperature + rule.rerank_weight * odds
-        for final, first, relevance in zip(finals, firsts, relevances, strict=True):
-            relevant = relevance.queries[block][:, None] == relevance.gallery[candidates]
-            final[block] = _reranked(scores, relevant, first[block])
+        relevant = [relevance.queries[block][:, None] == relevance.gallery[candidates] for relevance in relevances]
+        for order, ranks in zip(orders, finals, strict=True):
+            if order.weight:
+                best = slice(order.depth)
+                scores = similarity[:, best] / model.temperature + order.weight * odds[:, best]
+                for final, first, hits in zip(ranks, firsts, relevant, strict=True):
+                    final[block] = _reranked(scores, hits[:, best], first[block])
     return finals
 
 

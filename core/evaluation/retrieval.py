@@ -54,7 +54,7 @@ def validate(model: CrossModalModel, split: FeatureSplit) -> Validation:
     )
     regions = measure_regions(model, embedded).metrics
     return Validation(
-        **_retrieval_figures(t2i, i2t),
+        **retrieval_figures(t2i, i2t),
         box_iou=regions.get("box_iou"),
         relation_accuracy=regions.get("relation_accuracy"),
         gallery_images=len(embedded.images.embedded),
@@ -169,7 +169,7 @@ def _ranks(model: CrossModalModel, split: FeatureSplit, search: Search, rule: Ra
 
 def _metrics(ranks: _BothRanks, captions: Tensor, images: Tensor, depth: int) -> dict[str, float]:
     metrics = {
-        **_retrieval_figures(ranks.t2i.final, ranks.i2t.final),
+        **retrieval_figures(ranks.t2i.final, ranks.i2t.final),
         **{f"chance_t2i_r{k}": chance_recall(captions, images, k) for k in (1, 5, 10)},
         **{f"chance_i2t_r{k}": chance_recall(images, captions, k) for k in (1, 5, 10)},
     }
@@ -184,7 +184,8 @@ def _hits(direction: str, ranks: Tensor, groups: Tensor) -> dict[str, Samples]:
     return {f"{direction}_r{k}": Samples((ranks <= k).double().numpy(), groups.numpy()) for k in (1, 5, 10)}
 
 
-def _retrieval_figures(t2i: Tensor, i2t: Tensor) -> dict[str, float]:
+def retrieval_figures(t2i: Tensor, i2t: Tensor) -> dict[str, float]:
+    """The six recalls, their mean and the median ranks, from ranks [Q] in both directions."""
     values = [recall_at(ranks, k) for ranks in (t2i, i2t) for k in (1, 5, 10)]
     return {
         **dict(zip(RETRIEVAL_KEYS, values, strict=True)),

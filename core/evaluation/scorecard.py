@@ -15,14 +15,15 @@ from core.data.annotations import AnnotatedImage
 from core.device import choose_device, device_name, peak_memory_mb
 from core.errors import UserError
 from core.evaluation.embedding import EmbeddedSplit, embed_split, embed_texts, image_blocks, image_features
-from core.evaluation.ranking import RankingRule
+from core.evaluation.ranking import Order, RankingRule
 from core.evaluation.regions import baseline_metrics, judge_grounding, measure_baselines, measure_regions
+from core.evaluation.reranking import chosen_reranking
 from core.evaluation.retrieval import PROTOCOLS, Protocol, measure_retrieval
 from core.features.store import Features, FeatureSplit
 from core.files.atomic import write_atomically
 from core.model.checkpoints import Checkpoint, restore_model
 from core.model.model import CrossModalModel, parameter_counts
-from core.records import Efficiency, Evaluation, Samples, Scorecard
+from core.records import Efficiency, Evaluation, Reranking, Samples, Scorecard
 from core.sections import Section
 
 MAIN_PROTOCOL: Protocol = "building"
@@ -78,24 +79,30 @@ def require_same_model(checkpoint: Checkpoint, config: TrainConfig, path: Path) 
 def measure(checkpoint: Checkpoint, features: Features, *, name: str, settings: EvaluationConfig) -> Measured:
     """Measure a checkpoint: retrieval on the test split, or on validation where `features` has no test split.
 
-    Boxes and relations are measured on the validation split if the test split has no regions, as in GeoText-1652.
+    Boxes and relations are measured on the validation split if the test split has no regions, as in GeoText-1652. A
+    model that was trained on the validation split is measured on the test split alone.
 
     Args:
         name: of the checkpoint, for the record.
         settings: whether and how candidates are re-ranked in a second round, and text queries normalised.
     Raises:
-        UserError: the checkpoint belongs to other features, or its device is not available.
+        UserError: the checkpoint belongs to other features, its device is not available, or nothing is left that it was
+            not trained on.
         DivergedError: an output of the model is not finite.
     """
+    held_out = checkpoint.config.data.train_on != "all"
+    if features.test is None and not held_out:
+        raise UserError("was trained on the validation split, too", where=name, how="set data.test_annotations")
     device = choose_device(checkpoint.config.device)
     model = restore_model(checkpoint, features).to(device)
     train = replace(features.train, grid=None).to(device)  # only its texts and boxes are read
     split, split_name = (features.test, "test") if features.test else (features.validation, "validation")
     started = time.monotonic()
     embedded = embed_split(model, split.to(device))
-    evaluations, samples = _retrieval(model, embedded, _ranking_rules(model, train, settings), split_name)
+    order = _order(chosen_reranking(checkpoint, model, features, settings), settings)
+    evaluations, samples = _retrieval(model, embedded, _ranking_rules(model, train, order, settings), split_name)
     with_regions, regions_split = embedded, split_name
-    if len(split.boxes) == 0:
+    if len(split.boxes) == 0 and held_out:
         with_regions, regions_split = embed_split(model, features.validation.to(device)), "validation"
     regions = measure_regions(model, with_regions)
     baselines = measure_baselines(model, with_regions, train, features.statistics)
@@ -139,11 +146,20 @@ def save_embeddings(path: Path, embeddings: Embeddings, images: Sequence[Annotat
     write_atomically(path, stream.getvalue())
 
 
-def _ranking_rules(model: CrossModalModel, train: FeatureSplit, settings: EvaluationConfig) -> list[RankingRule]:
+def _order(chosen: Reranking | None, settings: EvaluationConfig) -> Order:
+    """What was chosen, of no more candidates than the settings allow; else what they say."""
+    if chosen is None:
+        return Order(settings.k_test, settings.rerank_weight or 0.0)
+    return Order(min(chosen.depth, settings.k_test), chosen.weight)
+
+
+def _ranking_rules(
+    model: CrossModalModel, train: FeatureSplit, order: Order, settings: EvaluationConfig
+) -> list[RankingRule]:
     """By similarity and re-ranked; then both once more with the query bank, if there is one."""
     banks = [None] if settings.query_bank == "none" else [None, embed_texts(model, train)[train.caption_text]]
-    depths = dict.fromkeys((0, settings.k_test))
-    return [RankingRule(k, settings.rerank_weight, bank) for bank in banks for k in depths]
+    depths = dict.fromkeys((0, order.depth))
+    return [RankingRule(k, order.weight, bank) for bank in banks for k in depths]
 
 
 def _retrieval(

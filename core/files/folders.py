@@ -63,7 +63,7 @@ class CampaignFolder:
 
     NAMES: ClassVar = (
         "campaign.yaml", "features.json", "study.journal*", "trials", "wandb", "sessions", "leaderboard.*",
-        "confirmation",
+        "confirmation", "limits.yaml",
     )  # fmt: skip
     """Names claimed by the driver; the commands that write the final model or a report claim those."""
     root: Path
@@ -72,6 +72,11 @@ class CampaignFolder:
     def campaign(self) -> Path:
         """The campaign as resolved when it started; only its limits may change later."""
         return self.root / "campaign.yaml"
+
+    @property
+    def limits(self) -> Path:
+        """Limits that `crossmodal limits` set, in place of those in `campaign`."""
+        return self.root / "limits.yaml"
 
     @property
     def features(self) -> Path:
@@ -87,6 +92,11 @@ class CampaignFolder:
     def final_metrics(self) -> Path:
         """Scorecard of the final model, if it was retrained into the campaign's folder."""
         return self.root / "final" / "metrics.json"
+
+    @property
+    def final_checkpoint(self) -> Path:
+        """Weights of that model."""
+        return self.root / "final" / "stage2" / "checkpoint_best.pth"
 
     @property
     def confirmation(self) -> "CampaignFolder":

@@ -13,7 +13,7 @@ from core.errors import UserError
 from core.features.store import Features
 from core.files.atomic import write_atomically
 from core.model.model import CrossModalModel, build_model
-from core.records import EpochMetrics, Receipt, best_epoch
+from core.records import EpochMetrics, Receipt, Reranking, kept_epoch
 from core.sections import parse
 
 ZIP_MAGIC = b"PK\x03\x04"
@@ -41,11 +41,13 @@ class Checkpoint:
     history: list[EpochMetrics]
     """Metrics of all epochs so far, in order."""
     receipt: Receipt
+    reranking: Reranking | None = None
+    """How its candidates are re-ranked, in the best checkpoint of a run that ended; None if that was not chosen."""
 
     @property
     def best_epoch(self) -> int:
-        """Number of the best epoch of the latest stage, by the configuration's objective."""
-        return best_epoch(self.history, self.config.objective).epoch
+        """Number of the best epoch of the latest stage, by the configuration's objective; see `kept_epoch`."""
+        return kept_epoch(self.history, self.config).epoch
 
     def best(self) -> "Checkpoint":
         """A checkpoint for inference, with the weights of the best epoch."""
@@ -64,6 +66,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "history": [metrics.to_json() for metrics in checkpoint.history],
         "receipt": checkpoint.receipt.to_json(),
     }
+    if checkpoint.reranking is not None:
+        content["reranking"] = checkpoint.reranking.to_json()
     stream = io.BytesIO()
     torch.save(content, stream)
     write_atomically(path, stream.getvalue())
@@ -169,7 +173,7 @@ def _read(content: Any, where: object) -> Checkpoint:
             "history": [*history],
             "receipt": dict(),
             **others,
-        } if not others:
+        } if others.keys() <= {"reranking"}:
             checkpoint = Checkpoint(
                 config=_config(config, where),
                 fingerprint=fingerprint,
@@ -179,6 +183,7 @@ def _read(content: Any, where: object) -> Checkpoint:
                 best_weights=_tensors(best_weights),
                 history=[EpochMetrics.from_json(metrics) for metrics in history],
                 receipt=Receipt.from_json(content["receipt"]),
+                reranking=Reranking.from_json(content["reranking"]) if others else None,
             )
         case _:
             raise ValueError("fields are missing, unknown or of the wrong type")
@@ -205,7 +210,7 @@ def _tensors(weights: dict[Any, Any]) -> dict[str, Tensor]:
 def _require_one_run(checkpoint: Checkpoint) -> None:
     """Check that the fields are consistent with each other, as every reader of a checkpoint assumes."""
     epochs = [metrics.epoch for metrics in checkpoint.history]
-    last, groups = len(epochs) - 1, checkpoint.receipt.optimizer_groups
+    last, groups, reranking = len(epochs) - 1, checkpoint.receipt.optimizer_groups, checkpoint.reranking
     weights, best = (
         {name: value.shape for name, value in tensors.items()}
         for tensors in (checkpoint.weights, checkpoint.best_weights)
@@ -219,6 +224,7 @@ def _require_one_run(checkpoint: Checkpoint) -> None:
         and last < checkpoint.config.recipe.epochs
         and weights == best
         and all(group.keys() == {"stage", "learning_rate", "weight_decay"} for group in groups)
+        and (reranking is None or (reranking.depth > 0 and reranking.weight >= 0))
     )
     if not consistent:
         raise ValueError("the fields contradict each other")

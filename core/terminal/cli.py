@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +14,10 @@ from rich.table import Table
 from core.terminal.console import FeatureDisplay, console, print_epoch, progress_bar, say, say_if_installed, show
 
 if TYPE_CHECKING:
-    from core.config import TrainConfig
-    from core.records import EpochMetrics
-    from core.tracking import Tracker
+    from core.config import EvaluationConfig, TrainConfig
+    from core.records import EpochMetrics, Reranking
+    from core.tracked_runs import Tracker
+    from core.training.train import TrainResult
 
 PROJECT = "crossmodal-search"
 """Default project in Weights & Biases; WANDB_PROJECT overrides it."""
@@ -29,6 +31,9 @@ ConfigOption = Annotated[
     Path, typer.Option("--config", callback=say_if_installed, help="Training configuration (YAML).")
 ]
 OutputOption = Annotated[Path, typer.Option("--output-dir", "--output_dir", help="Folder of the run.")]
+AgainOption = Annotated[
+    bool, typer.Option("--again", help="Read the test split once more for a final model, which is counted.")
+]
 WandbOption = Annotated[
     bool, typer.Option("--use-wandb", "--use_wandb", help="Track in Weights & Biases; offline without an API key.")
 ]
@@ -128,6 +133,7 @@ def train(
     save_embeddings: Annotated[
         bool, typer.Option("--save-embeddings", "--save_embeddings", help="With --evaluate: also write embeddings.npz.")
     ] = False,
+    again: AgainOption = False,
 ) -> None:
     """Train a model (a restarted run continues after its last complete epoch), or evaluate a checkpoint."""
     from core.config import load_config
@@ -138,10 +144,12 @@ def train(
     if evaluate:
         if checkpoint is None:
             raise UserError("--evaluate needs --checkpoint", how="name the checkpoint to measure")
-        _evaluate(settings, checkpoint, output_dir, use_wandb=use_wandb, save_embeddings=save_embeddings)
+        outputs = {"use_wandb": use_wandb, "save_embeddings": save_embeddings}
+        _evaluate(settings, checkpoint, output_dir, again=again, **outputs)
         return
-    if save_embeddings:
-        raise UserError("--save_embeddings goes with --evaluate", how="train first, then evaluate the checkpoint")
+    if save_embeddings or again:
+        option = "--save_embeddings" if save_embeddings else "--again"
+        raise UserError(f"{option} goes with --evaluate", how="train first, then evaluate the checkpoint")
     _train(settings, checkpoint, output_dir, use_wandb=use_wandb)
 
 
@@ -150,6 +158,7 @@ def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, 
     from core.features.opening import open_features
     from core.files.folders import RunFolder
     from core.model.checkpoints import load_checkpoint
+    from core.tracked_runs import RunStart
     from core.training.runs import hold_run, require_free_run, run
 
     others = _wandb_names(use_wandb)
@@ -158,8 +167,10 @@ def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, 
     start_from = load_checkpoint(checkpoint, fingerprint=inputs.parts.fingerprint) if checkpoint else None
     with FeatureDisplay() as display:
         features = open_features(config, inputs=inputs, display=display)
+    if config.data.train_on == "all":
+        say("recalls below are of buildings that are trained on; the last epoch is kept", style="yellow")
     with hold_run(output_dir, *others) as identity, _tracker(output_dir, identity, use_wandb=use_wandb) as tracker:
-        tracker.start("train", config.model_dump(mode="json"))
+        tracker.start(RunStart.of_training("train", "train", config))
         result = run(
             config,
             features,
@@ -167,18 +178,23 @@ def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, 
             start_from=start_from,
             on_epoch=_told_to(tracker, lambda _: "train"),
         )
-        tracker.finish("train", {"best_epoch": result.best.epoch}, failed=False)
+        _finish(tracker, "train", result)
+    say_reranking(result.reranking)
     say(f"best epoch {result.best.epoch}; everything is in {output_dir}")
 
 
-def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb: bool, save_embeddings: bool) -> None:
+def _evaluate(
+    config: "TrainConfig", path: Path, output_dir: Path, *, again: bool, use_wandb: bool, save_embeddings: bool
+) -> None:
     from core.evaluation import scorecard
+    from core.evaluation.read_count import read_by
     from core.features.inputs import read_inputs
     from core.features.opening import open_features
     from core.files.json_files import write_json
     from core.files.ownership import claim_folder, require_ours
     from core.model.checkpoints import load_checkpoint, require_same_features
     from core.terminal.tables import scorecard_tables
+    from core.tracked_runs import RunEnd, RunStart
 
     names = ["metrics.json", *(["embeddings.npz"] if save_embeddings else []), *_wandb_names(use_wandb)]
     require_ours(output_dir, names)
@@ -189,18 +205,29 @@ def _evaluate(config: "TrainConfig", path: Path, output_dir: Path, *, use_wandb:
     with_test = config.data.test_annotations is not None
     with FeatureDisplay() as display:
         features = open_features(config, inputs=inputs, with_test=with_test, display=display)
-    say(f"measuring {path}, epoch {checkpoint.epoch}, best {config.evaluation.k_test} re-ranked in a second round")
-    measured = scorecard.measure(checkpoint, features, name=str(path), settings=config.evaluation)
-    with _tracker(output_dir, claim_folder(output_dir, names), use_wandb=use_wandb) as tracker:
-        tracker.start("evaluate", config.model_dump(mode="json"))
-        tracker.finish("evaluate", measured.scorecard.flat(), failed=False)
-    write_json(output_dir / "metrics.json", measured.scorecard.to_json())
-    if save_embeddings:
-        images = inputs.images["test" if features.test else "validation"]
-        scorecard.save_embeddings(output_dir / "embeddings.npz", measured.embeddings, images, config.data.image_root)
-    for table in scorecard_tables(measured.scorecard):
+    say(f"measuring {path}, epoch {checkpoint.epoch}; {_reranked_by(config.evaluation, checkpoint.reranking)}")
+    with read_by(path, features, again=again) as reads:
+        measured = scorecard.measure(checkpoint, features, name=str(path), settings=config.evaluation)
+        card = replace(measured.scorecard, test_reads=reads)
+        with _tracker(output_dir, claim_folder(output_dir, names), use_wandb=use_wandb) as tracker:
+            tracker.start(RunStart.of_training("evaluate", "evaluate", config))
+            tracker.finish("evaluate", RunEnd("complete", card.flat()))
+        write_json(output_dir / "metrics.json", card.to_json())
+        if save_embeddings:
+            images = inputs.images["test" if features.test else "validation"]
+            file = output_dir / "embeddings.npz"
+            scorecard.save_embeddings(file, measured.embeddings, images, config.data.image_root)
+    for table in scorecard_tables(card):
         show(table)
     say(f"metrics.json{' and embeddings.npz' if save_embeddings else ''} in {output_dir}")
+
+
+def _reranked_by(settings: "EvaluationConfig", chosen: "Reranking | None") -> str:
+    if settings.rerank_weight is not None:
+        return f"best {settings.k_test} re-ranked with weight {settings.rerank_weight:g}, as configured"
+    if chosen is None:
+        return f"up to {settings.k_test} re-ranked as the validation split favours"
+    return f"re-ranked as chosen on validation: {chosen.in_words()}"
 
 
 @app.command(epilog="Example: crossmodal train-two-stage --config configs/demo/two_stage.yaml --output-dir output/two")
@@ -214,6 +241,7 @@ def train_two_stage(
     """Train stage 1 (align), then stage 2 (joint) from its weights."""
     from core.config import load_config
     from core.features.opening import open_features
+    from core.tracked_runs import RunStart
     from core.training.runs import hold_two_stage, require_free_two_stage, run_two_stage, split_stages
 
     settings = load_config(config)
@@ -227,13 +255,20 @@ def train_two_stage(
         _tracker(output_dir, identity, use_wandb=use_wandb) as tracker,
     ):
         for number, stage in enumerate(stages, start=1):
-            tracker.start(f"stage{number}", stage.model_dump(mode="json"))
+            tracker.start(RunStart.of_training(f"stage{number}", "train", stage))
         result = run_two_stage(
             settings, features, output_dir, on_epoch=_told_to(tracker, lambda metrics: f"stage{metrics.stage}")
         )
-        tracker.finish("stage1", {"best_epoch": result.stage1.best.epoch}, failed=False)
-        tracker.finish("stage2", {"best_epoch": result.stage2.best.epoch}, failed=False)
+        _finish(tracker, "stage1", result.stage1)
+        _finish(tracker, "stage2", result.stage2)
+    say_reranking(result.stage2.reranking)
     say(f"best epoch of stage 2: {result.stage2.best.epoch}; everything is in {output_dir}")
+
+
+def say_reranking(chosen: "Reranking | None") -> None:
+    """Say how candidates of a finished run are re-ranked, if that was chosen."""
+    if chosen is not None:
+        say(f"re-ranking, chosen on validation: {chosen.in_words()}")
 
 
 def _wandb_names(use_wandb: bool) -> list[str]:
@@ -258,6 +293,12 @@ def _tracker(output_dir: Path, identity: str, *, use_wandb: bool) -> "Iterator[T
         yield tracker
     finally:
         tracker.close()
+
+
+def _finish(tracker: "Tracker", name: str, result: "TrainResult") -> None:
+    from core.tracked_runs import RunEnd
+
+    tracker.finish(name, RunEnd.of_training(result.history, result.receipt, result.last.config.objective))
 
 
 def _told_to(tracker: "Tracker", name_of: "Callable[[EpochMetrics], str]") -> "Callable[[EpochMetrics], None]":

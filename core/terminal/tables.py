@@ -70,7 +70,7 @@ def _order(evaluation: Evaluation) -> str:
     if not evaluation.rerank:
         return "by similarity"
     weight = "" if evaluation.rerank_weight is None else f"\n(weight {evaluation.rerank_weight:g})"
-    return f"{evaluation.rerank} re-ranked{weight}"
+    return f"{evaluation.rerank if evaluation.rerank_weight != 0 else 'none'} re-ranked{weight}"
 
 
 def _recall_cells(evaluation: Evaluation, name: str) -> tuple[str, str]:

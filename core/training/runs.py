@@ -10,18 +10,20 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.config import TrainConfig, load_config
+from core.device import choose_device
 from core.errors import UserError
+from core.evaluation.reranking import chosen_reranking
 from core.features.store import Features
 from core.files.atomic import write_atomically
 from core.files.folders import RunFolder
 from core.files.json_files import append_json_line, write_json
 from core.files.ownership import IDENTITY, hold_folder, require_ours
-from core.model.checkpoints import Checkpoint, load_checkpoint, require_same_features, save_checkpoint
-from core.records import EpochMetrics, best_epoch
+from core.model.checkpoints import Checkpoint, load_checkpoint, require_same_features, restore_model, save_checkpoint
+from core.records import EpochMetrics, kept_epoch
 from core.sections import dump_yaml
 from core.training.train import TrainResult, train
 
@@ -104,6 +106,8 @@ def run(
 ) -> TrainResult:
     """Train in a folder: writes a checkpoint and a log line per epoch, the best checkpoint, configuration and receipt.
 
+    At the end, the best checkpoint is told how its candidates are re-ranked, as the validation split favours.
+
     Args:
         folder: locked by the caller.
         start_from: initial weights; ignored if the folder already has a complete epoch.
@@ -117,7 +121,7 @@ def run(
         write_atomically(folder.config, dump_yaml(config))
     _restore_log(folder, resume_from)
     if resume_from is not None and resume_from.epoch == config.recipe.epochs - 1:
-        return _finish(folder, TrainResult(resume_from))
+        return _finish(folder, features, resume_from)
 
     def report(metrics: EpochMetrics, checkpoint: Checkpoint) -> None:
         save_checkpoint(folder.checkpoint(metrics.epoch), checkpoint)
@@ -126,7 +130,8 @@ def run(
         append_json_line(folder.log, metrics.to_json())
         on_epoch(metrics)
 
-    return _finish(folder, train(config, features, report, resume_from=resume_from, start_from=start_from))
+    result = train(config, features, report, resume_from=resume_from, start_from=start_from)
+    return _finish(folder, features, result.last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +194,7 @@ def summarise(result: TwoStageResult) -> dict[str, object]:
     """
     summary: dict[str, object] = {}
     for name, stage in (("stage1", result.stage1), ("stage2", result.stage2)):
-        best = best_epoch(stage.history, stage.last.config.objective)
+        best = kept_epoch(stage.history, stage.last.config)
         summary[name] = {
             "epochs": len(stage.history),
             "seconds": stage.receipt.seconds,
@@ -262,6 +267,11 @@ def _holds_best(folder: RunFolder, checkpoint: Checkpoint) -> bool:
         return False
 
 
-def _finish(folder: RunFolder, result: TrainResult) -> TrainResult:
-    write_json(folder.receipt, result.receipt.to_json())
-    return result
+def _finish(folder: RunFolder, features: Features, last: Checkpoint) -> TrainResult:
+    best = load_checkpoint(folder.best_checkpoint)
+    model = restore_model(best, features).to(choose_device(best.config.device))
+    reranking = chosen_reranking(best, model, features, best.config.evaluation)
+    if reranking != best.reranking:
+        save_checkpoint(folder.best_checkpoint, replace(best, reranking=reranking))
+    write_json(folder.receipt, last.receipt.to_json())
+    return TrainResult(last, reranking)

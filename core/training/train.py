@@ -19,11 +19,12 @@ from core.config import TrainConfig
 from core.device import choose_device
 from core.errors import DivergedError
 from core.evaluation.retrieval import validate
+from core.features.stacked import train_on_all
 from core.features.store import Features
 from core.model.checkpoints import Checkpoint, load_weights
 from core.model.losses import Losses, weighted_sum
 from core.model.model import CrossModalModel, build_model
-from core.records import JOINT, EpochMetrics, Receipt, best_epoch
+from core.records import JOINT, EpochMetrics, Receipt, Reranking, kept_epoch
 from core.training.batches import epoch_batches
 from core.training.optimizer import set_learning_rate
 from core.training.receipts import earlier_runs, make_receipt
@@ -40,11 +41,13 @@ class TrainResult:
 
     last: Checkpoint
     """State after the last epoch."""
+    reranking: Reranking | None = None
+    """How candidates of the best epoch are re-ranked, if that was chosen."""
 
     @property
     def best(self) -> Checkpoint:
         """Checkpoint of the best epoch, for inference."""
-        return self.last.best()
+        return replace(self.last.best(), reranking=self.reranking)
 
     @property
     def history(self) -> list[EpochMetrics]:
@@ -77,6 +80,7 @@ def train(
     began = time.monotonic() - (resume_from.receipt.seconds if resume_from else 0.0)
     earlier = earlier_runs(resume_from, start_from)
     device = choose_device(config.device)
+    features = train_on_all(features) if config.data.train_on == "all" else features
     with own_stream(device):
         model = _initial_model(config, features, resume_from or start_from).to(device)
         on_device = replace(features, train=features.train.to(device), validation=features.validation.to(device))
@@ -175,7 +179,7 @@ def _dropout_seeded(seed: int, device: torch.device) -> Iterator[None]:
 def _checkpoint(run: Run, metrics: EpochMetrics, receipt: Receipt, previous: Checkpoint | None) -> Checkpoint:
     weights = {name: value.detach().cpu().clone() for name, value in run.model.state_dict().items()}
     history = [*(previous.history if previous else []), metrics]
-    is_best = best_epoch(history, run.config.objective) is metrics
+    is_best = kept_epoch(history, run.config) is metrics
     return Checkpoint(
         config=run.config,
         fingerprint=receipt.fingerprint,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from core.config import TrainConfig
 from core.model.checkpoints import Checkpoint
 from core.records import EpochMetrics, Receipt
-from search.session.running import RunningTrial, judge, objective_of
+from search.session.running import RunningTrial, goal_values, judge
 from search.session.storage import Storage
 from search.session.task import TrialTask
 from search.session.trial_log import TrialLog
@@ -67,6 +67,13 @@ class SessionBook:
             gpu=resources.gpu,
             checkpoint_every_s=self._campaign.checkpoint_every_s,
         )
+
+    def is_over(self) -> bool:
+        """Whether no trial will start any more. While others run, the limits may still be raised."""
+        return self._unless_broken(self._is_over, True)
+
+    def _is_over(self) -> bool:
+        return self._stopping_since is not None or not self._running or self._ledger.stop_reason is not None
 
     def record(self, ray_id: str, row: dict[str, Any]) -> bool:
         """Store one report; returns whether the trial should stop now."""
@@ -168,13 +175,14 @@ class SessionBook:
         if not candidates:
             return None
         _, latest, checkpoint = max(candidates, key=lambda each: each[0])
+        trial.receipt = checkpoint.receipt
         for metrics in checkpoint.history:
             self._log_epoch(trial, metrics)
         return latest
 
     def _log_epoch(self, trial: RunningTrial, metrics: EpochMetrics) -> None:
         trial.history.append(metrics)
-        self._log.epoch(trial.asked.number, metrics, objective_of(trial, metrics))
+        self._log.epoch(trial.asked.number, metrics, goal_values(trial, metrics, self._campaign.goals))
 
 
 def _continues(checkpoint: Checkpoint, config: TrainConfig, fingerprint: str) -> bool:

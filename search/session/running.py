@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+from core.campaign.goals import Goals
+from core.campaign.trials import figure_of
 from core.config import config_hash
 from core.model.checkpoints import Checkpoint
 from core.records import ALIGN, EpochMetrics, Receipt, best_epoch
@@ -47,6 +49,13 @@ def judge(trial: RunningTrial, checkpoint: Checkpoint | None, *, crash: str | No
 def objective_of(trial: RunningTrial, metrics: EpochMetrics) -> float:
     """Value of the trial's objective at an epoch."""
     return float(getattr(metrics, trial.asked.config.objective))
+
+
+def goal_values(trial: RunningTrial, metrics: EpochMetrics, goals: Goals) -> list[float]:
+    """Value of each goal at an epoch; NaN where the data have nothing to measure it on."""
+    parameters = None if trial.receipt is None else trial.receipt.parameters
+    found = [figure_of(goal.figure, metrics, parameters) for goal in goals]
+    return [math.nan if value is None else value for value in found]
 
 
 def _incomplete(trial: RunningTrial, best: EpochMetrics | None, checkpoint: Checkpoint | None) -> str | None:

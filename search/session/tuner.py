@@ -32,15 +32,18 @@ STOP_WITHIN_S = 30
 
 
 class LedgerSearcher(Searcher):  # type: ignore[misc]
-    """Passes the ledger's trials to Ray Tune."""
+    """Passes the ledger's trials to Ray Tune, which asks at every step of its loop while others run."""
 
     def __init__(self, book: SessionBook) -> None:
         super().__init__()
         self._book = book
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """A trial; None for none now; FINISHED, after which Ray never asks again, for none at all."""
         task = self._book.next_trial(trial_id)
-        return Searcher.FINISHED if task is None else task.to_plain()
+        if task is not None:
+            return task.to_plain()
+        return Searcher.FINISHED if self._book.is_over() else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Handled by the scheduler, which receives more information."""

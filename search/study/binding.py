@@ -36,9 +36,8 @@ def open_study(
     study = optuna.create_study(
         storage=_open_storage(campaign, folder),
         study_name=proposals.study,
-        direction="maximize",
+        directions=[f"{goal.direction}imize" for goal in campaign.goals],
         load_if_exists=True,
-        pruner=proposals.pruner(),
     )
     binding = {"id": identity, "settings": settings_hash(campaign), "features": list(fingerprints)}
     _bind(study, binding, where=_place(campaign, folder))

@@ -13,17 +13,18 @@ from types import TracebackType
 from typing import Literal, Self
 
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FixedTrial, Trial, TrialState, create_trial
 
-from core.campaign.study import Notes, note, read_record, read_records
-from core.campaign.trials import Standing, TrialRecord, baseline_of, earlier_attempts, standing_of
+from core.campaign.constraints import baseline_figures
+from core.campaign.study import Notes, note, read_records
+from core.campaign.trials import Standing, TrialRecord, earlier_attempts, figure_of, standing_of
 from core.config import TrainConfig, config_hash
 from core.errors import UserError
 from core.files.folders import CampaignFolder
 from core.records import EpochMetrics
 from core.sections import Scalar
 from search.study.binding import open_study
-from search.study.limits import Spent, failures_in_a_row, spent_by
+from search.study.limits import CurrentLimits, Spent, failures_in_a_row, has_room, spent_by
 from search.study.proposals import Proposals
 
 SESSIONS, HOURS = "sessions", "hours"
@@ -68,19 +69,18 @@ class Ledger:
         self._folder = folder
         self._identity = identity
         self._fingerprints = fingerprints
+        self._limits = CurrentLimits(folder, proposals.campaign.limits)
         self._open_trials: dict[int, Trial] = {}
         self._known: list[TrialRecord] = []
 
     def __enter__(self) -> Self:
         self._study = open_study(self._proposals, self._folder, self._identity, self._fingerprints)
         self._study.set_user_attr(SESSIONS, [*self.sessions, f"{self.session + 1:04d}-{secrets.token_hex(4)}"])
-        self._study.sampler = self._proposals.sampler(
-            [self.session, len(self.trials())], self._violations if self.campaign.constraints.root else None
-        )
+        self._study.sampler = self._proposals.sampler([self.session, len(self.trials())])
         self._started = time.monotonic()
         self._hours_before = float(self._study.user_attrs.get(HOURS, 0.0))
         for parameters, notes in self._proposals.first(self.trials()):
-            self.enqueue(parameters, notes)
+            self._import(parameters, notes) if notes.imported_from else self.enqueue(parameters, notes)
         return self
 
     def __exit__(
@@ -116,7 +116,7 @@ class Ledger:
     def trials(self) -> list[TrialRecord]:
         """All trials, in order of their numbers."""
         self._known = read_records(self._study, self._known)
-        return self.campaign.constraints.judge(self._known)
+        return self.campaign.judge(self._known)
 
     def standing(self) -> Standing:
         """Current standing of the campaign."""
@@ -129,18 +129,13 @@ class Ledger:
     @property
     def has_work(self) -> bool:
         """Whether `ask` would return another trial."""
-        return self.stop_reason is None and self._proposals.has_more(self.trials(), self.spent())
+        room = has_room(self._limits.read(), self.spent())
+        return self.stop_reason is None and self._proposals.has_more(self.trials(), has_room=room)
 
     @property
     def stop_reason(self) -> str | None:
         """Why the campaign must stop before its limits: too many failures in a row, grouped by reason."""
         return failures_in_a_row(self.trials(), session=self.session, limit=self.campaign.max_failed_trials)
-
-    def _violations(self, trial: FrozenTrial) -> list[float]:
-        """By how much a trial that just ended breaks each constraint, for the sampler."""
-        baseline = baseline_of(self.trials())
-        record = read_record(trial, self._study.study_name)
-        return list(self.campaign.constraints.violations(record, baseline).values())
 
     def reconcile(self) -> list[int]:
         """Put the trials that a dead driver left RUNNING back in the queue, and return their numbers."""
@@ -160,12 +155,27 @@ class Ledger:
         """
         if not trial.is_stale:
             notes = Notes(retry_of=trial.number, origin=trial.origin, confirms=trial.confirms, seed=trial.seed)
-            self.enqueue(self._proposals.parameters(trial), notes)
+            self.enqueue(self._proposals.parameters(trial), replace(notes, settings_from=trial.settings_from))
         self._study.tell(trial.number, state=TrialState.FAIL)
 
     def enqueue(self, parameters: Mapping[str, Scalar], notes: Notes | None = None) -> None:
         """Add a trial with these parameters to the end of the queue."""
         self._study.enqueue_trial(dict(parameters), user_attrs=(notes or Notes()).attributes())
+
+    def _import(self, parameters: Mapping[str, Scalar], notes: Notes) -> None:
+        """Add a trial of another campaign, for the sampler alone: the pruner sees none of its epochs."""
+        drawn = FixedTrial(dict(parameters))
+        self.campaign.space.suggest(drawn, self.campaign.base)
+        others = [figure_of(goal.figure, notes.best, notes.trainable_parameters) for goal in self.campaign.goals[1:]]
+        self._study.add_trial(
+            create_trial(
+                values=[notes.best_value, *others],
+                params=drawn.params,
+                distributions=drawn.distributions,
+                user_attrs=notes.attributes(),
+                constraints=notes.violations,
+            )
+        )
 
     def ask(self) -> AskedTrial | None:
         """The next trial; None once a limit is reached."""
@@ -178,26 +188,50 @@ class Ledger:
         note(trial, Notes(session=self.session, config_hash=config_hash(config)))
         return AskedTrial(trial.number, record.name, config, earlier_attempts(self.trials(), trial.number))
 
-    def record(self, number: int, epoch: int, value: float) -> None:
-        """Report the objective of an epoch (from 0)."""
-        self._open_trials[number].report(value, step=epoch + 1)
+    def record(self, number: int, epoch: int, *values: float) -> None:
+        """Report the value of each goal at an epoch (from 0)."""
+        trial = self._open_trials[number]
+        if len(values) == 1:
+            trial.report(values[0], step=epoch + 1)
+        else:
+            note(trial, Notes(reports={**self.trials()[number].reports, epoch + 1: values}))
 
     def should_stop(self, number: int) -> bool:
         """Whether the pruner stops the trial; never the baseline, since all others are compared with it."""
-        return not self.trials()[number].is_baseline and bool(self._open_trials[number].should_prune())
+        trials = self.trials()
+        return not trials[number].is_baseline and self._proposals.stops(trials[number], trials)
 
     def tell(self, number: int, outcome: TrialOutcome) -> None:
         """Store how a trial ended. A complete one is told with its best value; without a finite value it failed."""
         trial = self._open_trials.pop(number)
         value = outcome.value if outcome.value is not None and math.isfinite(outcome.value) else None
-        unscored = value is None and outcome.state == "complete"
-        reason = outcome.reason or (f"the objective is {outcome.value}" if unscored else None)
+        others = self._other_values(outcome)
+        reason = outcome.reason
+        if outcome.state == "complete":
+            missing = [name for name, found in others.items() if found is None]
+            reason = reason or (f"the objective is {outcome.value}" if value is None else None)
+            reason = reason or (f"{missing[0]} was not measured" if missing else None)
         notes = Notes(best_value=value, best=outcome.best, reason=reason, seconds=outcome.seconds)
         note(trial, replace(notes, trainable_parameters=outcome.trainable_parameters))
         self._study.set_user_attr(HOURS, self.hours)
+        self._set_constraints(trial)
         if reason is not None:
             self._study.tell(trial, state=TrialState.FAIL)
         elif outcome.state == "pruned":
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
-            self._study.tell(trial, value)
+            self._study.tell(trial, [value, *others.values()])
+
+    def _set_constraints(self, trial: Trial) -> None:
+        """Tell the sampler by how much a trial with figures breaks each constraint."""
+        trials = self.trials()
+        record = trials[trial.number]
+        if record.best is not None:
+            violations = self.campaign.constraints.violations(record.figure, baseline_figures(trials))
+            for figure, excess in violations.items():
+                trial.set_constraint(figure, excess)
+
+    def _other_values(self, outcome: TrialOutcome) -> dict[str, float | None]:
+        """Values of the goals after the first."""
+        figures = [goal.figure for goal in self.campaign.goals[1:]]
+        return {figure: figure_of(figure, outcome.best, outcome.trainable_parameters) for figure in figures}

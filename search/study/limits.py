@@ -1,11 +1,44 @@
-"""When a campaign is done: pure functions of its limits and its trials."""
+"""When a campaign is done: its limits, which may change while it runs, and pure functions of them and its trials."""
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from core.campaign.campaign import Limits
+from core.campaign.campaign import Limits, read_limits
 from core.campaign.trials import TrialRecord, standing_of
+from core.errors import UserError
+from core.files.folders import CampaignFolder
+
+
+class CurrentLimits:
+    """The limits of a campaign while it runs. The file of `crossmodal limits` is read whenever it was replaced.
+
+    A file that cannot be read changes nothing, since a typing mistake must not end hours of trials; `crossmodal status`
+    names it.
+    """
+
+    def __init__(self, folder: CampaignFolder, limits: Limits) -> None:
+        """
+        Args:
+            limits: those that the search was asked for, which count until the file exists.
+        """
+        self._folder = folder
+        self._limits = limits
+        self._version: tuple[int, int] | None = None
+
+    def read(self) -> Limits:
+        """The limits as of now."""
+        try:
+            state = self._folder.limits.stat()
+        except OSError:
+            return self._limits
+        version = (state.st_mtime_ns, state.st_ino)
+        if version != self._version:
+            self._version = version
+            with suppress(UserError):
+                self._limits = read_limits(self._folder)
+        return self._limits
 
 
 @dataclass(frozen=True, slots=True)

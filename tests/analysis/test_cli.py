@@ -225,7 +225,33 @@ def test_efficiency_reads_both_logs(crossmodal: CommandLine, runs: Path) -> None
 
 def test_a_report_is_one_page(crossmodal: CommandLine, campaign: CampaignFolder) -> None:
     assert crossmodal("report", campaign.root).code == 0
-    assert "optimizer.learning_rate" in (campaign.root / "report.html").read_text()
+    page = (campaign.root / "report.html").read_text()
+    assert "optimizer.learning_rate" in page
+    assert "data:image/jpeg" in page
+
+
+def test_a_report_without_the_model_says_so_and_has_no_pictures(
+    crossmodal: CommandLine, campaign: CampaignFolder
+) -> None:
+    for path in campaign.root.glob("trials/*/checkpoint_best.pth"):
+        path.unlink()
+    outcome = crossmodal("report", campaign.root)
+    assert outcome.code == 0, outcome.err
+    assert "without pictures: " in outcome.out
+    page = (campaign.root / "report.html").read_text()
+    assert "there is no such checkpoint" in page
+    assert "data:image/jpeg" not in page
+
+
+def test_a_report_of_a_campaign_without_a_finished_trial_writes_nothing(
+    crossmodal: CommandLine, campaign: CampaignFolder
+) -> None:
+    lines = campaign.journal.read_text().splitlines(keepends=True)
+    campaign.journal.write_text(lines[0])  # the study as it was created
+    outcome = crossmodal("report", campaign.root)
+    assert outcome.code == 2
+    assert "no trial has finished yet" in outcome.err
+    assert not (campaign.root / "report.html").exists()
 
 
 @pytest.mark.parametrize(("command", "name"), [("report", "report.html"), ("leaderboard", "leaderboard.csv")])

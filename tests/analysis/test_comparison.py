@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.comparison import benchmark_table, compare, comparison_table, grounding_notes, paired_interval
+from analysis.comparison import (
+    benchmark_table,
+    compare,
+    compare_objective,
+    comparison_table,
+    grounding_notes,
+    paired_interval,
+    read_notes,
+)
 from core.errors import UserError
 from core.records import RETRIEVAL_KEYS, Efficiency, Evaluation, Grounding, Interval, Samples, Scorecard
 
@@ -46,6 +54,46 @@ def test_a_clear_gain_is_better_and_lower_l1_is_better() -> None:
         {"t2i_r1": samples(worse), "box_l1": samples(better)}, {"t2i_r1": samples(better), "box_l1": samples(worse)}
     )}  # fmt: skip
     assert found == {"t2i_r1": "better", "box_l1": "better"}
+
+
+def recalls(hits: list[float], groups: list[int]) -> dict[str, Samples]:
+    """The same hits in all six recalls; images ask only half of the queries."""
+    half = len(hits) // 2
+    return {
+        name: samples(hits, groups) if name.startswith("t2i") else samples(hits[:half], groups[:half])
+        for name in RETRIEVAL_KEYS
+    }
+
+
+def test_the_mean_of_recalls_is_compared_recall_by_recall() -> None:
+    groups = [number // 2 for number in range(40)]
+    first, second = [0.0, 1.0] * 20, [1.0, 1.0] * 10 + [0.0, 1.0] * 10
+    found = compare_objective(recalls(first, groups), recalls(second, groups), "recall_mean")
+    assert (found.first, found.second) == (0.5, 0.875)  # (3 × 0.75 + 3 × 1) / 6
+    assert found.interval.value == 0.375
+    assert 0 < found.interval.low < 0.375 < found.interval.high <= 0.5
+    assert found.verdict == "better"
+    assert compare_objective(recalls(second, groups), recalls(first, groups), "recall_mean").verdict == "worse"
+
+
+def test_one_recall_is_compared_alone() -> None:
+    groups = [number // 2 for number in range(40)]
+    first, second = recalls([0.0] * 40, groups), recalls([0.0] * 40, groups)
+    second["i2t_r5"] = samples([1.0] * 20, groups[:20])
+    found = compare_objective(first, second, "i2t_r5")
+    assert (found.first, found.second, found.interval.low, found.interval.high) == (0, 1, 1, 1)
+    assert compare_objective(first, second, "t2i_r1").verdict == "not distinguishable"
+
+
+def test_a_gain_in_one_building_does_not_decide_for_the_mean_of_recalls() -> None:
+    groups = [0] * 50 + [1] * 50 + [2] * 50 + [3] * 50
+    gained = recalls([1.0] * 50 + [0.0] * 150, groups)
+    assert compare_objective(recalls([0.0] * 200, groups), gained, "t2i_r1").verdict == "not distinguishable"
+
+
+def test_reads_of_the_test_split_are_noted_from_the_second_on() -> None:
+    notes = read_notes([card(), card(checkpoint="b", test_reads=1), card(checkpoint="c", test_reads=3)])
+    assert notes == ["c: the test split was read 3 times for this model, this time included."]
 
 
 def test_one_building_alone_cannot_decide() -> None:

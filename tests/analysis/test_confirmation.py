@@ -1,13 +1,17 @@
 """Confirmations judged on made-up samples: what is known to differ, and what is noise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.confirmation import Confirmed, _judge
+from analysis.confirmation import Confirmed, _judge, mean_figures
+from core.campaign.constraints import Constraints
 from core.campaign.trials import TrialRecord
 from core.records import RETRIEVAL_KEYS, Samples
+from tests.conftest import epoch_metrics
 
 BUILDINGS, QUERIES = 60, 4
 GROUPS = np.repeat(np.arange(BUILDINGS) + 7, QUERIES)
@@ -85,3 +89,17 @@ def test_ranks_follow_means_and_the_best_is_never_beaten(chances: dict[int, floa
     assert means == sorted(means, reverse=True)
     assert confirmed[0].rank == 1
     assert all(1 <= each.rank <= len(confirmed) for each in confirmed)
+
+
+def test_constraints_are_judged_by_means_over_the_seeds() -> None:
+    """One trial keeps its boxes under one seed and loses them under the other; another was not measured once."""
+    constraints = Constraints.model_validate({"box_iou": {"at_least": "baseline"}})
+    baseline, unsteady, steady, unknown = (
+        [
+            (replace(trial, best=epoch_metrics(box_iou=iou)), samples)
+            for (trial, samples), iou in zip([repeat(9, 1, seed, 0.5) for seed in (1, 2)], ious, strict=True)
+        ]
+        for ious in ((0.5, 0.5), (0.6, 0.1), (0.6, 0.45), (0.9, None))
+    )
+    for repeats, broken in ((baseline, ()), (unsteady, ("box_iou",)), (steady, ()), (unknown, ("box_iou",))):
+        assert constraints.broken(mean_figures(repeats), mean_figures(baseline)) == broken

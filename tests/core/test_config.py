@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from core import places
 from core.config import TrainConfig, accepts, config_hash, load_config
 from core.errors import UserError
 from core.files.yaml_files import dump_plain
-from core.sections import dotted_keys, dump_yaml
+from core.sections import dotted_keys, dump_yaml, hash_of
 
 
 def write(folder: Path, text: str) -> Path:
@@ -120,6 +121,13 @@ def test_what_is_written_out_reads_back_equal(tmp_path: Path) -> None:
 def test_any_changed_setting_changes_the_hash() -> None:
     base = TrainConfig()
     assert len({config_hash(base.with_overrides({"seed": seed})) for seed in range(3)}) == 3
+
+
+def test_runs_from_before_the_choice_of_buildings_keep_their_hash() -> None:
+    content = TrainConfig().model_dump(mode="json", exclude=places.PLACES)
+    assert content["data"].pop("train_on") == "training"
+    assert config_hash(TrainConfig()) == hash_of(content)
+    assert config_hash(TrainConfig().with_overrides({"data.train_on": "all"})) != hash_of(content)
 
 
 @pytest.mark.parametrize("folder", ["", "demo"])

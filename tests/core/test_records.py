@@ -8,7 +8,17 @@ import pytest
 
 from core.config import TrainConfig
 from core.features.store import Features
-from core.records import Efficiency, EpochMetrics, Evaluation, Grounding, Interval, Receipt, Scorecard, best_epoch
+from core.records import (
+    Efficiency,
+    EpochMetrics,
+    Evaluation,
+    Grounding,
+    Interval,
+    Receipt,
+    Scorecard,
+    best_epoch,
+    kept_epoch,
+)
 from core.training.train import train
 
 
@@ -89,3 +99,11 @@ def test_the_objective_decides_and_the_first_of_equals_wins() -> None:
     history = epochs((2, 0.4, 0.1), (2, 0.4, 0.3), (2, 0.2, 0.3))
     assert best_epoch(history, "recall_mean").epoch == 0
     assert best_epoch(history, "t2i_r1").epoch == 1
+
+
+def test_a_run_keeps_its_best_epoch_or_the_last_if_no_building_was_held_out() -> None:
+    history = epochs((1, 0.9, 0.9), (2, 0.4, 0.1), (2, 0.3, 0.3))
+    assert kept_epoch(history, TrainConfig()).epoch == 1
+    assert kept_epoch(history, TrainConfig().with_overrides({"objective": "t2i_r1"})).epoch == 2
+    assert kept_epoch(history, TrainConfig().with_overrides({"data.train_on": "all"})).epoch == 2
+    assert kept_epoch(history[:1], TrainConfig().with_overrides({"data.train_on": "all"})).epoch == 0

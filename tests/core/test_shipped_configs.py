@@ -9,16 +9,17 @@ from core.config import TrainConfig, load_config
 from core.sections import Scalar, dotted_keys, parse
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-METHODOLOGY: dict[str, Scalar] = {
+METHODOLOGY: dict[str, Scalar | None] = {
     "model.adapter_width": 256, "model.embed_dim": 256, "model.dropout": 0.1, "model.fusion": "concat",
     "model.image_pooling": "none", "model.temperature": 0.07, "loss.itc": 1.0, "loss.itm": 1.0, "loss.box": 0.1,
     "loss.spatial": 0.1, "loss.giou": 0.0, "loss.positives": "image", "loss.contrastive": "infonce",
     "optimizer.weight_decay": 0.01, "optimizer.warmup_ratio": 0.1,
-    "optimizer.cuda_graph": True, "data.split_seed": 0, "features.dtype": "float32", "features.micro_batch": 32,
+    "optimizer.cuda_graph": True, "data.split_seed": 0, "data.train_on": "training",
+    "features.dtype": "float32", "features.micro_batch": 32,
     "features.image": "tower.cls", "features.text": "lm.last", "features.grid": 8,
     "features.image_prompt": "Summary above image in one word:",
     "features.text_prompt": "Summary above sentence in one word:", "features.allow_degenerate": False,
-    "features.source": "cached", "evaluation.k_test": 256, "evaluation.rerank_weight": 1.0,
+    "features.source": "cached", "evaluation.k_test": 256, "evaluation.rerank_weight": None,
     "evaluation.query_bank": "none", "objective": "recall_mean", "device": "auto", "seed": 0,
 }  # fmt: skip
 REAL: dict[str, Scalar] = {

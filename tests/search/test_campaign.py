@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.campaign.campaign import Campaign, load_campaign
+from core.campaign.campaign import Campaign, Limits, load_campaign, read_campaign
 from core.config import TrainConfig
 from core.data.annotations import NO_RELATION, AnnotatedImage, Region
 from core.errors import UserError
@@ -16,12 +16,14 @@ from search.campaign import (
     CampaignFeatures,
     advance,
     campaign_readings,
+    change_limits,
     claim,
     extraction_variant,
     extraction_variants,
     keep_features,
     require_regions,
     require_unchanged_features,
+    with_current_limits,
 )
 from search.study.proposals import SearchProposals
 
@@ -48,6 +50,46 @@ def test_limits_may_change_and_nothing_else(campaign_of: Build, folder_of: Path)
     assert load_campaign(folder.campaign).limits.trials == 9
     with pytest.raises(UserError, match=r"differs from the started campaign in sampler\.seed; only limits may change"):
         claim(campaign_of(sampler={"kind": "tpe", "seed": 3}), folder)
+
+
+def test_a_repeated_search_keeps_changed_limits_and_one_that_asks_for_others_replaces_them(
+    campaign_of: Build, folder_of: Path
+) -> None:
+    folder, asked = CampaignFolder(folder_of), campaign_of(limits={"trials": 4, "hours": 2.0})
+    claim(asked, folder)
+    assert with_current_limits(asked, folder) == asked
+    assert change_limits(folder, trials=9, hours=None, gpu_hours=None) == (asked.limits, Limits(trials=9, hours=2.0))
+    claim(asked, folder)
+    for current in (with_current_limits(asked, folder), read_campaign(folder)):
+        assert current.limits == Limits(trials=9, hours=2.0)
+    other = campaign_of(limits={"trials": 6})
+    assert with_current_limits(other, folder).limits == Limits(trials=6)
+    claim(other, folder)
+    assert read_campaign(folder).limits == with_current_limits(other, folder).limits == Limits(trials=6)
+    claim(asked, folder)
+    assert read_campaign(folder).limits == asked.limits  # what was set before is not set again
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trials": 0}, "limits.trials: Input should be greater than or equal to 1"),
+        ({"hours": 0.0}, "limits.hours: Input should be greater than 0"),
+        ({"gpu_hours": 3.0}, "limits.gpu_hours has no effect, since resources.gpu is 0"),
+    ],
+)
+def test_invalid_limits_are_one_line_and_change_nothing(
+    campaign_of: Build, folder_of: Path, change: dict[str, Any], message: str
+) -> None:
+    folder = CampaignFolder(folder_of)
+    claim(campaign_of(), folder)
+    change_limits(folder, trials=9, hours=None, gpu_hours=None)
+    before = {path: path.read_bytes() for path in folder_of.iterdir()}
+    with pytest.raises(UserError) as refused:
+        change_limits(folder, **{"trials": None, "hours": None, "gpu_hours": None, **change})
+    assert message in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    assert {path: path.read_bytes() for path in folder_of.iterdir()} == before
 
 
 def test_every_searched_extraction_gets_features_of_its_own(campaign_of: Build, base: TrainConfig) -> None:

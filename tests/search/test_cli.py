@@ -2,6 +2,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,5 +132,62 @@ def test_an_address_is_checked_before_any_work(
     assert search.err == extract.err
     assert "--address" in search.err
     assert len(search.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.fixture
+def copied(finished_campaign: CampaignFolder, tmp_path: Path) -> CampaignFolder:
+    ignored = shutil.ignore_patterns("wandb", "sessions")
+    return CampaignFolder(shutil.copytree(finished_campaign.root, tmp_path / "small", ignore=ignored))
+
+
+def test_limits_are_changed_and_shown(crossmodal: CommandLine, copied: CampaignFolder) -> None:
+    assert crossmodal("limits", copied.root).out == "limits: 5 trials\n"
+    changed = crossmodal("limits", copied.root, "--trials", 300, "--hours", 20)
+    assert changed.out == "limits before: 5 trials\nlimits now: 300 trials, 20 hours; driver: none\n"
+    assert "limits 300 trials, 20 hours" in crossmodal("status", copied.root).out
+    assert crossmodal("limits", copied.root, "--trials", 300).out == "limits: 300 trials, 20 hours\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(("--gpu-hours", 3), "resources.gpu is 0"), (("--hours", 0), "limits.hours"), (("--trials", 10**7), "limits.tr")],
+)
+def test_an_impossible_limit_is_one_line(
+    crossmodal: CommandLine, copied: CampaignFolder, options: tuple[object, ...], message: str
+) -> None:
+    outcome = crossmodal("limits", copied.root, *options)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert not copied.limits.exists()
+
+
+def test_limits_of_a_foreign_folder_are_one_line(crossmodal: CommandLine, tmp_path: Path) -> None:
+    outcome = crossmodal("limits", tmp_path, "--trials", 3)
+    assert outcome.code == 2
+    assert "holds no campaign" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("sampler: {kind: cmaes}", "sampler.kind: cmaes needs cmaes, which is not installed"),
+        ("warm_start: [./nowhere]", "nowhere: holds no campaign"),
+    ],
+)
+def test_what_a_campaign_lacks_is_one_line_before_anything_is_extracted(
+    crossmodal: CommandLine, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "cmaes", None)
+    path = write_campaign(tmp_path, demo, f"{CAMPAIGN}{line}\n")
+    train = tmp_path / "train.yaml"
+    train.write_text(train.read_text().replace(str(demo / "features"), str(tmp_path / "store")))
+    outcome = crossmodal("search", path, "--output-dir", tmp_path / "out")
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "store").exists()

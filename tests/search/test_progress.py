@@ -20,7 +20,7 @@ def status(finished: int, *, running: int = 1, best: float | None = 0.4) -> Stan
 
 def shown(*statuses: Standing) -> str:
     console = Console(file=io.StringIO(), width=60)
-    with CampaignProgress(console, "recall_mean", 10) as progress:
+    with CampaignProgress(console, "recall_mean", lambda: 10) as progress:
         for each in statuses:
             progress.update(each)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
@@ -44,7 +44,7 @@ def test_a_baseline_of_zero_is_a_baseline() -> None:
 
 
 def test_time_left_follows_the_pace_of_this_session() -> None:
-    progress = CampaignProgress(Console(file=io.StringIO()), "recall_mean", 10)
+    progress = CampaignProgress(Console(file=io.StringIO()), "recall_mean", lambda: 10)
     progress.update(status(0))
     progress._started -= 30
     progress.update(status(2))

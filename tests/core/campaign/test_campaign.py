@@ -8,7 +8,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.campaign.campaign import Campaign, changed_keys, load_campaign, read_campaign, settings_hash
+from core.campaign.campaign import (
+    Campaign,
+    Limits,
+    changed_keys,
+    load_campaign,
+    read_campaign,
+    read_started,
+    settings_hash,
+)
 from core.config import TrainConfig
 from core.errors import UserError
 from core.files.folders import CampaignFolder
@@ -28,8 +36,16 @@ def test_a_campaign_reads_its_baseline_from_the_named_file(tmp_path: Path) -> No
     assert load_campaign(write(tmp_path)).base.recipe.epochs == 3
 
 
-def test_what_is_resolved_stands_alone_and_reads_back_equal(tmp_path: Path) -> None:
-    campaign = load_campaign(write(tmp_path))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"objectives": ["recall_mean", {"box_iou": "max"}, {"trainable_parameters": "min"}]},
+        {"constraints": {"box_iou": {"at_least": "baseline - 0.01"}, "trainable_parameters": {"at_most": 1e6}}},
+    ],
+)
+def test_what_is_resolved_stands_alone_and_reads_back_equal(tmp_path: Path, changes: dict[str, object]) -> None:
+    campaign = load_campaign(write(tmp_path, **changes))
     resolved = tmp_path / "elsewhere.yaml"
     resolved.write_text(dump_yaml(campaign))
     (tmp_path / "train.yaml").unlink()
@@ -42,11 +58,26 @@ def test_what_is_resolved_stands_alone_and_reads_back_equal(tmp_path: Path) -> N
     [
         ({"objective": "loss_itc"}, "objective: a loss cannot be the objective"),
         ({"objective": "accuracy"}, "objective: must be one of recall_mean"),
+        ({"objectives": [{"box_iou": "max"}]}, "the first of objectives must be the name of a metric"),
+        ({"objectives": ["recall_mean", {"loss_itc": "min"}]}, "loss_itc is not a figure of a trial"),
+        ({"objectives": ["box_iou"]}, "objective: must be one of recall_mean"),
+        ({"objectives": ["recall_mean", {"recall_mean": "min"}]}, "objectives name a figure twice"),
+        ({"objectives": ["recall_mean"], "objective": "t2i_r1"}, "give either objective or objectives"),
+        ({"constraints": {"box_iuo": {"at_least": 0.1}}}, "box_iuo cannot be constrained"),
+        ({"constraints": {"box_iou": {"at_leats": 0.1}}}, "constraints.box_iou.at_leats is not a setting"),
         ({"name": "../evil"}, "name: must consist of at most 100 letters"),
         ({"limts": {"trials": 3}}, "limts is not a setting; did you mean limits?"),
         ({"limits": {"trial": 3}}, "limits.trial is not a setting; did you mean limits.trials?"),
         ({"limits": {"trials": 0}}, "limits.trials: Input should be greater than or equal to 1"),
         ({"limits": {"gpu_hours": 5}}, "limits.gpu_hours has no effect, since resources.gpu is 0"),
+        ({"warm_start": "other"}, "warm_start: must be a list"),
+        ({"warm_start": [3]}, "warm_start.0: must be the name of a file or folder"),
+        ({"warm_start": ["~nosuchuser/x"]}, "warm_start.0: must be a path whose ~ refers to a user of this machine"),
+        (
+            {"sampler": {"kind": "cmaes"}, "objectives": ["recall_mean", {"trainable_parameters": "min"}]},
+            "sampler.kind cmaes takes a single objective",
+        ),
+        ({"train": {"data": {"train_on": "all"}}}, "no building would be left to score trials by"),
         ({"train": "nowhere.yaml"}, "nowhere.yaml: there is no such file"),
         ({"space": {"loss.itm": {"log": [1.0, 0.1]}}}, "the lower bound 1.0 is not below the upper bound 0.1"),
         ({"space": {"loss.itm": {"log": [0.0, 0.1]}}}, "must be above 0"),
@@ -193,10 +224,17 @@ def test_the_hash_of_its_settings_does_not_depend_on_the_location_of_the_checkou
 
 def test_the_hash_of_its_settings_covers_all_but_limits_and_places(tmp_path: Path) -> None:
     before = settings_hash(load_campaign(write(tmp_path)))
-    for same in ({"limits": {"trials": 7}}, {"storage": "./elsewhere"}):
+    for same in ({"limits": {"trials": 7}}, {"storage": "./elsewhere"}, {"warm_start": ["../other"]}):
         assert settings_hash(load_campaign(write(tmp_path, **same))) == before
     for other in ({"sampler": {"seed": 3}}, {"objective": "t2i_r1"}, {"resources": {"cpu": 2}}):
         assert settings_hash(load_campaign(write(tmp_path, **other))) != before
+
+
+def test_how_the_final_model_is_evaluated_is_no_setting_of_the_trials(tmp_path: Path) -> None:
+    started = load_campaign(write(tmp_path))
+    path = write(tmp_path)
+    (tmp_path / "train.yaml").write_text("recipe: {epochs: 3}\nevaluation: {rerank_weight: 1.0}\n")
+    assert settings_hash(load_campaign(path)) == settings_hash(started)
 
 
 def test_a_campaign_contains_only_what_differs_from_its_base(tmp_path: Path) -> None:
@@ -264,3 +302,27 @@ def test_a_file_of_a_version_with_other_settings_is_one_line_that_names_the_sett
 def test_a_folder_without_a_campaign_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no campaign"):
         read_campaign(CampaignFolder(tmp_path))
+
+
+def test_other_campaigns_are_named_relative_to_the_file(tmp_path: Path) -> None:
+    assert load_campaign(write(tmp_path, warm_start=["../a", "b"])).warm_start == [
+        tmp_path.parent / "a",
+        tmp_path / "b",
+    ]
+    assert load_campaign(write(tmp_path)).warm_start == []
+
+
+def test_limits_are_shown_in_words() -> None:
+    assert str(Limits(trials=1_000_000)) == "1000000 trials"
+    assert str(Limits(trials=5, hours=0.5, gpu_hours=20)) == "5 trials, 0.5 hours, 20 GPU-hours"
+
+
+def test_the_campaign_of_a_folder_has_its_current_limits(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
+    folder = CampaignFolder(tmp_path)
+    shutil.copy(finished_campaign.campaign, folder.campaign)
+    folder.limits.write_text("trials: 8\nhours: 1.5\n")
+    assert read_campaign(folder).limits == Limits(trials=8, hours=1.5)
+    assert read_started(folder).limits == Limits(trials=5)
+    folder.limits.write_text("trails: 8\n")
+    with pytest.raises(UserError, match=r"limits\.yaml: trails is not a setting; did you mean trials?"):
+        read_campaign(folder)

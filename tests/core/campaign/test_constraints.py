@@ -44,7 +44,7 @@ def test_before_the_baseline_is_complete_nothing_relative_to_it_is_broken() -> N
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.5))
 def test_a_violation_is_positive_exactly_where_the_bound_is_broken(base: float, value: float, slack: float) -> None:
     constraints = read(box_iou={"at_least": f"baseline - {slack!r}"})
-    excess = constraints.violations(trial(1, 0.1, iou=value), trial(0, 0.1, iou=base))["box_iou"]
+    excess = constraints.violations(trial(1, 0.1, iou=value).figure, trial(0, 0.1, iou=base).figure)["box_iou"]
     assert (excess > 0) == (value < base - slack)
 
 

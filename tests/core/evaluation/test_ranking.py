@@ -11,7 +11,16 @@ from core.config import ModelConfig
 from core.evaluation import embedding
 from core.evaluation.embedding import embed_split
 from core.evaluation.metrics import first_relevant_ranks
-from core.evaluation.ranking import RankingRule, Relevance, Search, _matching_odds, ranks_by_similarity, rerank
+from core.evaluation.ranking import (
+    Order,
+    RankingRule,
+    Relevance,
+    Search,
+    _matching_odds,
+    ranks_by_similarity,
+    rerank,
+    rerank_in_each,
+)
 from core.evaluation.retrieval import both_directions, relevance_of
 from core.features.store import Widths
 from core.model.model import CrossModalModel
@@ -116,6 +125,38 @@ def test_one_pass_of_the_head_ranks_under_every_notion_of_relevance() -> None:
     for relevance, first, final in zip(relevances, firsts, together, strict=True):
         assert torch.equal(rerank(model, search, [relevance], [first], rule)[0], final)
     assert not torch.equal(*together)
+
+
+class Counting(Told):
+    """Counts the pairs that its matching head is asked for; that head contradicts the similarity."""
+
+    pairs = 0
+
+    def match_odds(self, images: ImageView, texts: TextView) -> Tensor:
+        self.pairs += len(texts.embedded)
+        return -50 * super().match_odds(images, texts)
+
+
+def test_several_orders_are_each_as_alone_and_cost_one_pass_of_the_head() -> None:
+    split, model = planted_split(10, seed=3), Counting()
+    search, _ = both_directions(embed_split(model, split))
+    relevance = relevance_of(split, "building", search)
+    first = ranks_by_similarity(search, relevance)
+    orders = [Order(9, 0.0), Order(3, 1.0), Order(9, 0.5), Order(9, 2.0), Order(500, 0.0)]
+    together = rerank_in_each(model, search, [relevance], [first], orders)
+    assert model.pairs == 9 * len(split.caption_image)
+    for order, (final,) in zip(orders, together, strict=True):
+        assert torch.equal(rerank(model, search, [relevance], [first], RankingRule(*order))[0], final)
+    assert torch.equal(together[0][0], first)
+    assert not torch.equal(together[1][0], together[2][0])
+
+
+def test_no_weight_asks_the_head_nothing() -> None:
+    split, model = planted_split(10, seed=3), Counting()
+    search, _ = both_directions(embed_split(model, split))
+    relevance = relevance_of(split, "building", search)
+    rerank(model, search, [relevance], [ranks_by_similarity(search, relevance)], RankingRule(9, 0.0))
+    assert model.pairs == 0
 
 
 @pytest.mark.parametrize("pairs", [1, 7, 64])

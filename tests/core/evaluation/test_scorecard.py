@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from core.features.inputs import read_inputs
 from core.features.opening import open_features
 from core.features.store import Features
 from core.model.checkpoints import Checkpoint
-from core.records import Scorecard
+from core.records import Reranking, Scorecard
 from core.training.train import train
+from tests.conftest import without_regions
 
 
 @pytest.fixture
@@ -49,6 +51,46 @@ def test_a_query_bank_is_measured_beside_plain_similarities(checkpoint: Checkpoi
     names = ("building", "building_reranked", "building_query_bank", "building_query_bank_reranked")
     assert {f"{name}/t2i_r1" for name in names} <= flat.keys()
     assert flat["building_query_bank/t2i_r1"] != flat["building/t2i_r1"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "order"),
+    [
+        (EvaluationConfig(), (9, 0.25)),
+        (EvaluationConfig(k_test=4), (4, 0.25)),
+        (EvaluationConfig(k_test=4, rerank_weight=2.0), (4, 2.0)),
+        (EvaluationConfig(rerank_weight=2.0), (256, 2.0)),
+    ],
+    ids=["as chosen", "no more than allowed", "as configured", "a weight alone"],
+)
+def test_the_choice_of_the_checkpoint_is_used_unless_the_settings_give_a_weight(
+    checkpoint: Checkpoint, planted_features: Features, settings: EvaluationConfig, order: tuple[int, float]
+) -> None:
+    holding = replace(checkpoint, reranking=Reranking(9, 0.25, "recall_mean", plain=0.1, reranked=0.2))
+    card = measure(holding, planted_features, name="a.pth", settings=settings).scorecard
+    evaluation = card.find("building", reranked=True)
+    assert (evaluation.rerank, evaluation.rerank_weight) == order
+
+
+def test_a_model_trained_on_all_buildings_is_measured_on_the_test_split_alone(
+    planted_features: Features, small_config: TrainConfig
+) -> None:
+    checkpoint = train(small_config.with_overrides({"data.train_on": "all"}), planted_features).best
+    with pytest.raises(UserError, match=r"a\.pth: was trained on the validation split, too; set data\.test"):
+        measure(checkpoint, replace(planted_features, test=None), name="a.pth", settings=EvaluationConfig())
+    assert planted_features.test is not None
+    bare = replace(planted_features, test=without_regions(planted_features.test))
+    card = measure(checkpoint, bare, name="a.pth", settings=EvaluationConfig()).scorecard
+    assert (card.regions_split, card.regions) == (None, {})
+    assert card.find("building", reranked=True).rerank_weight == 0  # nothing was left to choose it by
+
+
+def test_without_a_choice_it_is_made_on_validation(checkpoint: Checkpoint, planted_features: Features) -> None:
+    """On the same split, re-ranking then cannot be worse."""
+    validated = replace(planted_features, test=None)
+    card = measure(checkpoint, validated, name="a.pth", settings=EvaluationConfig()).scorecard
+    plain, reranked = (card.find("building", reranked=again).metrics["recall_mean"] for again in (False, True))
+    assert reranked >= plain
 
 
 def test_regions_stand_beside_their_baselines_with_a_verdict(

@@ -3,6 +3,7 @@ import math
 import re
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from core.config import TrainConfig
 from core.errors import UserError
 from core.features.store import Features, Statistics
 from core.model.checkpoints import ZIP_MAGIC, Checkpoint, load_checkpoint, parse_checkpoint, save_checkpoint
+from core.records import Reranking
 from core.training.train import train
 from tests.conftest import planted_split
 
@@ -37,6 +39,18 @@ def test_the_best_epoch_is_kept_apart_from_the_last(planted_features: Features, 
     best = max(result.history, key=lambda metrics: metrics.recall_mean)
     assert result.best.epoch == best.epoch
     assert result.best.optimizer is None
+
+
+def test_how_to_rerank_is_stored_and_an_older_checkpoint_has_none(last: Checkpoint, tmp_path: Path) -> None:
+    assert "reranking" not in content_of(last)
+    assert load(last, tmp_path).reranking is None
+    chosen = Reranking(16, 0.25, "recall_mean", plain=0.5, reranked=0.625)
+    assert load(replace(last, reranking=chosen), tmp_path).reranking == chosen
+
+
+def load(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    save_checkpoint(folder / "a.pth", checkpoint)
+    return load_checkpoint(folder / "a.pth")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "pickle", "empty"])
@@ -122,6 +136,7 @@ def test_weights_that_are_not_finite_are_refused(last: Checkpoint, field: str, v
     assert "a.pth: holds weights that are not finite" in refusal(content)
 
 
+CHOSEN = Reranking(16, 0.25, "recall_mean", plain=0.5, reranked=0.625).to_json()
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "no history": lambda c: c.update(history=[]),
     "a gap in the history": lambda c: c["history"].pop(0),
@@ -129,6 +144,11 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "an earlier epoch than the optimizer's": lambda c: c.update(epoch=0),
     "more epochs than the recipe": lambda c: c["config"]["recipe"].update(epochs=1),
     "a boolean epoch": lambda c: c.update(epoch=True),
+    "re-ranking of no candidates": lambda c: c.update(reranking=CHOSEN | {"depth": 0}),
+    "re-ranking with a negative weight": lambda c: c.update(reranking=CHOSEN | {"weight": -1.0}),
+    "re-ranking with an endless weight": lambda c: c.update(reranking=CHOSEN | {"weight": math.inf}),
+    "re-ranking without a weight": lambda c: c.update(reranking={"depth": 3}),
+    "re-ranking that is none": lambda c: c.update(reranking=None),
     "another key": lambda c: c.update(schema=2),
     "no best weights": lambda c: c.pop("best_weights"),
     "best weights of another shape": lambda c: c["best_weights"].update({"match_head.bias": torch.zeros(3)}),

@@ -68,6 +68,7 @@ def test_train_writes_its_run_and_continues(crossmodal: CommandLine, config: Pat
     arguments = ["train", "--config", config, option, tmp_path / "run", "--bs", 8, "--epochs", 3, "--seed", 5]
     first = crossmodal(*arguments)
     assert first.code == 0, first.err
+    assert "re-ranking, chosen on validation: " in first.out
     log = read_json_lines(tmp_path / "run" / "log.txt")
     assert len(log) == 3
     written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
@@ -245,6 +246,27 @@ def test_evaluate_writes_every_metric_and_the_embeddings(crossmodal: CommandLine
     assert read_run(offline)["summary"]["building/t2i_r1"] == card["evaluations"][2]["metrics"]["t2i_r1"]
 
 
+def test_evaluate_reranks_as_the_run_chose_unless_the_configuration_gives_a_weight(
+    crossmodal: CommandLine, config: Path, tmp_path: Path
+) -> None:
+    assert crossmodal("train", "--config", config, "--output-dir", tmp_path / "run").code == 0
+    best = tmp_path / "run" / "checkpoint_best.pth"
+    chosen = load_checkpoint(best).reranking
+    assert chosen is not None
+    evaluate = ["train", "--evaluate", "--config", config, "--checkpoint", best, "--output-dir", tmp_path / "eval"]
+    assert f"re-ranked as chosen on validation: {chosen.in_words()}" in crossmodal(*evaluate).out
+    order = reranked_by(tmp_path / "eval" / "metrics.json")
+    assert order == (chosen.depth, chosen.weight)
+    edited(config, lambda content: content["evaluation"].update(rerank_weight=0.5, k_test=7))
+    assert "best 7 re-ranked with weight 0.5, as configured" in crossmodal(*evaluate).out
+    assert reranked_by(tmp_path / "eval" / "metrics.json") == (7, 0.5)
+
+
+def reranked_by(metrics: Path) -> tuple[int, float]:
+    (order,) = {(each["rerank"], each["rerank_weight"]) for each in read_json(metrics)["evaluations"] if each["rerank"]}
+    return order
+
+
 def test_evaluate_needs_a_checkpoint_that_fits(crossmodal: CommandLine, config: Path, tmp_path: Path) -> None:
     evaluate = ["train", "--evaluate", "--config", config, "--output_dir", tmp_path / "eval"]
     assert "--evaluate needs --checkpoint" in crossmodal(*evaluate).err
@@ -265,6 +287,8 @@ def test_training_with_wandb_leaves_an_offline_run_beside_it(
     runs = [read_run(path) for path in (tmp_path / "t").glob("wandb/offline-run-*/*.wandb")]
     assert sorted(run["name"] for run in runs) == ["stage1", "stage2"]
     assert all(len(run["rows"]) == 1 for run in runs)
+    assert [(run["job_type"], run["tags"][-1]) for run in runs] == [("train", "complete")] * 2
+    assert all(run["summary"]["recall_mean"] == run["rows"][0]["recall_mean"] for run in runs)
 
 
 def test_stages_by_hand_equal_the_two_stage_command(crossmodal: CommandLine, config: Path, tmp_path: Path) -> None:

@@ -44,6 +44,13 @@ def test_the_tables_say_what_was_measured_on_what(card: Scorecard) -> None:
     assert f"{r1:.1%}" in text
 
 
+def test_a_weight_of_0_is_told_as_no_re_ranking(card: Scorecard) -> None:
+    off = [replace(each, rerank_weight=0.0) if each.rerank else each for each in card.evaluations]
+    text = "\n".join(printed(replace(card, evaluations=off), 80))
+    assert "none re-ranked (weight 0)" in text
+    assert "5 re-ranked" not in text
+
+
 def test_the_tables_fit_80_columns(card: Scorecard) -> None:
     console = Console(file=io.StringIO(), width=80)
     for table in scorecard_tables(card):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from core.errors import UserError
 from core.features.store import Features
 from core.files.folders import RunFolder
 from core.files.json_files import read_json_lines
-from core.model.checkpoints import load_checkpoint
+from core.model.checkpoints import load_checkpoint, save_checkpoint
 from core.records import EpochMetrics
 from core.training.runs import (
     hold_run,
@@ -80,6 +81,49 @@ def test_a_finished_run_started_again_trains_nothing(
     before = RunFolder(tmp_path).checkpoint(3).stat().st_mtime_ns
     run(small_config, planted_features, RunFolder(tmp_path), on_epoch=stop_after(0))
     assert RunFolder(tmp_path).checkpoint(3).stat().st_mtime_ns == before
+
+
+def test_a_run_ends_with_how_to_rerank_in_its_best_checkpoint(
+    planted_features: Features, small_config: TrainConfig, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path)
+    result = run(small_config, planted_features, folder)
+    chosen = load_checkpoint(folder.best_checkpoint).reranking
+    assert chosen is not None
+    assert chosen == result.best.reranking
+    assert chosen.reranked >= chosen.plain == max(metrics.recall_mean for metrics in result.history)
+    assert load_checkpoint(folder.checkpoint(3)).reranking is None
+
+
+def test_a_run_killed_before_it_chose_how_to_rerank_chooses_when_started_again(
+    planted_features: Features, small_config: TrainConfig, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path)
+    run(small_config, planted_features, folder)
+    whole = load_checkpoint(folder.best_checkpoint)
+    save_checkpoint(folder.best_checkpoint, dataclasses.replace(whole, reranking=None))
+    folder.receipt.unlink()
+    result = run(small_config, planted_features, folder)
+    assert load_checkpoint(folder.best_checkpoint).reranking == whole.reranking == result.reranking
+    assert folder.receipt.exists()
+
+
+def test_a_run_on_all_buildings_keeps_its_last_epoch_and_chooses_nothing_on_them(
+    planted_features: Features, small_config: TrainConfig, tmp_path: Path
+) -> None:
+    result = run(small_config.with_overrides({"data.train_on": "all"}), planted_features, RunFolder(tmp_path))
+    best = load_checkpoint(RunFolder(tmp_path).best_checkpoint)
+    assert best.epoch == 3
+    assert best.reranking is result.reranking is None
+    with pytest.raises(UserError, match="holds a run with another configuration"):
+        run(small_config, planted_features, RunFolder(tmp_path))
+
+
+def test_nothing_is_chosen_where_the_configuration_gives_the_weight(
+    planted_features: Features, small_config: TrainConfig, tmp_path: Path
+) -> None:
+    result = run(small_config.with_overrides({"evaluation.rerank_weight": 0.5}), planted_features, RunFolder(tmp_path))
+    assert result.reranking is None
 
 
 def test_a_folder_with_another_configuration_is_refused(

@@ -7,6 +7,7 @@ import torch
 from core.config import EvaluationConfig, TrainConfig, config_hash
 from core.errors import DivergedError, UserError
 from core.evaluation.scorecard import measure
+from core.features.stacked import stack_splits
 from core.features.store import Features
 from core.model.checkpoints import Checkpoint
 from core.records import EpochMetrics
@@ -133,6 +134,20 @@ def test_finite_weights_with_outputs_that_are_not_finite_are_reported_in_evaluat
         measure(
             dataclasses.replace(last, weights=huge), planted_features, name="a.pth", settings=EvaluationConfig(k_test=8)
         )
+
+
+def test_trained_on_all_means_on_both_splits_and_keeps_the_last_epoch(
+    planted_features: Features, small_config: TrainConfig
+) -> None:
+    result = train(small_config.with_overrides({"data.train_on": "all"}), planted_features)
+    both = stack_splits(planted_features.train, planted_features.validation)
+    by_hand = train(small_config, dataclasses.replace(planted_features, train=both))
+    assert_same_weights(result.last, by_hand.last)
+    assert_same_weights(result.best, by_hand.last)
+    assert result.best.epoch == 3
+    assert not torch.equal(
+        result.last.weights["match_head.bias"], train(small_config, planted_features).last.weights["match_head.bias"]
+    )
 
 
 def test_the_largest_seed_trains(planted_features: Features, small_config: TrainConfig) -> None:

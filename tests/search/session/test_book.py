@@ -13,11 +13,12 @@ import pytest
 from core.campaign.campaign import Campaign
 from core.config import TrainConfig, load_config
 from core.features.store import Features
+from core.files.atomic import write_atomically
 from core.files.folders import CampaignFolder
 from core.files.json_files import read_json, read_json_lines
 from core.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from core.records import EpochMetrics
-from core.tracking import NoTracker
+from core.tracked_runs import NoTracker
 from core.training.train import TrainResult, train
 from search.session.book import SessionBook
 from search.session.storage import CHECKPOINT_NAME, Storage
@@ -150,6 +151,34 @@ def test_an_error_of_the_driver_stops_the_session_and_is_raised_at_its_end(sessi
 def test_at_the_limits_there_is_no_next_trial(session: Session) -> None:
     tasks = [session.book.next_trial(name) for name in "bcdef"]
     assert [task is None for task in tasks] == [False, False, False, True, True]
+
+
+def test_while_a_trial_runs_the_limits_may_still_be_raised(session: Session) -> None:
+    tasks = [session.book.next_trial(name) for name in "bcd"]
+    assert None not in tasks
+    assert session.book.next_trial("e") is None
+    assert not session.book.is_over()
+    write_atomically(session.folder.limits, "trials: 5\n")
+    assert session.book.next_trial("e") is not None
+    write_atomically(session.folder.limits, "trials: 1\n")
+    assert session.book.next_trial("f") is None
+    for name in "abcde":
+        session.book.finish(name, None, crash="the worker died")
+    assert session.book.is_over()
+
+
+def test_a_session_that_stops_is_over_at_once(session: Session) -> None:
+    assert not session.book.is_over()
+    session.book.stop()
+    assert session.book.is_over()
+
+
+def test_a_session_with_too_many_failures_is_over_although_others_run(session: Session) -> None:
+    session.ledger.campaign = session.ledger.campaign.model_copy(update={"max_failed_trials": 1})
+    assert session.book.next_trial("b") is not None
+    session.book.finish("b", None, crash="the worker died")
+    assert session.book.next_trial("c") is None
+    assert session.book.is_over()
 
 
 def test_a_checkpoint_that_did_not_arrive_fails_the_trial_instead_of_losing_it_in_silence(session: Session) -> None:

@@ -7,15 +7,22 @@ from typing import Any
 
 import pytest
 import ray
+from ray.tune.search import Searcher
 
-from search.session.tuner import STOP_WITHIN_S, SessionWatch, _crash_reason, _stop_signals
+from search.session.tuner import STOP_WITHIN_S, LedgerSearcher, SessionWatch, _crash_reason, _stop_signals
 
 
 class Book:
     """Stands in for a SessionBook."""
 
-    def __init__(self, silent: tuple[str, ...] = (), stopping_for: float = 0.0) -> None:
-        self._silent, self._stopping_for, self.stopped = list(silent), stopping_for, 0
+    def __init__(self, silent: tuple[str, ...] = (), stopping_for: float = 0.0, over: bool = False) -> None:
+        self._silent, self._stopping_for, self.stopped, self._over = list(silent), stopping_for, 0, over
+
+    def next_trial(self, ray_id: str) -> None:
+        return None
+
+    def is_over(self) -> bool:
+        return self._over
 
     def silent(self) -> list[str]:
         return self._silent
@@ -25,6 +32,11 @@ class Book:
 
     def stop(self) -> None:
         self.stopped += 1
+
+
+@pytest.mark.parametrize(("over", "answer"), [(False, None), (True, Searcher.FINISHED)])
+def test_ray_is_told_to_ask_no_more_only_when_nothing_can_come(over: bool, answer: str | None) -> None:
+    assert LedgerSearcher(Book(over=over)).suggest("a") == answer  # type: ignore[arg-type]
 
 
 def test_a_silent_trials_worker_is_killed_and_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -290,3 +290,37 @@ def test_the_sampler_turns_to_settings_that_keep_the_constraints(
             late = [float(trial.parameters["model.dropout"]) for trial in ledger.trials()[20:]]
             proposed[name] = sum(value < 0.25 for value in late) / len(late)
     assert proposed["bound"] > proposed["free"] + 0.25
+
+
+def test_several_objectives_are_pruned_by_the_first_and_leave_a_front(
+    campaign_of: CampaignOf, folder: CampaignFolder
+) -> None:
+    """Recall and box IoU of five trials; the fourth is worse in both, the last one better in boxes alone."""
+    campaign = campaign_of(
+        objectives=["recall_mean", {"box_iou": "max"}],
+        limits={"trials": 5},
+        pruner={"min_epochs": 1, "reduction_factor": 2, "bootstrap": 2},
+    )
+    figures = [(0.5, 0.5), (0.6, 0.4), (0.7, 0.3), (0.1, 0.2), (0.1, 0.9)]
+    with open_ledger(campaign, folder) as ledger:
+        while asked := ledger.ask():
+            recall, boxes = figures[asked.number]
+            ledger.record(asked.number, 0, recall, boxes)
+            state: Literal["pruned", "complete"] = "pruned" if ledger.should_stop(asked.number) else "complete"
+            best = epoch_metrics(recall_mean=recall, box_iou=boxes)
+            ledger.tell(asked.number, TrialOutcome(state, recall, best, None, 0.5))
+    with open_ledger(campaign, folder) as ledger:
+        trials = ledger.trials()
+        assert [trial.state for trial in trials] == ["complete", "complete", "complete", "pruned", "complete"]
+        assert [trial.number for trial in trials if trial.on_front] == [0, 1, 2, 4]
+        assert trials[3].reports == {1: (0.1, 0.2)}
+        assert ledger.standing().best == (2, 0.7)
+
+
+def test_a_goal_that_the_data_cannot_measure_fails_the_trial(campaign_of: CampaignOf, folder: CampaignFolder) -> None:
+    campaign = campaign_of(objectives=["recall_mean", {"box_iou": "max"}], limits={"trials": 1})
+    with open_ledger(campaign, folder) as ledger:
+        assert ledger.ask() is not None
+        best = epoch_metrics(recall_mean=0.5, box_iou=None)
+        ledger.tell(0, TrialOutcome("complete", 0.5, best, None, 0.5))
+        assert [(trial.state, trial.reason) for trial in ledger.trials()] == [("failed", "box_iou was not measured")]

@@ -1,12 +1,16 @@
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.campaign.campaign import Limits
 from core.campaign.trials import STALE, State, TrialRecord
-from search.study.limits import Spent, failures_in_a_row, has_room, spent_by
+from core.files.atomic import write_atomically
+from core.files.folders import CampaignFolder
+from core.sections import dump_yaml
+from search.study.limits import CurrentLimits, Spent, failures_in_a_row, has_room, spent_by
 
 small = st.integers(0, 20)
 spents = st.builds(Spent, ended=small, running=small, hours=st.floats(0, 10), timed=small, gpu_hours=st.floats(0, 10))
@@ -89,3 +93,20 @@ def test_failures_count_in_the_order_in_which_they_ended_within_one_session() ->
 def test_an_interrupted_trial_is_no_failure() -> None:
     trials = [ended(0, "failed", STALE), ended(1, "failed", "a")]
     assert failures_in_a_row(trials, session=1, limit=2) is None
+
+
+def test_limits_follow_their_file_and_a_damaged_one_changes_nothing(tmp_path: Path) -> None:
+    folder = CampaignFolder(tmp_path)
+    current = CurrentLimits(folder, Limits(trials=5))
+    assert current.read() == Limits(trials=5)
+    for changed in (Limits(trials=9, hours=2.0), Limits(trials=3)):
+        write_atomically(folder.limits, dump_yaml(changed))
+        assert current.read() == changed
+    for damage in ("trials: 0\n", "trials: [", "trails: 7\n"):
+        write_atomically(folder.limits, damage)
+        assert current.read() == Limits(trials=3)
+
+
+def test_imported_trials_use_nothing_up() -> None:
+    trials = [TrialRecord(0, "complete", 0, seconds=3600.0), TrialRecord(1, "imported", 1, imported_from="x")]
+    assert spent_by(trials, hours=1.0, gpu=1.0) == Spent(ended=1, running=0, hours=1.0, timed=1, gpu_hours=1.0)

@@ -1,10 +1,13 @@
+import logging
+import sys
 from typing import get_args
 
 import optuna
 import pytest
 
-from core.campaign.campaign import Pruner, Sampler
-from search.study.strategy import build_pruner, build_sampler
+from core.campaign.campaign import Sampler, SamplerKind
+from core.errors import UserError
+from search.study.strategy import NEEDED, build_sampler, require_sampler
 
 
 def drawn(sampler: Sampler, progress: list[int]) -> list[float]:
@@ -12,23 +15,69 @@ def drawn(sampler: Sampler, progress: list[int]) -> list[float]:
     return [study.ask().suggest_float("x", 0.0, 1.0) for _ in range(3)]
 
 
-@pytest.mark.parametrize("kind", get_args(Sampler.model_fields["kind"].annotation))
-def test_draws_follow_from_the_seed_and_the_progress(kind: str) -> None:
+KINDS = get_args(SamplerKind)
+
+
+def require_package(kind: SamplerKind) -> None:
+    if kind in NEEDED:
+        pytest.importorskip(NEEDED[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_draws_follow_from_the_seed_and_the_progress(kind: SamplerKind) -> None:
+    require_package(kind)
     sampler = Sampler.model_validate({"kind": kind, "seed": 3})
     assert drawn(sampler, [1, 0]) == drawn(sampler, [1, 0])
     assert drawn(sampler, [1, 0]) != drawn(sampler, [2, 0])
     assert drawn(sampler, [1, 0]) != drawn(Sampler.model_validate({"kind": kind, "seed": 4}), [1, 0])
 
 
-@pytest.mark.parametrize(("kind", "given_up"), [("asha", True), ("none", False)])
-def test_the_worse_of_two_trials_is_stopped_if_the_campaign_prunes(kind: str, given_up: bool) -> None:
-    pruner = Pruner.model_validate({"kind": kind, "bootstrap": 1, "reduction_factor": 2})
-    study = optuna.create_study(direction="maximize", pruner=build_pruner(pruner))
-    for value, expected in ((0.9, False), (0.1, given_up)):
-        trial = study.ask()
-        trial.report(value, step=1)
-        assert trial.should_prune() == expected
+@pytest.mark.parametrize("kind", KINDS)
+def test_conditional_settings_are_drawn_without_a_word(kind: SamplerKind, caplog: pytest.LogCaptureFixture) -> None:
+    """Warnings are errors in tests; what Optuna logs would flood the terminal."""
+    require_package(kind)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler = build_sampler(Sampler(kind=kind, startup_trials=4), [1, 0], {"x", "n"})
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(14):
+            trial = study.ask()
+            x, n = trial.suggest_float("x", 0.1, 1.0, log=True), trial.suggest_int("n", 0, 2)
+            trial.suggest_categorical("kind", ["a", "b", "c"])
+            if n:
+                trial.suggest_float("scale", 0.0, 1.0)
+            study.tell(trial, x)
+    assert not caplog.records
+    scaled = [trial for trial in study.trials if "scale" in trial.params]
+    assert 0 < len(scaled) < len(study.trials)
+    assert len({trial.params["scale"] for trial in scaled}) == len(scaled)
 
 
-def test_every_kind_of_pruner_is_built() -> None:
-    assert set(get_args(Pruner.model_fields["kind"].annotation)) == {"asha", "none"}
+def test_a_sobol_sequence_goes_on_where_the_last_session_left_it() -> None:
+    pytest.importorskip("scipy")
+
+    def fill(study: optuna.Study, trials: int) -> None:
+        for _ in range(trials):
+            study.tell(trial := study.ask(), trial.suggest_float("x", 0.0, 1.0))
+
+    whole, parts = (optuna.create_study(sampler=build_sampler(Sampler(kind="qmc"), [1, 0])) for _ in range(2))
+    fill(whole, 9)
+    fill(parts, 5)
+    parts.sampler = build_sampler(Sampler(kind="qmc"), [2, 5])
+    fill(parts, 4)
+    assert [trial.params for trial in parts.trials] == [trial.params for trial in whole.trials]
+    eighths = sorted(int(8 * trial.params["x"]) for trial in whole.trials[1:])
+    assert eighths == list(range(8))  # the first was drawn at random; the others fill the range evenly
+
+
+@pytest.mark.parametrize("kind", NEEDED)
+def test_a_missing_package_is_one_line_that_says_how_to_get_it(
+    kind: SamplerKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, NEEDED[kind], None)
+    with pytest.raises(
+        UserError, match=rf"sampler.kind: {kind} needs {NEEDED[kind]}, which is not installed"
+    ) as refused:
+        require_sampler(kind)
+    assert "pip install 'crossmodal-search[samplers]'" in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1

@@ -1,0 +1,146 @@
+"""Samplers compared on the demo: best value so far, against trials and against seconds.
+
+    python -m benchmarks.samplers [--trials 20] [--seeds 5] [--epochs 4] [--samplers tpe random gp cmaes qmc]
+
+A fast version of the demo's campaign: its baseline's branch (linear heads on pooled readings) with the settings that
+this branch searches, trials of four epochs on cached features, no pruning, one at a time in this process. Asking,
+telling and the study are those of a campaign. Every sampler gets the same sampler seeds; the training seed is the
+campaign's own, as in a search. Seconds are CPU seconds of one thread, training and sampler together, since machines are
+busy. Spread is the standard deviation over seeds.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import get_args
+
+import torch
+
+from benchmarks.demo import demo_store, pooled_campaign
+from benchmarks.results import Row, options, say, write
+from core.campaign.campaign import Campaign, Limits, Sampler, SamplerKind
+from core.campaign.constraints import Constraints
+from core.features.store import Features
+from core.files.folders import CampaignFolder
+from core.files.ownership import claim_folder
+from core.records import best_epoch
+from core.training.train import train
+from search.study.ledger import Ledger, TrialOutcome
+from search.study.proposals import SearchProposals
+from search.study.strategy import NEEDED
+
+EVERY = 5
+"""Trials between two columns of the printed table."""
+
+
+def fast_campaign(epochs: int, trials: int) -> Campaign:
+    """The branch of the demo's baseline, with short trials."""
+    campaign = pooled_campaign(limits=Limits(trials=trials), constraints=Constraints({}))
+    short = campaign.base.with_overrides({"recipe.epochs": epochs, "recipe.stage1_epochs": 1})
+    return campaign.model_copy(update={"train": short})
+
+
+def search(campaign: Campaign, features: Features) -> list[Row]:
+    """Value and CPU seconds of each trial, and the sampler's share of these seconds."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as place:
+        folder = CampaignFolder(Path(place) / campaign.name)
+        identity = claim_folder(folder.root, folder.NAMES)
+        with Ledger(SearchProposals(campaign), folder, identity, [features.fingerprint]) as ledger:
+            while True:
+                started = time.process_time()
+                asked = ledger.ask()
+                if asked is None:
+                    return rows
+                proposed = time.process_time()
+                best = best_epoch(train(asked.config, features).history, campaign.objective)
+                value, seconds = float(getattr(best, campaign.objective)), time.process_time() - proposed
+                ledger.tell(asked.number, TrialOutcome("complete", value, best, None, seconds))
+                rows.append({"value": value, "seconds": time.process_time() - started, "asking": proposed - started})
+
+
+def best_so_far(rows: list[Row]) -> list[float]:
+    return list(itertools.accumulate((row["value"] for row in rows), max))
+
+
+def best_within(rows: list[Row], seconds: float) -> float:
+    """Best value among the trials that had ended by then; the first always counts."""
+    ends = itertools.accumulate(row["seconds"] for row in rows)
+    return float(max(row["value"] for row, end in zip(rows, ends, strict=True) if end <= seconds or row is rows[0]))
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation, in percent."""
+    return f"{100 * fmean(values):.2f} ± {100 * (stdev(values) if len(values) > 1 else 0.0):.2f}"
+
+
+def against_trials(runs: dict[str, list[list[Row]]], trials: int) -> list[Row]:
+    points = sorted({1, *range(EVERY, trials + 1, EVERY), trials})
+    return [
+        {"sampler": name, **{f"after {n}": spread([best_so_far(rows)[n - 1] for rows in each]) for n in points}}
+        for name, each in runs.items()
+    ]
+
+
+def against_seconds(runs: dict[str, list[list[Row]]]) -> list[Row]:
+    """At quarters of the time that the fastest run took for all its trials."""
+    budget = min(sum(row["seconds"] for row in rows) for each in runs.values() for rows in each)
+    points = [budget * quarter / 4 for quarter in (1, 2, 3, 4)]
+    table = []
+    for name, each in runs.items():
+        asking = fmean(row["asking"] for rows in each for row in rows)
+        values = {f"after {s:.0f} s": spread([best_within(rows, s) for rows in each]) for s in points}
+        table.append({"sampler": name, **values, "s to propose": asking})
+    return table
+
+
+def over_random(runs: dict[str, list[list[Row]]]) -> list[Row]:
+    """Difference of the final bests to those of random draws, and in how many of the seeds a sampler was better."""
+    final = {name: [best_so_far(rows)[-1] for rows in each] for name, each in runs.items()}
+    table = []
+    for name in final.keys() - {"random"} if "random" in final else ():
+        gains = [mine - theirs for mine, theirs in zip(final[name], final["random"], strict=True)]
+        better = sum(gain > 0 for gain in gains)
+        table.append({"sampler": name, "over random": spread(gains), "better in": f"{better} of {len(gains)}"})
+    return sorted(table, key=lambda row: list(final).index(row["sampler"]))
+
+
+def main() -> None:
+    parser = options(__doc__ or "", "samplers")
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=4)
+    installed = [kind for kind in get_args(SamplerKind) if importlib.util.find_spec(NEEDED.get(kind, "json"))]
+    parser.add_argument("--samplers", nargs="+", choices=installed, default=installed)
+    settings = parser.parse_args()
+    torch.set_num_threads(1)
+    campaign = fast_campaign(settings.epochs, settings.trials)
+    features = demo_store(campaign).features(campaign.base.readings)
+    runs: dict[str, list[list[Row]]] = defaultdict(list)
+    for seed in range(settings.seeds):  # seed by seed, so that all samplers share the machine's moods
+        for kind in settings.samplers:
+            rows = search(campaign.model_copy(update={"sampler": Sampler(kind=kind, seed=seed)}), features)
+            runs[kind].append(rows)
+        report(runs, settings)
+
+
+def report(runs: dict[str, list[list[Row]]], settings: argparse.Namespace) -> None:
+    """Print and write what the seeds so far give."""
+    seeds = len(next(iter(runs.values())))
+    sys.stdout.write(f"\nbest recall_mean so far in percent, {seeds} seeds, trials of {settings.epochs} epochs\n")
+    tables = {"trials": against_trials(runs, settings.trials), "seconds": against_seconds(runs)}
+    tables |= {"over random": over_random(runs)}
+    for name, rows in tables.items():
+        if rows:
+            say(name, rows)
+    write(settings.output, {"epochs": settings.epochs, "runs": runs, **tables})
+
+
+if __name__ == "__main__":
+    main()

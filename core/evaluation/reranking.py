@@ -1,0 +1,75 @@
+"""How many candidates the matching head re-ranks, and with what weight: chosen on the validation split.
+
+The order by similarity (a weight of 0) is among the choices and wins ties, so the validation figure never gets worse.
+"""
+
+from collections.abc import Sequence
+
+from core.config import EvaluationConfig
+from core.evaluation.embedding import embed_split
+from core.evaluation.ranking import Order, ranks_by_similarity, rerank_in_each
+from core.evaluation.retrieval import both_directions, relevance_of, retrieval_figures
+from core.features.store import Features, FeatureSplit
+from core.model.checkpoints import Checkpoint
+from core.model.model import CrossModalModel
+from core.records import Reranking
+
+WEIGHTS = (0.1, 0.25, 0.5, 1.0, 2.0)
+DEPTH_STEPS = (16, 4, 1)
+"""Depths are the most that is allowed over each of these."""
+
+
+def chosen_reranking(
+    checkpoint: Checkpoint, model: CrossModalModel, features: Features, settings: EvaluationConfig
+) -> Reranking | None:
+    """The choice that a checkpoint holds, or else one on the validation split.
+
+    None where nothing is to be chosen: re-ranking is disabled, the settings give its weight, or the model was trained
+    on the validation split.
+
+    Args:
+        model: of the checkpoint, on the device that it is to run on.
+    """
+    if settings.k_test == 0 or settings.rerank_weight is not None:
+        return None
+    if checkpoint.reranking is not None:
+        return checkpoint.reranking
+    config, device = checkpoint.config, next(model.parameters()).device
+    if config.data.train_on == "all":
+        return None
+    weights = WEIGHTS if config.loss.itm > 0 else ()  # without its loss, the matching head was never trained
+    orders = orders_up_to(settings.k_test, features.validation, weights)
+    return choose_reranking(model, features.validation.to(device), orders, objective=config.objective)
+
+
+def orders_up_to(most: int, split: FeatureSplit, weights: Sequence[float] = WEIGHTS) -> list[Order]:
+    """The choices for galleries of the size of a split: by similarity first, then few candidates before many.
+
+    Args:
+        most: number of candidates, at least 1.
+    """
+    most = min(most, max(len(split.groups), len(split.caption_image)))
+    depths = sorted({most // step for step in DEPTH_STEPS if most // step > 1})
+    return [Order(most, 0.0), *(Order(depth, weight) for depth in depths for weight in weights)]
+
+
+def choose_reranking(
+    model: CrossModalModel, split: FeatureSplit, orders: Sequence[Order], *, objective: str
+) -> Reranking:
+    """The order with the highest objective by building; the first one wins a tie.
+
+    Args:
+        split: on the model's device.
+        orders: the first one by similarity.
+        objective: recall_mean, or one of the recalls.
+    Raises:
+        DivergedError: an output of the model is not finite.
+    """
+    ranks = []
+    for search in both_directions(embed_split(model, split)):
+        relevance = relevance_of(split, "building", search)
+        first = ranks_by_similarity(search, relevance)
+        ranks.append([final for (final,) in rerank_in_each(model, search, [relevance], [first], orders)])
+    values = [retrieval_figures(t2i, i2t)[objective] for t2i, i2t in zip(*ranks, strict=True)]
+    best = values.index(max(values))
+    return Reranking(orders[best].depth, orders[best].weight, objective, plain=values[0], reranked=values[best])
