@@ -77,7 +77,9 @@ def score(trials: pd.DataFrame, by: str, confirmed: "Sequence[Confirmed]" = ()) 
     table.loc[_is_baseline(table), ["gain_low", "gain_high"]] = math.nan  # of 0, by definition
     table["gain_noise"] = _noise(table, confirmed)
     broken = {each.trial: ", ".join(each.broken) for each in confirmed}
-    table["broken"] = table["number"].map(broken).fillna(table["broken"])
+    table["broken"] = [
+        broken.get(number, before) for number, before in zip(table["number"], table["broken"], strict=True)
+    ]
     return table
 
 
