@@ -25,7 +25,8 @@ SUFFIXES = (".csv", ".md", ".tex", ".html")
 """Of the files in a campaign's folder."""
 WHOLE = frozenset(
     ("rank", "number", "best_epoch", "epochs", "retry_of", "origin", "session", "gallery_images", "gallery_texts",
-     "gallery_groups", "parameters", "seeds", "stages", "confirmed_rank", "reranked")
+     "gallery_groups", "parameters", "seeds", "stages", "confirmed_rank", "reranked",
+     "test_reads")
 )  # fmt: skip
 """Columns of whole numbers, which pandas makes fractions where some are missing."""
 

@@ -17,7 +17,6 @@ from core.records import GROUNDING_METRICS, RETRIEVAL_KEYS
 if TYPE_CHECKING:
     from analysis.confirmation import Confirmed
 
-SHOWN = ("rank", "number", "state", "recall_mean", "gain_over_baseline", *RETRIEVAL_KEYS, "best_epoch", "seconds")
 METRICS = (*RETRIEVAL_KEYS, "recall_mean", *GROUNDING_METRICS)
 """What trials can be ranked by; all are better if higher."""
 MEASURED_ON = {"box_iou": "boxes", "relation_accuracy": "relations"}
