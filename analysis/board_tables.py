@@ -140,9 +140,14 @@ def _cell(column: Column, row: dict[Any, Any], best: Any) -> Cell:
     if pd.isna(value):
         return Cell("–", "", is_best=False, value=None)
     low, high = (row.get(f"{column.interval}_{end}") for end in ("low", "high"))
-    interval = "" if pd.isna(low) else f"[{printed(low, column.kind)}, {printed(high, column.kind)}]"
+    unit = UNSIGNED.get(column.kind, column.kind)
+    interval = "" if pd.isna(low) else f"[{printed(low, unit)}, {printed(high, unit)}]"
     is_best = best is not None and value == best and not pd.isna(row.get("rank"))
     return Cell(printed(value, column.kind), interval, is_best, value if isinstance(value, str) else float(value))
+
+
+UNSIGNED: dict[Kind, Kind] = {"points": "percent", "difference": "fraction"}
+"""How the ends of an interval are printed, where the figure itself has a sign."""
 
 
 def printed(value: Any, kind: Kind) -> str:

@@ -120,6 +120,9 @@ def _board(searches: Mapping[str, _Search], metric: str) -> Board:
     trials["standing"] = [_standing(row) for row in trials.to_dict("records")]
     unscored = sum(int(table["state"].isin(SCORED).sum()) for table in sources.values()) - len(trials)
     notes, finals = [caption(trials, metric), *_rank_notes(trials, metric, unscored)], {}
+    ended = [trial.ended_at for search in searches.values() for trial in search.trials if trial.ended_at]
+    if ended:
+        notes[1] += f" The latest ended at {max(ended):%Y-%m-%d %H:%M:%S}."
     for name, search in searches.items():
         try:
             finals[name] = read_final(search.folder)
@@ -131,7 +134,7 @@ def _board(searches: Mapping[str, _Search], metric: str) -> Board:
         metric=metric,
         trials=trials,
         final=final,
-        notes=[*notes, *_region_notes(finals)],
+        notes=[*notes, *_front_notes(searches), *_read_notes(finals), *_region_notes(finals)],
         sources=[(search.folder, sources[name]) for name, search in searches.items()],
     )
 
@@ -139,6 +142,8 @@ def _board(searches: Mapping[str, _Search], metric: str) -> Board:
 def _scored(search: _Search, table: pd.DataFrame, metric: str, confirmed: Sequence[Confirmed]) -> pd.DataFrame:
     """`leaderboard.score` with what the campaign itself tells of each trial."""
     stages = [_stages(search.campaign, trial.parameters) for trial in search.trials]
+    if len(search.campaign.goals) > 1:
+        table = table.assign(on_front=[trial.on_front for trial in search.trials])
     try:
         return score(table.assign(stages=stages, split="validation", protocol="building"), metric, confirmed)
     except UserError as error:
@@ -149,7 +154,8 @@ def _standing(row: Mapping[Any, Any]) -> str:
     """What a trial is, in a word or two."""
     if row["broken"]:
         return f"breaks {row['broken']}"
-    return row["state"] if pd.isna(row["confirmed_rank"]) else "confirmed"
+    state = row["state"] if pd.isna(row["confirmed_rank"]) else "confirmed"
+    return f"{state}, on the front" if row.get("on_front") is True else str(state)
 
 
 def _stages(campaign: Campaign, parameters: Mapping[str, Scalar]) -> int:
@@ -198,6 +204,7 @@ def _final_rows(campaign: str, final: Final) -> list[dict[str, Any]]:
             "gallery_images": each.queries_image, "gallery_texts": each.queries_text, "gallery_groups": each.groups,
             **card.regions, "regions_split": card.regions_split, "best_epoch": card.epoch,
             "parameters": cost.trainable_parameters, "seconds": cost.training_seconds, "config_hash": card.config_hash,
+            "test_reads": card.test_reads,
         }
         for each in card.distinct
     ]  # fmt: skip
@@ -228,6 +235,26 @@ def _rank_notes(trials: pd.DataFrame, metric: str, unscored: int) -> list[str]:
         f"{len(confirmed)} confirmed trials stand first, with means over {seeds} seeds and 95 % intervals over seeds "
         "and buildings; those that cannot be told apart may share a rank. The others have the one seed that they were "
         "picked by.",
+    ]
+
+
+def _front_notes(searches: Mapping[str, _Search]) -> list[str]:
+    """What the front of a campaign with several goals is."""
+    goals = {name: search.campaign.goals for name, search in searches.items()}
+    return [
+        f"On the front of {name} are the trials that no other one beats in all goals: "
+        f"{', '.join(f'{goal.figure} ({goal.direction})' for goal in of_campaign)}."
+        for name, of_campaign in goals.items()
+        if len(of_campaign) > 1
+    ]
+
+
+def _read_notes(finals: Mapping[str, Final | None]) -> list[str]:
+    """Which final models were chosen with knowledge of the test split, as far as the count of its readings tells."""
+    return [
+        f"The test split was read {final.card.test_reads} times for the final model of {name}."
+        for name, final in finals.items()
+        if final is not None and final.card.test_reads > 1
     ]
 
 

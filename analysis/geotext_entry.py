@@ -78,7 +78,7 @@ def official_entry(folder: CampaignFolder, submission: Submission) -> tuple[str,
         "date": date,
         "metrics": official_metrics(measured),
         "verified": False,
-        "notes": " ".join(filter(None, [submission.notes, _measured_on(measured)])),
+        "notes": " ".join(filter(None, [submission.notes, _measured_on(measured, final.card.test_reads)])),
     }
     return split, json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
 
@@ -135,8 +135,9 @@ def _identifier(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def _measured_on(evaluation: Evaluation) -> str:
+def _measured_on(evaluation: Evaluation, reads: int) -> str:
+    counted = f" The test split was read {reads} times for this model." if reads > 1 else ""
     return (
         f"{evaluation.queries_image:,} images, {evaluation.queries_text:,} texts, {evaluation.groups} buildings; "
-        f"relevance as in the official script, by similarity without re-ranking."
+        f"relevance as in the official script, by similarity without re-ranking.{counted}"
     )

@@ -17,7 +17,6 @@ from core.records import GROUNDING_METRICS, RETRIEVAL_KEYS
 if TYPE_CHECKING:
     from analysis.confirmation import Confirmed
 
-SHOWN = ("rank", "number", "state", "recall_mean", "gain_over_baseline", *RETRIEVAL_KEYS, "best_epoch", "seconds")
 METRICS = (*RETRIEVAL_KEYS, "recall_mean", *GROUNDING_METRICS)
 """What trials can be ranked by; all are better if higher."""
 MEASURED_ON = {"box_iou": "boxes", "relation_accuracy": "relations"}
@@ -74,9 +73,12 @@ def score(trials: pd.DataFrame, by: str, confirmed: "Sequence[Confirmed]" = ()) 
     gain = table.pop("gain_mean")
     table["gain_over_baseline"] = gain.where(table["confirmed_rank"].notna(), table["gain_over_baseline"])
     table["seeds"] = table["seeds"].fillna(1).astype(int)
+    table.loc[_is_baseline(table), ["gain_low", "gain_high"]] = math.nan  # of 0, by definition
     table["gain_noise"] = _noise(table, confirmed)
     broken = {each.trial: ", ".join(each.broken) for each in confirmed}
-    table["broken"] = table["number"].map(broken).fillna(table["broken"])
+    table["broken"] = [
+        broken.get(number, before) for number, before in zip(table["number"], table["broken"], strict=True)
+    ]
     return table
 
 
@@ -133,13 +135,17 @@ def _noise(table: pd.DataFrame, confirmed: "Sequence[Confirmed]") -> list[str | 
     """
     spreads = [float(np.var(each.values, ddof=1)) for each in confirmed if len(each.values) > 1]
     width = SINGLE_SEED_WIDTH * math.sqrt(sum(spreads) / len(spreads)) if spreads else float("nan")
-    verdicts: list[str | None] = []
-    for _, row in table.iterrows():
-        gain, low, high = row["gain_over_baseline"], row["gain_low"], row["gain_high"]
-        low, high = (gain - width, gain + width) if math.isnan(low) else (low, high)
-        unknown = row["origin"] == BASELINE or math.isnan(low)
-        verdicts.append(None if unknown else WITHIN if low <= 0 <= high else OUTSIDE)
-    return verdicts
+    rows = zip(*(table[name] for name in ("origin", "gain_over_baseline", "gain_low", "gain_high")), strict=True)
+    return [
+        None if origin == BASELINE else _verdict(*((gain - width, gain + width) if math.isnan(low) else (low, high)))
+        for origin, gain, low, high in rows
+    ]
+
+
+def _verdict(low: float, high: float) -> str | None:
+    if math.isnan(low):
+        return None
+    return WITHIN if low <= 0 <= high else OUTSIDE
 
 
 def failures(trials: pd.DataFrame) -> dict[str, int]:

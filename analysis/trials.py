@@ -110,10 +110,8 @@ def lost_files(folder: CampaignFolder, trials: pd.DataFrame) -> list[Path]:
     ended = trials[trials["state"].isin(SCORED)] if len(trials) else trials
     return [
         path
-        for _, row in ended.iterrows()
-        for path in lost_of_trial(
-            folder.trial(int(row["number"])), pruned=row["state"] == "pruned", epochs=int(row["epochs"])
-        )
+        for number, state, epochs in zip(ended["number"], ended["state"], ended["epochs"], strict=True)
+        for path in lost_of_trial(folder.trial(int(number)), pruned=state == "pruned", epochs=int(epochs))
     ]
 
 

@@ -17,7 +17,6 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from core.campaign.campaign import Campaign, read_campaign
 from core.campaign.trials import ENDED, STALE, State, TrialRecord
@@ -214,6 +213,8 @@ def open_database(variable: str) -> RDBStorage:
     Raises:
         UserError: the variable is not set, or the database cannot be used. The URL is never shown.
     """
+    from sqlalchemy.exc import SQLAlchemyError  # slow to import, and most studies are journals
+
     url = os.environ.get(variable)
     if not url:
         raise UserError(f"the environment variable {variable} is not set", where="study.url_variable", how="set it")

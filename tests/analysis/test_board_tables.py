@@ -62,6 +62,7 @@ def test_intervals_stand_beside_the_figures_that_have_them(tmp_path: Path) -> No
     low, high = (float(end) for end in confirmed.split("[")[1].rstrip("]").split(", "))
     assert low < float(confirmed.split()[0]) < high
     assert single == "40.0"
+    assert column(table, "gain_over_baseline")[0] == "+0.0"  # of the baseline over itself
     assert column(table, "gain_noise") == ["–", column(table, "gain_noise")[1]]
 
 

@@ -111,6 +111,14 @@ def test_an_entry_says_who_what_and_on_which_data(tmp_path: Path) -> None:
     assert json.loads(official_entry(retrained(tmp_path, measured()), OURS)[1])["id"] == "frozen-adapters-my-campaign"
 
 
+@pytest.mark.parametrize("reads", [1, 2])
+def test_an_entry_tells_if_the_test_split_was_read_again(tmp_path: Path, reads: int) -> None:
+    folder = retrained(tmp_path, measured())
+    write_json(folder.final_metrics, replace(card(measured()), test_reads=reads).to_json())
+    notes = json.loads(official_entry(folder, OURS)[1])["notes"]
+    assert ("read 2 times for this model" in notes) == (reads == 2)
+
+
 def test_figures_with_a_query_bank_or_another_protocol_do_not_stand_for_official_ones(tmp_path: Path) -> None:
     banked = measured(query_bank="train_captions", metrics=dict.fromkeys(RETRIEVAL_KEYS, 0.9))
     reranked = measured(rerank=5, metrics=dict.fromkeys(RETRIEVAL_KEYS, 0.9))

@@ -65,6 +65,15 @@ def test_an_evaluation_with_a_query_bank_is_not_found_in_the_place_of_a_plain_on
         dataclasses.replace(card, evaluations=[banked]).find("building", reranked=False)
 
 
+def test_where_every_image_is_a_building_only_one_protocol_is_distinct() -> None:
+    by = [Evaluation("test", protocol, 0, 9, 3, 2, {}) for protocol in ("image", "building", "geotext-official")]
+    efficiency = Efficiency(10, 90, 5, 12.0, 100.0, 1.0, 1.0, 1.0, 1.0, "cpu")
+    card = Scorecard("a", "f", "h", 1, by, None, {}, [], efficiency)
+    assert card.distinct == by
+    own = [dataclasses.replace(each, groups=3) for each in by]
+    assert dataclasses.replace(card, evaluations=own).distinct == [own[1]]
+
+
 def test_records_are_free_of_torch() -> None:
     code = "import sys, core.records; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -1,3 +1,4 @@
+import csv
 import shutil
 import signal
 from pathlib import Path
@@ -72,6 +73,21 @@ def test_means_are_those_of_the_study_and_printed(confirmed_campaign: CampaignFo
     assert best == confirmed[0]
     printed = (confirmed_campaign.root.parent / "printed").read_text()
     assert f"trial {best.trial} has the best mean, {best.mean.value:.4f}" in printed
+
+
+@pytest.mark.slow
+def test_the_leaderboard_is_renewed_with_the_confirmed_figures(confirmed_campaign: CampaignFolder) -> None:
+    with confirmed_campaign.leaderboard.with_suffix(".csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    confirmed = load_confirmation(confirmed_campaign)
+    assert [row["standing"] for row in rows[: len(confirmed)]] == ["confirmed"] * len(confirmed)
+    figures = {
+        int(row["number"]): (float(row["recall_mean"]), float(row["t2i_r5_low"])) for row in rows[: len(confirmed)]
+    }
+    assert figures == {each.trial: (each.mean.value, each.figures["t2i_r5"].low) for each in confirmed}
+    for each in confirmed:  # the samples of a repeat are those that its epoch was scored by
+        assert each.figures["recall_mean"].value == pytest.approx(each.mean.value, abs=1e-12)
+        assert each.figures["box_iou"].low <= each.figures["box_iou"].value <= each.figures["box_iou"].high
 
 
 @pytest.mark.slow

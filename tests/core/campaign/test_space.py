@@ -149,3 +149,12 @@ def test_corners_are_tried_in_pairs_where_they_are_too_many_to_combine() -> None
     base = BASE.with_overrides({"loss.giou": 1.0})
     with pytest.raises(UserError, match="itc and itm are both 0"):
         space_of(wide).check(base)
+
+
+@given(st.integers(0, 2**31))
+def test_a_setting_of_a_trial_is_that_of_its_configuration(seed: int) -> None:
+    space = space_of(SPACE)
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
+    config = BASE.with_overrides(space.suggest(trial, BASE))
+    for key in (*space.dimensions, "recipe.epochs", "model.embed_dim"):
+        assert space.value(key, trial.params, BASE) == setting(config, key)

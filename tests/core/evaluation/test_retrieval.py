@@ -78,6 +78,9 @@ def test_the_light_and_the_full_evaluation_agree(model: CrossModalModel, split: 
     shared = set(light) & set(full)
     assert {"t2i_r1", "i2t_r10", "recall_mean", "t2i_median_rank"} <= shared
     assert {name: light[name] for name in shared} == {name: full[name] for name in shared}
+    sizes = ("gallery_images", "gallery_texts", "gallery_groups")
+    counted = evaluate(model, split)
+    assert [light[name] for name in sizes] == [counted.queries_image, counted.queries_text, counted.groups]
 
 
 def test_recall_is_that_of_the_score_matrix(model: CrossModalModel, split: FeatureSplit) -> None:

@@ -105,3 +105,12 @@ def test_what_went_before_a_run_is_part_of_its_cost(card: Scorecard) -> None:
     text = "\n".join(printed(second, 80))
     assert "training: 7 epochs" in text
     assert "of these before: 3 epochs, 2.5 s" in text
+
+
+def test_where_every_image_is_a_building_there_is_one_table(card: Scorecard) -> None:
+    own = [replace(each, groups=each.queries_image) for each in card.evaluations if each.query_bank == "none"]
+    lines = printed(replace(card, evaluations=own), 200)
+    assert [line for line in lines if "relevance by" in line] == [
+        "test split, relevance by building: 36 images, 36 texts, 36 buildings"
+    ]
+    assert "Every image is a building of its own, so that protocols cannot differ." in lines
