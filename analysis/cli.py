@@ -17,56 +17,114 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from analysis.board_tables import Table as BoardTable
+    from analysis.boards import Board
+    from analysis.geotext_entry import Submission
     from core.evaluation.scorecard import Measured
-    from core.records import Scorecard
+    from core.files.folders import CampaignFolder
+    from core.records import Examples, Scorecard
 
 app = typer.Typer()
-TERMINAL_COLUMNS = {
-    "rank": "#", "number": "trial", "state": "state", "recall_mean": "mean", "gain_over_baseline": "gain",
-    "t2i_r1": "t2i@1", "t2i_r10": "t2i@10", "i2t_r1": "i2t@1", "i2t_r10": "i2t@10", "seconds": "s",
-}  # fmt: skip
-"""Columns that fit in 80 characters; the files hold the rest."""
+Format = Literal["table", "csv", "md", "latex", "json", "html", "geotext"]
+TOP = 15
+"""Trials in the terminal, if no other number is asked for."""
 
 
 @app.command(epilog="Example: crossmodal leaderboard output/demo --format latex")
 def leaderboard(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")],
-    by: Annotated[str, typer.Option(help="Metric to rank by.")] = "recall_mean",
-    top: Annotated[int, typer.Option(min=1, help="Rows to show in the terminal.")] = 15,
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of campaigns.")],
     format: Annotated[
-        Literal["csv", "md", "latex", "json", "geotext"] | None,
-        typer.Option(help="Print all rows in this format only; geotext: the final model's official entry."),
+        Format,
+        typer.Option(
+            help="table writes leaderboard.csv, .md, .tex and .html into the folder, too; the others are only "
+            "printed. geotext: the final model's entry for the official leaderboard."
+        ),
+    ] = "table",
+    metric: Annotated[
+        str | None, typer.Option("--metric", "--by", help="Metric to rank by; default: the campaign's objective.")
     ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help=f"Trials to print; default: {TOP} in the terminal, otherwise all.")
+    ] = None,
+    submitter: Annotated[str, typer.Option(help="geotext: person, team or organisation.")] = "",
+    method: Annotated[str, typer.Option(help="geotext: name of the method.")] = "crossmodal-search",
+    affiliation: Annotated[str, typer.Option(help="geotext: affiliation of the submitter.")] = "",
+    paper: Annotated[str, typer.Option(help="geotext: address of the paper.")] = "",
+    code: Annotated[str, typer.Option(help="geotext: address of the code.")] = "",
+    checkpoint: Annotated[str, typer.Option(help="geotext: address of the published weights.")] = "",
+    training_data: Annotated[str, typer.Option(help="geotext: all training data.")] = "GeoText-1652 train",
+    notes: Annotated[str, typer.Option(help="geotext: remarks.")] = "",
+    id: Annotated[str, typer.Option(help="geotext: identifier; default: of the method and the folder.")] = "",
 ) -> None:
-    """Rank the trials; prints a table and writes leaderboard.csv and leaderboard.md into the campaign's folder."""
-    from analysis.leaderboard import caption, official_entry, rank, to_csv, to_json, to_latex, to_markdown
-    from analysis.trials import load_trials, lost_files
-    from core.files.atomic import write_atomically
-    from core.files.folders import CampaignFolder
-    from core.files.ownership import claim_folder
+    """Rank the trials of campaigns, confirmed ones first, each with its gain over the baseline and the gain's noise.
 
-    campaign = CampaignFolder(folder)
+    Campaigns share a table if they have the same objective and data, and get one each otherwise.
+    """
+    from analysis.board_formats import to_csv, to_html, to_json, to_latex, to_markdown, write_leaderboard
+    from analysis.board_tables import tables
+    from analysis.boards import read_boards
+    from analysis.geotext_entry import Submission
+    from core.files.folders import CampaignFolder
+
+    submission = Submission(
+        submitter, method, affiliation, paper, code, checkpoint, training_data=training_data, notes=notes, identifier=id
+    )
+    campaigns = list(map(CampaignFolder, folders))
     if format == "geotext":
-        typer.echo(official_entry(campaign), nl=False)
+        _print_entry(campaigns, submission)
         return
-    trials = load_trials(campaign)
-    table = rank(trials, by)
+    _require_no_submission(submission)
+    boards = read_boards(campaigns, metric)
     match format:
         case "csv":
-            typer.echo(to_csv(table), nl=False)
-        case "md":
-            typer.echo(to_markdown(table), nl=False)
-        case "latex":
-            typer.echo(to_latex(table), nl=False)
+            typer.echo(to_csv(boards, top), nl=False)
         case "json":
-            typer.echo(to_json(table), nl=False)
-        case None:
-            claim_folder(folder, ["leaderboard.*"])
-            write_atomically(campaign.leaderboard.with_suffix(".csv"), to_csv(table))
-            write_atomically(campaign.leaderboard.with_suffix(".md"), to_markdown(table))
-            show(_terminal_table(table.head(top), caption(table)))
-            say(f"{len(table)} trials in {campaign.leaderboard}.csv and .md{_unscored(trials, len(table))}")
-            _name_lost_files(str(path.relative_to(folder)) for path in lost_files(campaign, trials))
+            typer.echo(to_json(boards, top), nl=False)
+        case "md":
+            typer.echo(to_markdown(tables(boards, top)), nl=False)
+        case "latex":
+            typer.echo(to_latex(tables(boards, top)), nl=False)
+        case "html":
+            typer.echo(to_html(tables(boards, top)), nl=False)
+        case "table":
+            if len(campaigns) == 1:
+                write_leaderboard(campaigns[0], boards if metric is None else read_boards(campaigns))
+            _show_boards(boards, top or TOP)
+            if len(campaigns) == 1:
+                say(f"all trials in {campaigns[0].leaderboard}.csv, .md, .tex and .html")
+
+
+def _print_entry(campaigns: "list[CampaignFolder]", submission: "Submission") -> None:
+    from analysis.geotext_entry import official_entry
+    from core.errors import UserError
+
+    if len(campaigns) != 1:
+        raise UserError(
+            f"{len(campaigns)} campaigns", where="--format geotext", how="name one, whose final model it is"
+        )
+    split, entry = official_entry(campaigns[0], submission)
+    typer.echo(entry, nl=False)
+    typer.echo(f"to be added to the entries of {split} in leaderboard/data.json of GeoText-1652", err=True)
+
+
+def _require_no_submission(submission: "Submission") -> None:
+    from analysis.geotext_entry import Submission
+    from core.errors import UserError
+
+    if submission != Submission(""):
+        raise UserError("options of an entry need --format geotext", where="leaderboard", how="add it, or drop them")
+
+
+def _show_boards(boards: "list[Board]", top: int) -> None:
+    from analysis.board_tables import narrow, tables
+    from analysis.trials import lost_files
+
+    for board in boards:
+        for table in tables([board], top):
+            show(_terminal_table(narrow(table, board.metric)))
+        for folder, trials in board.sources:
+            name = f"{folder.root}/" if len(boards) + len(board.sources) > 2 else ""
+            _name_lost_files(f"{name}{path.relative_to(folder.root)}" for path in lost_files(folder, trials))
 
 
 @app.command(
@@ -184,13 +242,6 @@ def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
     _name_lost_files(current.lost)
 
 
-def _unscored(trials: "pd.DataFrame", ranked: int) -> str:
-    from core.campaign.trials import SCORED
-
-    left_out = int(trials["state"].isin(SCORED).sum()) - ranked
-    return f"; {left_out} others were pruned before their joint stage and have no score" if left_out else ""
-
-
 def _name_lost_files(paths: "Iterable[str]") -> None:
     for path in paths:
         say(f"{path} is missing or torn; figures come from the study", style="yellow")
@@ -198,23 +249,36 @@ def _name_lost_files(paths: "Iterable[str]") -> None:
 
 @app.command(epilog="Example: crossmodal report output/demo")
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]) -> None:
-    """Write one HTML page with the leaderboard, the history, and the objective over every searched setting."""
-    from analysis import figures
-    from analysis.leaderboard import SHOWN, caption, rank
-    from analysis.report import Report, write_page
-    from analysis.trials import load_trials, lost_files
+    """Write one HTML page: what was searched, found and confirmed, with plots and pictures."""
+    from analysis.report_findings import read_findings
+    from analysis.report_page import write_campaign_page
+    from analysis.trials import lost_files
     from core.files.folders import CampaignFolder
-    from core.files.ownership import claim_folder
+    from core.files.ownership import claim_folder, require_ours
 
-    trials = load_trials(CampaignFolder(folder))
-    table = rank(trials)
-    searched = [column for column in map(str, trials.columns) if column.startswith("param:")]
-    plots = [figures.optimisation_history(trials), *(figures.searched_setting(trials, name) for name in searched)]
+    require_ours(folder, ["report.html"])
+    findings = read_findings(CampaignFolder(folder))
+    pictures = _pictures(findings.model)
     claim_folder(folder, ["report.html"])
     path = folder / "report.html"
-    write_page(path, Report(f"Campaign {folder.name}", table[list(SHOWN)], [caption(table)], plots))
+    write_campaign_page(path, findings, pictures)
     say(f"{path}")
-    _name_lost_files(str(path.relative_to(folder)) for path in lost_files(CampaignFolder(folder), trials))
+    if isinstance(pictures, str):
+        say(f"without pictures: {pictures}", style="yellow")
+    _name_lost_files(str(path.relative_to(folder)) for path in lost_files(CampaignFolder(folder), findings.trials))
+
+
+def _pictures(model: Path | None) -> "Examples | str":
+    """Examples of a model, or why there are none: no one needs the images and features to read a report."""
+    from core.errors import UserError
+    from core.evaluation.examples import load_examples
+
+    if model is None:
+        return "no trial is complete"
+    try:
+        return load_examples(model)
+    except UserError as error:
+        return str(error)
 
 
 def _measure(paths: list[Path], *, again: bool) -> "list[Measured]":
@@ -273,12 +337,18 @@ def _print_frame(table: "pd.DataFrame", notes: list[str]) -> None:
         say(note)
 
 
-def _terminal_table(table: "pd.DataFrame", caption: str) -> Table:
-    from analysis.leaderboard import printed_rows
-
-    shown = Table(caption=caption, box=box.SIMPLE_HEAD)
-    for heading in TERMINAL_COLUMNS.values():
-        shown.add_column(heading, justify="right")
-    for row in printed_rows(table, TERMINAL_COLUMNS):
-        shown.add_row(*row)
+def _terminal_table(table: "BoardTable") -> Table:
+    shown = Table(
+        title=escape(table.title),
+        title_justify="left",
+        caption=escape("\n".join(table.notes)),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+    )
+    for column in table.columns:
+        shown.add_column(column.heading, justify="left" if column.kind == "text" else "right")
+    for row in table.rows:
+        shown.add_row(*(f"[bold]{escape(cell.shown)}[/bold]" if cell.is_best else escape(cell.shown) for cell in row))
     return shown

@@ -5,25 +5,23 @@ are worth, and two of them differ only if the interval of their difference exclu
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.campaign.campaign import Campaign, read_campaign
+from core.campaign.campaign import read_campaign
 from core.campaign.constraints import Figures
 from core.campaign.study import read_confirmations, read_trials
-from core.campaign.trials import BASELINE, TrialRecord
+from core.campaign.trials import TrialRecord
 from core.files.folders import CampaignFolder
-from core.records import RETRIEVAL_KEYS, Interval, Samples
+from core.records import GROUNDING_METRICS, RETRIEVAL_KEYS, Interval, Samples
 from core.samples import read_samples
 
 DRAWS = 2000
 
-Repeats = Mapping[int, Sequence[tuple[TrialRecord, dict[str, Samples]]]]
-"""Number of a trial of the search → its repeats, each with its samples."""
 Draws = NDArray[np.float64]
-"""[DRAWS] values of the objective, each with other seeds and buildings."""
+"""[DRAWS] values of a metric, each with other seeds and buildings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +33,17 @@ class Confirmed:
     """1 + the number of trials that are better beyond doubt; trials that cannot be told apart may share one."""
     seeds: Sequence[int]
     values: Sequence[float]
-    """Objective at the best epoch, by seed."""
+    """The metric at the best epoch, by seed."""
     mean: Interval
     """Over seeds and buildings."""
     gain: Interval
     """Paired difference to the baseline."""
     searched: float
-    """Objective in the search."""
+    """The metric in the search."""
+    figures: Mapping[str, Interval] = field(default_factory=dict)
+    """Means of all figures that were measured for every seed: recalls, boxes and relations."""
     broken: tuple[str, ...] = ()
-    """Constraints that its means over the seeds break; such a trial is never the winner."""
+    """Constraints of the campaign that its means break; such a trial is never the winner."""
 
     @property
     def curse(self) -> float:
@@ -51,21 +51,49 @@ class Confirmed:
         return self.searched - self.mean.value
 
 
-def load_confirmation(folder: CampaignFolder) -> list[Confirmed]:
+def load_confirmation(folder: CampaignFolder, metric: str | None = None) -> list[Confirmed]:
     """The confirmed trials of a campaign, best mean first, baseline included; empty before `crossmodal confirm`.
 
     Repeats that are not yet measured, or failed, are left out.
 
+    Args:
+        metric: what they are ranked by; by default the campaign's objective.
     Raises:
         UserError: the folder holds no campaign, or a file of samples is damaged.
     """
-    repeats = [trial for trial in read_confirmations(folder) if trial.state == "complete"]
-    measured = [(trial, path) for trial in repeats if (path := folder.confirmation.samples(trial.number)).exists()]
-    by_parent: dict[int, list[tuple[TrialRecord, dict[str, Samples]]]] = {}
-    for trial, path in measured:
-        assert trial.confirms is not None, "every trial of a confirmation names the one that it repeats"
-        by_parent.setdefault(trial.confirms, []).append((trial, read_samples(path)))
-    return _judge(by_parent, read_trials(folder), read_campaign(folder)) if by_parent else []
+    metric = metric or read_campaign(folder).objective
+    return load_confirmations([(folder, read_trials(folder))], metric)[0]
+
+
+def load_confirmations(
+    searches: Sequence[tuple[CampaignFolder, Sequence[TrialRecord]]], metric: str
+) -> list[list[Confirmed]]:
+    """`load_confirmation` of campaigns on the same validation split; ranks count the trials of all of them.
+
+    Args:
+        searches: the folder of each campaign, and the trials of its search.
+    Raises:
+        UserError: a folder holds no campaign, or a file of samples is damaged.
+    """
+    repeats = {
+        (place, parent): of_parent
+        for place, (folder, _) in enumerate(searches)
+        for parent, of_parent in _repeats(folder, metric).items()
+    }
+    searched = {(place, parent): searches[place][1][parent] for place, parent in repeats}
+    judged = _judge(repeats, searched, metric) if repeats else {}
+    constraints = [read_campaign(folder).constraints for folder, _ in searches]
+    baselines = {
+        place: of_parent for (place, number), of_parent in repeats.items() if searched[place, number].is_baseline
+    }
+    broken = {
+        (place, parent): constraints[place].broken(mean_figures(of_parent), mean_figures(baselines.get(place, ())))
+        for (place, parent), of_parent in repeats.items()
+    }
+    return [
+        [replace(each, broken=broken[parent]) for parent, each in judged.items() if parent[0] == place]
+        for place in range(len(searches))
+    ]
 
 
 def best_confirmed(folder: CampaignFolder) -> Confirmed | None:
@@ -73,73 +101,111 @@ def best_confirmed(folder: CampaignFolder) -> Confirmed | None:
     return next((each for each in load_confirmation(folder) if not each.broken), None)
 
 
-def _judge(
-    by_parent: Repeats,
-    searched: Sequence[TrialRecord],
-    campaign: Campaign,
-) -> list[Confirmed]:
-    objective, constraints = campaign.objective, campaign.constraints
-    rng = np.random.default_rng(0)
-    metrics = RETRIEVAL_KEYS if objective == "recall_mean" else (objective,)
-    groups = np.unique(next(iter(by_parent.values()))[0][1][metrics[0]].groups)
-    buildings = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=DRAWS)
-    draws = {
-        parent: _draw([samples for _, samples in repeats], metrics, groups, buildings, rng)
-        for parent, repeats in sorted(by_parent.items())
-    }
-    means = {parent: float(np.mean([trial.value for trial, _ in repeats])) for parent, repeats in by_parent.items()}
-    confirmed = [
-        Confirmed(
-            trial=parent,
-            rank=1 + sum(_interval(0.0, draws[other] - draws[parent]).low > 0 for other in draws if other != parent),
-            seeds=[int(trial.seed or 0) for trial, _ in repeats],
-            values=[float(trial.value or 0.0) for trial, _ in repeats],
-            mean=_interval(means[parent], draws[parent]),
-            gain=_gain(parent, means, draws),
-            searched=float(searched[parent].value or 0.0),
-            broken=constraints.broken(_means(by_parent, parent), _means(by_parent, BASELINE)),
-        )
-        for parent, repeats in by_parent.items()
-    ]
-    return sorted(confirmed, key=lambda each: (-each.mean.value, each.trial))
+Repeat = tuple[TrialRecord, dict[str, Samples]]
+Parent = tuple[int, int]
+"""Place of a campaign, and number of a trial of its search."""
 
 
-def _means(by_parent: Repeats, parent: int) -> Figures:
-    """Figures of a trial, each the mean over its repeats."""
+def _repeats(folder: CampaignFolder, metric: str) -> dict[int, list[Repeat]]:
+    """The measured repeats of each confirmed trial."""
+    by_parent: dict[int, list[Repeat]] = {}
+    for trial in read_confirmations(folder):
+        path = folder.confirmation.samples(trial.number)
+        if trial.state != "complete" or not path.exists():
+            continue
+        assert trial.confirms is not None, "every trial of a confirmation names the one that it repeats"
+        samples = read_samples(path)
+        if _parts(metric)[0] in samples:
+            by_parent.setdefault(trial.confirms, []).append((trial, samples))
+    return by_parent
+
+
+def mean_figures(repeats: Sequence[Repeat]) -> Figures:
+    """Figures of a trial, each the mean over its repeats; None where one of them has none."""
 
     def mean(name: str) -> float | None:
-        values = [trial.figure(name) for trial, _ in by_parent.get(parent, ())]
+        values = [trial.figure(name) for trial, _ in repeats]
         known = [value for value in values if value is not None]
-        return sum(known) / len(known) if known else None
+        return sum(known) / len(known) if known and len(known) == len(values) else None
 
     return mean
 
 
-def _gain(parent: int, means: Mapping[int, float], draws: Mapping[int, Draws]) -> Interval:
-    if BASELINE not in draws:
+def _judge(
+    by_parent: Mapping[Parent, Sequence[Repeat]], searched: Mapping[Parent, TrialRecord], metric: str
+) -> dict[Parent, Confirmed]:
+    """Best mean first."""
+    rng = np.random.default_rng(0)
+    groups = np.unique(next(iter(by_parent.values()))[0][1][_parts(metric)[0]].groups)
+    buildings = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=DRAWS)
+    figures = {parent: _figures(repeats, groups, buildings, rng) for parent, repeats in sorted(by_parent.items())}
+    values = {parent: [_value(trial, metric) for trial, _ in repeats] for parent, repeats in by_parent.items()}
+    means = {parent: float(np.mean(each)) for parent, each in values.items()}
+    draws = {parent: each[metric] for parent, each in figures.items()}
+    baselines = {place: (place, number) for place, number in by_parent if searched[place, number].is_baseline}
+    return {
+        parent: Confirmed(
+            trial=parent[1],
+            rank=1 + sum(_interval(0.0, draws[other] - draws[parent]).low > 0 for other in draws if other != parent),
+            seeds=[int(trial.seed or 0) for trial, _ in by_parent[parent]],
+            values=values[parent],
+            mean=_interval(means[parent], draws[parent]),
+            gain=_gain(parent, baselines.get(parent[0]), means, draws),
+            searched=_value(searched[parent], metric),
+            figures=_intervals(by_parent[parent], figures[parent]),
+        )
+        for parent in sorted(by_parent, key=lambda each: (-means[each], each))
+    }
+
+
+def _parts(metric: str) -> Sequence[str]:
+    """The metrics whose mean it is, as samples have them."""
+    return RETRIEVAL_KEYS if metric == "recall_mean" else (metric,)
+
+
+def _value(trial: TrialRecord, metric: str) -> float:
+    """A figure of a complete trial; the one that it was scored by, where its record holds no other."""
+    value = getattr(trial.best, metric, trial.value)
+    return 0.0 if value is None else float(value)
+
+
+def _gain(
+    parent: Parent, baseline: Parent | None, means: Mapping[Parent, float], draws: Mapping[Parent, Draws]
+) -> Interval:
+    if baseline is None:
         return Interval(float("nan"), float("nan"), float("nan"))
-    return _interval(means[parent] - means[BASELINE], draws[parent] - draws[BASELINE])
+    return _interval(means[parent] - means[baseline], draws[parent] - draws[baseline])
 
 
-def _draw(
-    repeats: Sequence[Mapping[str, Samples]],
-    metrics: Sequence[str],
-    groups: NDArray[np.int64],
-    buildings: NDArray[np.int64],
-    rng: np.random.Generator,
-) -> Draws:
-    """The objective with seeds and buildings drawn again, with replacement and independently of each other.
+def _intervals(repeats: Sequence[Repeat], draws: Mapping[str, Draws]) -> dict[str, Interval]:
+    """The mean of each figure over seeds, with its interval."""
+    return {
+        metric: _interval(float(np.mean([_value(trial, metric) for trial, _ in repeats])), each)
+        for metric, each in draws.items()
+        if all(trial.best is not None for trial, _ in repeats)
+    }
+
+
+def _figures(
+    repeats: Sequence[Repeat], groups: NDArray[np.int64], buildings: NDArray[np.int64], rng: np.random.Generator
+) -> dict[str, Draws]:
+    """Each figure with seeds and buildings drawn again, with replacement and independently of each other.
 
     Source: Owen 2007, "The pigeonhole bootstrap" (Annals of Applied Statistics 1), for two crossed factors. The draws
-    of buildings are shared by all trials, which makes differences paired.
+    of buildings are shared by all trials, which makes differences paired; those of seeds by the figures of a trial.
     """
     seeds = rng.multinomial(len(repeats), np.full(len(repeats), 1 / len(repeats)), size=DRAWS) / len(repeats)
-    total = np.zeros(DRAWS)
-    for metric in metrics:
-        sums = np.stack([_by_building(repeat[metric], groups) for repeat in repeats])  # [S, G]
-        counts = np.bincount(np.searchsorted(groups, repeats[0][metric].groups), minlength=len(groups))
-        total += np.einsum("ds,ds->d", seeds, buildings @ sums.T) / (buildings @ counts)
-    return total / len(metrics)
+    figures: dict[str, Draws] = {}
+    for metric in (*RETRIEVAL_KEYS, *GROUNDING_METRICS):
+        if any(metric not in samples for _, samples in repeats):
+            continue
+        sums = np.stack([_by_building(samples[metric], groups) for _, samples in repeats])  # [S, G]
+        counts = np.bincount(np.searchsorted(groups, repeats[0][1][metric].groups), minlength=len(groups))
+        drawn = buildings @ counts  # 0 where a draw has no building with regions
+        figures[metric] = np.einsum("ds,ds->d", seeds, buildings @ sums.T) / np.where(drawn, drawn, np.nan)
+    if all(part in figures for part in RETRIEVAL_KEYS):
+        figures["recall_mean"] = np.mean([figures[part] for part in RETRIEVAL_KEYS], axis=0)
+    return figures
 
 
 def _by_building(samples: Samples, groups: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -149,5 +215,5 @@ def _by_building(samples: Samples, groups: NDArray[np.int64]) -> NDArray[np.floa
 
 
 def _interval(value: float, draws: Draws) -> Interval:
-    low, high = np.quantile(draws, [0.025, 0.975])
+    low, high = np.nanquantile(draws, [0.025, 0.975])
     return Interval(value, float(low), float(high))

@@ -1,4 +1,4 @@
-"""One function per figure: a data frame in, a plotly figure out. Recall is drawn in percent."""
+"""Figures of comparisons: a data frame in, a plotly figure out. Recall is drawn in percent."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -50,36 +50,6 @@ def recall_bars(models: pd.DataFrame) -> go.Figure:
         heights = [100 * row[name] for name in RETRIEVAL_KEYS]
         figure.add_bar(x=list(RETRIEVAL_KEYS), y=heights, name=str(row["label"]))
     return _finish(figure, "Recall by building", "", "recall, %")
-
-
-def optimisation_history(trials: pd.DataFrame) -> go.Figure:
-    """The objective of each trial in order, with the best so far.
-
-    Args:
-        trials: as returned by `trials.load_trials`.
-    """
-    rows = trials[trials["value"].notna()].sort_values("number")
-    figure = go.Figure()
-    for state, group in rows.groupby("state"):
-        figure.add_scatter(x=group["number"], y=100 * group["value"], mode="markers", name=str(state))
-    figure.add_scatter(x=rows["number"], y=100 * rows["value"].cummax(), mode="lines", name="best so far")
-    return _finish(figure, "Trials", "trial", "objective, %")
-
-
-def searched_setting(trials: pd.DataFrame, column: str) -> go.Figure:
-    """The objective over one searched setting.
-
-    Args:
-        column: `param:<setting>` of `trials.load_trials`.
-    """
-    rows = trials[trials["value"].notna() & trials[column].notna()]
-    figure = go.Figure(
-        go.Scatter(x=rows[column], y=100 * rows["value"], mode="markers", text=rows["number"].map("trial {}".format))
-    )
-    if pd.api.types.is_float_dtype(rows[column]) and (rows[column] > 0).all():
-        spread = rows[column].max() / rows[column].min()
-        figure.update_xaxes(type="log" if spread > 20 else "linear")
-    return _finish(figure, column.removeprefix("param:"), "", "objective, %")
 
 
 def _finish(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:

@@ -1,44 +1,63 @@
-"""The ranked table of a campaign's trials and its exports. Recall is a fraction in tables, percent in print."""
+"""The ranked trials of one or several campaigns, as one table. Figures are fractions here; formats print percent."""
 
 import difflib
-import json
+import math
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
-from datetime import datetime
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
-from core.campaign.campaign import read_campaign
 from core.campaign.trials import BASELINE, SCORED, STALE
 from core.errors import UserError
-from core.files.folders import CampaignFolder
-from core.files.json_files import read_json
-from core.records import RETRIEVAL_KEYS, Evaluation, Scorecard
+from core.records import GROUNDING_METRICS, RETRIEVAL_KEYS
+
+if TYPE_CHECKING:
+    from analysis.confirmation import Confirmed
 
 SHOWN = ("rank", "number", "state", "recall_mean", "gain_over_baseline", *RETRIEVAL_KEYS, "best_epoch", "seconds")
+METRICS = (*RETRIEVAL_KEYS, "recall_mean", *GROUNDING_METRICS)
+"""What trials can be ranked by; all are better if higher."""
 MEASURED_ON = {"box_iou": "boxes", "relation_accuracy": "relations"}
 """What the data must contain for a metric to be measured."""
 REASON_WIDTH = 300
-OFFICIAL_DIRECTIONS = {"txt": "t2i", "img": "i2t"}
+WITHIN, OUTSIDE = "within the spread of seeds", "outside the spread of seeds"
+"""What a gain over the baseline is; missing where the spread is unknown."""
+SINGLE_SEED_WIDTH = 1.96 * math.sqrt(2)
+"""The difference of two runs of one seed each is within 95 % of its distribution below this many deviations."""
 
 
-def rank(trials: pd.DataFrame, by: str = "recall_mean") -> pd.DataFrame:
-    """Trials that have a value, best first; ties share a rank.
-
-    Failed trials are left out. Those that break a constraint of the campaign, and pruned ones, follow without a rank:
-    none of them is the winner. Pruned ones stand at their best epoch, since they were not trained to the end; one
-    pruned before its joint stage has no value and is left out.
+def rank(trials: pd.DataFrame, by: str = "recall_mean", confirmed: "Sequence[Confirmed]" = ()) -> pd.DataFrame:
+    """Trials of one campaign that have a value, best first; ties share a rank.
 
     Args:
         trials: as returned by `load_trials`.
         by: a metric, higher is better.
+        confirmed: as returned by `load_confirmation` for that metric.
     Returns:
-        `rank`, the columns of `trials`, and `gain_over_baseline`: the difference to trial 0, as a fraction.
+        `rank`, and the columns of `score`.
     Raises:
         UserError: there is no such metric, or no trial that has it.
+    """
+    return in_order(score(trials, by, confirmed), by)
+
+
+def score(trials: pd.DataFrame, by: str, confirmed: "Sequence[Confirmed]" = ()) -> pd.DataFrame:
+    """Trials of one campaign that have a value, with their gains over its baseline; failed ones are left out.
+
+    A confirmed trial has the means over its seeds in place of the figures of the search, which also decide which
+    constraints it breaks.
+
+    Returns:
+        The columns of `trials`, and
+        gain_over_baseline, gain_low, gain_high: difference to the baseline, as a fraction, with its 95 % interval;
+        gain_noise: WITHIN or OUTSIDE; <metric>_low, <metric>_high: 95 % interval of each metric;
+        seeds: how many the figures are means of; searched: the value in the search; confirmed_rank.
+        What is known of confirmed trials alone is missing for the others.
+    Raises:
+        UserError: as `rank`.
     """
     _require_metric(by)
     ended = trials[trials["state"].isin(SCORED)]
@@ -47,9 +66,80 @@ def rank(trials: pd.DataFrame, by: str = "recall_mean") -> pd.DataFrame:
         raise _never_measured(len(ended), by) if len(ended) and by in MEASURED_ON else nothing_to_rank(trials)
     baseline = table.loc[_is_baseline(table), by]
     table["gain_over_baseline"] = table[by] - (baseline.iloc[0] if len(baseline) else float("nan"))
+    table = pd.concat([table, _known(confirmed, by, table["number"])], axis=1)
+    table["searched"] = table[by]
+    for name in METRICS:
+        mean = table.pop(f"{name}_mean")
+        table[name] = mean.where(mean.notna(), table[name].astype(float))
+    gain = table.pop("gain_mean")
+    table["gain_over_baseline"] = gain.where(table["confirmed_rank"].notna(), table["gain_over_baseline"])
+    table["seeds"] = table["seeds"].fillna(1).astype(int)
+    table["gain_noise"] = _noise(table, confirmed)
+    broken = {each.trial: ", ".join(each.broken) for each in confirmed}
+    table["broken"] = table["number"].map(broken).fillna(table["broken"])
+    return table
+
+
+def in_order(table: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Scored trials of campaigns that can be compared, ranked: confirmed ones first, then the others by their value.
+
+    Confirmed trials share the ranks that their confirmation gives them. Trials without a rank follow: see `_class_of`.
+
+    Args:
+        table: as returned by `score`, of several campaigns one below the other.
+    """
+    standing = _class_of(table)
+    confirmed, searched = standing == CONFIRMED, standing == SEARCHED
+    first = table["confirmed_rank"].where(confirmed).rank(method="min")
+    others = int(confirmed.sum()) + table[by].where(searched).rank(method="min", ascending=False)
+    ranked = table.assign(standing=standing)
+    ranked.insert(0, "rank", first.where(confirmed, others).astype("Int64"))
+    keys = ["standing", "rank", by, "number"]
+    ranked = ranked.sort_values(keys, ascending=[True, True, False, True], ignore_index=True)
+    return ranked.drop(columns="standing")
+
+
+CONFIRMED, SEARCHED, UNRANKED = 0, 1, 2
+
+
+def _class_of(table: pd.DataFrame) -> "pd.Series[int]":
+    """Which trials stand above which; the last have no rank, since none of them can be the winner.
+
+    These are the trials that break a constraint of their campaign, and the pruned ones, which stand at their best
+    epoch, since they were not trained to the end.
+    """
     eligible = (table["state"] == "complete") & (table["broken"] == "")
-    table.insert(0, "rank", table[by].where(eligible).rank(method="min", ascending=False).astype("Int64"))
-    return table.sort_values(["rank", by, "number"], ascending=[True, False, True], ignore_index=True)
+    return table["confirmed_rank"].isna().map({False: CONFIRMED, True: SEARCHED}).where(eligible, UNRANKED)
+
+
+def _known(confirmed: "Sequence[Confirmed]", by: str, numbers: "pd.Series[int]") -> pd.DataFrame:
+    """What a confirmation knows of trials, one row each; all missing of a trial that was not confirmed."""
+    rows: dict[int, dict[str, float]] = {}
+    for each in confirmed:
+        row: dict[str, float] = {"confirmed_rank": each.rank, "seeds": len(each.seeds)}
+        for name, interval in {**each.figures, by: each.mean, "gain": each.gain}.items():
+            row |= {f"{name}_mean": interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        rows[each.trial] = row
+    ends = [f"{name}_{end}" for name in (*METRICS, "gain") for end in ("mean", "low", "high")]
+    columns = ["confirmed_rank", "seeds", *ends]
+    cells = [[rows.get(number, {}).get(column, math.nan) for column in columns] for number in numbers]
+    return pd.DataFrame(cells, columns=columns, index=numbers.index, dtype=float)
+
+
+def _noise(table: pd.DataFrame, confirmed: "Sequence[Confirmed]") -> list[str | None]:
+    """Whether each gain is more than noise, where that is known.
+
+    By the interval of the gain of confirmed trials; by the deviation over seeds of the confirmed ones for the others.
+    """
+    spreads = [float(np.var(each.values, ddof=1)) for each in confirmed if len(each.values) > 1]
+    width = SINGLE_SEED_WIDTH * math.sqrt(sum(spreads) / len(spreads)) if spreads else float("nan")
+    verdicts: list[str | None] = []
+    for _, row in table.iterrows():
+        gain, low, high = row["gain_over_baseline"], row["gain_low"], row["gain_high"]
+        low, high = (gain - width, gain + width) if math.isnan(low) else (low, high)
+        unknown = row["origin"] == BASELINE or math.isnan(low)
+        verdicts.append(None if unknown else WITHIN if low <= 0 <= high else OUTSIDE)
+    return verdicts
 
 
 def failures(trials: pd.DataFrame) -> dict[str, int]:
@@ -64,18 +154,17 @@ def failures(trials: pd.DataFrame) -> dict[str, int]:
 
 
 def _require_metric(by: str) -> None:
-    known = [*RETRIEVAL_KEYS, "recall_mean", *MEASURED_ON]
-    if by in known:
+    if by in METRICS:
         return
-    nearest = difflib.get_close_matches(by.lower(), known, n=1, cutoff=0.6)
-    remedy = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(known)}"
+    nearest = difflib.get_close_matches(by.lower(), METRICS, n=1, cutoff=0.6)
+    remedy = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(METRICS)}"
     given = textwrap.shorten(by, 60, placeholder="…") or "an empty name"
-    raise UserError(f"{given} is not a metric of the leaderboard", where="--by", how=remedy)
+    raise UserError(f"{given} is not a metric of the leaderboard", where="--metric", how=remedy)
 
 
 def _never_measured(ended: int, by: str) -> UserError:
     problem = f"none of the {ended} ended trials has {by}, since the validation data contain no {MEASURED_ON[by]}"
-    return UserError(problem, where="--by", how="rank by recall_mean")
+    return UserError(problem, where="--metric", how="rank by recall_mean")
 
 
 def nothing_to_rank(trials: pd.DataFrame) -> UserError:
@@ -95,131 +184,15 @@ def _is_baseline(table: pd.DataFrame) -> "pd.Series[bool]":
     return table["origin"] == BASELINE
 
 
-def to_csv(table: pd.DataFrame) -> str:
-    """Every column, full precision, recall as fractions."""
-    return table.to_csv(index=False)
-
-
-def to_json(table: pd.DataFrame) -> str:
-    """A list of objects, every column, recall as fractions; missing values are null."""
-    return table.to_json(orient="records", indent=2) + "\n"
-
-
-def to_markdown(table: pd.DataFrame) -> str:
-    """The shown columns in percent, below a caption."""
-    rows = [list(SHOWN), ["---"] * len(SHOWN), *printed_rows(table)]
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{caption(table)}\n\n{lines}\n"
-
-
-def to_latex(table: pd.DataFrame) -> str:
-    """A booktabs tabular of the shown columns in percent, the best figure of each recall in bold."""
-    recalls = ("recall_mean", *RETRIEVAL_KEYS)
-    best = {name: table[name].idxmax() for name in recalls}
-    body = []
-    for index, row in zip(table.index, printed_rows(table), strict=True):
-        cells = [
-            rf"\textbf{{{cell}}}" if name in best and best[name] == index else cell
-            for name, cell in zip(SHOWN, row, strict=True)
-        ]
-        body.append(" & ".join(cells) + r" \\")
-    heading = " & ".join(name.replace("_", r"\_") for name in SHOWN) + r" \\"
-    columns = "r" * len(SHOWN)
-    lines = [rf"% {caption(table)}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", heading, r"\midrule"]
-    return "\n".join([*lines, *body, r"\bottomrule", r"\end{tabular}"]).replace("–", "--") + "\n"
-
-
-def official_entry(folder: CampaignFolder) -> str:
-    """The official entry of the final model that `crossmodal retrain DIR --output-dir DIR/final` wrote.
-
-    Raises:
-        UserError: there is none, or it was not measured on a test split.
-    """
-    if not folder.final_metrics.exists():
-        raise UserError(
-            "there is no final model",
-            where=folder.final_metrics,
-            how="run crossmodal retrain DIR --output-dir DIR/final",
-        )
-    measured = _final_scorecard(folder).find("geotext-official", reranked=False)
-    train = read_campaign(folder).train
-    date = datetime.fromtimestamp(folder.final_metrics.stat().st_mtime).date().isoformat()
-    return to_geotext(
-        measured,
-        identifier=folder.root.resolve().name,
-        training_data=training_data(train.data.train_annotations),
-        backbone=Path(train.features.backbone).name,
-        date=date,
-    )
-
-
-def _final_scorecard(folder: CampaignFolder) -> Scorecard:
-    content = read_json(folder.final_metrics)
-    try:
-        return Scorecard.from_json({name: value for name, value in content.items() if name != "trial"})
-    except (AttributeError, ValueError):
-        raise UserError("is not a final model's scorecard", where=folder.final_metrics, how="retrain again") from None
-
-
-def training_data(annotations: Path) -> str:
-    """What a model was trained on, as far as its files tell; only the submitter can confirm that it is GeoText-1652."""
-    return "synthetic" if (annotations.parent / "synthetic.json").exists() else annotations.name
-
-
-def to_geotext(evaluation: Evaluation, *, identifier: str, training_data: str, backbone: str, date: str) -> str:
-    """An entry for the official GeoText-1652 leaderboard, as JSON.
-
-    There, `txt_*` are text queries over images (our t2i) and `img_*` image queries over texts (our i2t), although the
-    official script prints them under the opposite names.
-
-    Args:
-        identifier: lower-case, unique on the leaderboard.
-        date: ISO, e.g. 2026-11-23.
-    Raises:
-        UserError: the figures are not of the test split, or their relevance is not by building.
-    """
-    if evaluation.split != "test" or evaluation.protocol == "image":
-        raise UserError(
-            f"figures of the {evaluation.split} split by {evaluation.protocol} do not belong on the leaderboard",
-            how="evaluate on the test split by building",
-        )
-    bank = "" if evaluation.query_bank == "none" else f"; query bank: {evaluation.query_bank}"
-    metrics = {
-        f"{official}_r{k}": round(100 * evaluation.metrics[f"{ours}_r{k}"], 2)
-        for official, ours in OFFICIAL_DIRECTIONS.items()
-        for k in (1, 5, 10)
-    }
-    measured_on = f"{evaluation.queries_image} images, {evaluation.queries_text} texts, {evaluation.groups} buildings"
-    entry = {
-        "id": identifier.lower(), "method": "crossmodal-search", "submitter": "", "affiliation": "", "paper": "",
-        "code": "", "checkpoint": "", "training_data": training_data, "backbone": backbone, "date": date,
-        "metrics": metrics, "verified": False,
-        "notes": f"relevance: {evaluation.protocol}; re-ranked: {evaluation.rerank}{bank}; {measured_on}",
-    }  # fmt: skip
-    return json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
-
-
-def caption(table: pd.DataFrame) -> str:
-    """What the figures were measured on."""
+def caption(table: pd.DataFrame, by: str = "recall_mean") -> str:
+    """What the figures were measured on, and in what unit they are printed."""
     images, texts = int(table["gallery_images"].iloc[0]), int(table["gallery_texts"].iloc[0])
+    counted = table["gallery_groups"].dropna().tolist() if "gallery_groups" in table else []
+    groups = int(counted[0]) if counted else None
+    buildings = "" if groups is None else f", {groups} buildings"
+    alike = "; every image is a building of its own, so that protocols cannot differ" if groups == images else ""
+    unit = by if by in GROUNDING_METRICS else "percentage points"
     return (
-        f"Validation split, {images} images and {texts} texts, relevance by building; recall in percent, "
-        "gain in percentage points over the baseline (trial 0)."
+        f"Validation split, {images} images and {texts} texts{buildings}, relevance by building{alike}; "
+        f"recall in percent, gain in {unit} over the baseline (trial 0)."
     )
-
-
-def printed_rows(table: pd.DataFrame, columns: Iterable[str] = SHOWN) -> list[list[str]]:
-    """Columns formatted for reading: recall in percent, gain in percentage points."""
-    return [[_printed(name, row[name]) for name in columns] for _, row in table.iterrows()]
-
-
-def _printed(name: str, value: Any) -> str:
-    if pd.isna(value):
-        return "–"
-    if name in ("recall_mean", *RETRIEVAL_KEYS):
-        return f"{100 * value:.1f}"
-    if name == "gain_over_baseline":
-        return f"{100 * value:+.1f}"
-    if name == "seconds":
-        return f"{value:.1f}"
-    return str(value) if isinstance(value, str) else str(int(value))

@@ -1,6 +1,6 @@
 """A report: a table and its figures as CSV, JSON, Markdown, and an HTML page that needs no network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,16 +59,36 @@ def to_markdown(report: Report) -> str:
 
 def write_page(path: Path, report: Report) -> None:
     """Write one self-contained page, including plotly's script; texts are escaped."""
+    content = {
+        "title": report.title,
+        "notes": report.notes,
+        "columns": list(report.table.columns),
+        "rows": printed(report.table),
+        "figures": [embedded(figure, f"plot-{number}") for number, figure in enumerate(report.figures)],
+        "plotly_script": plotly_script() if report.figures else "",
+    }
+    write_atomically(path, render("report.html", content))
+
+
+def render(template: str, content: Mapping[str, object]) -> str:
+    """A page from one of our templates; texts are escaped."""
     environment = Environment(loader=PackageLoader("analysis"), autoescape=True)
-    page = environment.get_template("report.html").render(
-        title=report.title,
-        notes=report.notes,
-        columns=list(report.table.columns),
-        rows=printed(report.table),
-        figures=[Markup(figure.to_html(full_html=False, include_plotlyjs=False)) for figure in report.figures],
-        plotly_script=Markup(f"<script>{get_plotlyjs()}</script>") if report.figures else "",
-    )
-    write_atomically(path, page)
+    return environment.get_template(template).render(content)
+
+
+def plotly_script() -> Markup:
+    """The script that all plots of a page need, once."""
+    return Markup(f"<script>{get_plotlyjs()}</script>")
+
+
+def embedded(figure: go.Figure, identifier: str) -> Markup:
+    """A plot for a page that holds plotly's script; it is as wide as what it stands in.
+
+    Args:
+        identifier: unique in the page.
+    """
+    settings = {"responsive": True, "displayModeBar": False}
+    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, div_id=identifier, config=settings))
 
 
 def printed(table: pd.DataFrame) -> list[list[str]]:

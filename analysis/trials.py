@@ -8,8 +8,9 @@ and `lost_files` names it.
     number int, state str (complete, pruned, failed, running, waiting), value float (objective at the best epoch),
     best_epoch (from 0), epochs (reported), reason str (of a failure; 'stale' was retried), retry_of, origin (first
     trial of its line of retries), session, seconds float, t2i_r1 … i2t_r10 and recall_mean float (fractions at the
-    best epoch), box_iou, relation_accuracy, gallery_images, gallery_texts, parameters, config_hash, broken (figures
-    that break a constraint of the campaign, empty if none), and one column `param:<setting>` for each searched setting.
+    best epoch), box_iou, relation_accuracy, gallery_images, gallery_texts, gallery_groups (buildings), parameters,
+    config_hash, broken (figures that break a constraint of the campaign, empty if none), and one column
+    `param:<setting>` for each searched setting.
 
 `load_history`, one row per epoch: `number` and the fields of `core.records.EpochMetrics`.
 """
@@ -30,6 +31,7 @@ from core.records import RETRIEVAL_KEYS, Receipt
 
 EPOCH_FIGURES = (
     *RETRIEVAL_KEYS, "recall_mean", "box_iou", "relation_accuracy", "gallery_images", "gallery_texts",
+    "gallery_groups",
 )  # fmt: skip
 COLUMNS = (
     "number", "state", "value", "best_epoch", "epochs", "reason", "retry_of", "origin", "session", "seconds",

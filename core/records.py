@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -90,6 +91,8 @@ class EpochMetrics(Record):
     gallery_texts: int
     train_seconds: float
     evaluation_seconds: float
+    gallery_groups: int | None = None
+    """Number of buildings in the gallery; None in records of versions that did not count them."""
 
 
 def best_epoch(history: Sequence[EpochMetrics], objective: str) -> EpochMetrics:
@@ -142,6 +145,63 @@ class Samples:
     """[N]"""
     groups: NDArray[np.int64]
     """[N], building of each."""
+
+
+Corners = tuple[float, float, float, float]
+"""x1 y1 x2 y2 of a box, as fractions of its image."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An image that a text query found."""
+
+    path: Path
+    similarity: float
+    is_right: bool
+    """Whether it is of the query's building."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryExample:
+    """A caption, and the images that a model finds most similar to it."""
+
+    caption: str
+    image: Path
+    """The image that the caption was written for."""
+    rank: int
+    """Of the first image of the caption's building; 1 is right."""
+    found: Sequence[FoundImage]
+    """The most similar first."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionExample:
+    """A sentence of an image, with its box and relation as annotated and as a model predicts them."""
+
+    image: Path
+    sentence: str
+    box: Corners
+    predicted_box: Corners
+    iou: float
+    relation: str | None
+    """To the reference region; None for a region without a relation."""
+    predicted_relation: str
+    reference_sentence: str
+    reference_box: Corners
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What a model makes of some queries and regions, drawn at random from the validation split."""
+
+    right: Sequence[QueryExample]
+    wrong: Sequence[QueryExample]
+    right_queries: int
+    """Number of queries of the split whose first image is right."""
+    queries: int
+    images: int
+    """Size of the gallery."""
+    regions: Sequence[RegionExample]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +324,11 @@ class Scorecard(Record):
     """Of box_iou and relation_accuracy, where their baselines were measured."""
     test_reads: int = 0
     """Times that the test split was read for a final model, this one included; 0 where that is not counted."""
+
+    @property
+    def distinct(self) -> list[Evaluation]:
+        """The evaluations that can differ: where every image is a building of its own, relevance is by image anyway."""
+        return [each for each in self.evaluations if each.groups < each.queries_image or each.protocol == "building"]
 
     def flat(self) -> dict[str, float]:
         """Every figure under one name, e.g. `building/t2i_r1` and `building_reranked/t2i_r1`."""

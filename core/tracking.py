@@ -8,15 +8,19 @@ rebuilt.
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import wandb
 
+from core.errors import UserError
+from core.files.json_files import read_json, write_json
 from core.files.ownership import claim_folder
 from core.records import EpochMetrics
+from core.tracked_runs import NoTracker, Picture, RunEnd, RunStart, Shown, ShownTable, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +28,10 @@ Mode = Literal["auto", "online", "offline", "disabled"]
 Resolved = Literal["online", "offline", "disabled"]
 
 WANDB_FOLDER = "wandb"
+FINISHED = "finished.json"
+"""In the folder of a run once it is closed with its summary, so that it is not written twice."""
+STAGING = "WANDB_DATA_DIR"
+"""Environment variable: where W&B keeps tables and checkpoints that are not uploaded yet."""
 ID_LENGTH = 64
 GROUP_LENGTH = 128
 """Maximum length of a group in W&B."""
@@ -43,34 +51,6 @@ LEAN = wandb.Settings(
 )
 
 
-class Tracker(Protocol):
-    """Receives the progress of runs; a run's name is unique within its group."""
-
-    def start(self, name: str, config: dict[str, Any]) -> None:
-        """Open a run."""
-
-    def epoch(self, name: str, metrics: EpochMetrics) -> None:
-        """Log one epoch of an open run."""
-
-    def finish(self, name: str, summary: dict[str, Any], *, failed: bool) -> None:
-        """Write the summary of a run and close it."""
-
-    def close(self) -> None:
-        """Close the runs that are still open; the tracker cannot be used afterwards."""
-
-
-class NoTracker:
-    """No-op tracker."""
-
-    def start(self, name: str, config: dict[str, Any]) -> None: ...
-
-    def epoch(self, name: str, metrics: EpochMetrics) -> None: ...
-
-    def finish(self, name: str, summary: dict[str, Any], *, failed: bool) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class WandbTracker:
     """Several W&B runs open in one process; offline ones are written to `folder`/wandb.
 
@@ -84,29 +64,38 @@ class WandbTracker:
         self._folder = folder
         self._identity = identity
         self._runs: dict[str, Any] = {}
-        self._configs: dict[str, dict[str, Any]] = {}
+        self._starts: dict[str, RunStart] = {}
+        self._finished = finished_runs(folder, project)
         self._thread = ThreadPoolExecutor(max_workers=1)
         self.problems = 0
         """Number of calls to W&B that failed and were skipped."""
         self._try(set_up)
 
-    def start(self, name: str, config: dict[str, Any]) -> None:
+    def holds(self, name: str) -> bool:
+        """Whether the run's files are in the folder, with its summary."""
+        return self._id(name) in self._finished
+
+    def start(self, run: RunStart) -> None:
         """Open a run."""
-        self._thread.submit(self._try, self._open, name, config)
+        self._thread.submit(self._try, self._open, run)
 
     def epoch(self, name: str, metrics: EpochMetrics) -> None:
         """Log one epoch."""
         self._thread.submit(self._try, self._log, name, metrics)
 
-    def finish(self, name: str, summary: dict[str, Any], *, failed: bool) -> None:
+    def show(self, name: str, title: str, shown: Shown) -> None:
+        """Log a table or pictures."""
+        self._thread.submit(self._try, self._show, name, title, shown)
+
+    def finish(self, name: str, end: RunEnd) -> None:
         """Write the summary and close the run."""
-        self._thread.submit(self._try, self._finish, name, summary, failed)
+        self._thread.submit(self._try, self._finish, name, end)
 
     def close(self) -> None:
         """Flush all pending calls and close the runs that are still open, e.g. after an interruption."""
         self._thread.shutdown()
         for name in list(self._runs):
-            self._try(self._finish, name, {"state": "interrupted"}, True)
+            self._try(self._finish, name, RunEnd("interrupted", {}))
         self._try(wandb.teardown)  # files are complete only once its service has ended
         if self.problems:
             logger.warning("%d calls to Weights & Biases failed; the JSON lines on disk hold everything", self.problems)
@@ -119,30 +108,38 @@ class WandbTracker:
             if self.problems == 1:
                 logger.warning("Weights & Biases: %s", _reason(error))
 
-    def _open(self, name: str, config: dict[str, Any]) -> None:
-        self._configs[name] = config
+    def _open(self, run: RunStart) -> None:
+        self._starts[run.name] = run
         try:
-            self._runs[name] = self._init(name, config)
+            self._runs[run.name] = self._init(run)
         except Exception as error:
             if self._mode == "offline":
                 raise
             self._go_offline(error)
 
-    def _init(self, name: str, config: dict[str, Any]) -> Any:
+    def _id(self, name: str) -> str:
+        return run_id(self._group, name, self._identity)
+
+    def _init(self, start: RunStart) -> Any:
         if self._mode == "online" and not wandb.login(prompt=False, verify=False):
             raise wandb.Error("there is no API key; run `wandb login`")  # instead of a prompt in a thread
-        return wandb.init(
+        run = wandb.init(
             project=self._project,
             group=self._group[:GROUP_LENGTH],
-            name=name,
-            id=run_id(self._group, name, self._identity),
-            config=config,
+            name=start.name,
+            id=self._id(start.name),
+            job_type=start.job,
+            config=dict(start.config),
+            tags=list(start.tags),
             mode=self._mode,
             dir=str(self._folder),
             reinit="create_new",
             resume="allow",
             settings=LEAN.model_copy(),  # W&B modifies it
         )
+        run.define_metric("epoch", summary="none")
+        run.define_metric("*", step_metric="epoch", summary="none")  # the summary would be the last epoch's
+        return run
 
     def _go_offline(self, error: Exception) -> None:
         """Stay offline, since each further run would wait as long; open runs continue offline under the same ids."""
@@ -154,20 +151,95 @@ class WandbTracker:
         )
         wandb.teardown()  # an id is taken until then, even if its run failed to open
         set_up()
-        self._runs = {name: self._init(name, config) for name, config in self._configs.items()}
+        self._runs = {name: self._init(start) for name, start in self._starts.items()}
 
     def _log(self, name: str, metrics: EpochMetrics) -> None:
         if run := self._runs.get(name):
-            run.log(metrics.to_json(), step=metrics.epoch)
+            measured = {key: value for key, value in metrics.to_json().items() if value is not None}
+            run.log(measured, step=metrics.epoch)
 
-    def _finish(self, name: str, summary: dict[str, Any], failed: bool) -> None:
-        self._configs.pop(name, None)
-        if run := self._runs.pop(name, None):
-            run.summary.update(summary)
-            try:
-                run.finish(exit_code=int(failed))
-            except TimeoutError as error:
-                self._go_offline(error)
+    def _show(self, name: str, title: str, shown: Shown) -> None:
+        if run := self._runs.get(name):
+            with _staged_in(self._folder / WANDB_FOLDER):
+                run.define_metric(title, summary="last")  # panels find tables and pictures in the summary
+                run.log({title: _as_table(shown) if isinstance(shown, ShownTable) else _as_images(shown)})
+
+    def _finish(self, name: str, end: RunEnd) -> None:
+        start, run = self._starts.pop(name, None), self._runs.pop(name, None)
+        if start is None or run is None:
+            return
+        summary = {"state": end.state, **end.summary}
+        run.summary.update({key: value for key, value in summary.items() if value is not None})
+        run.tags = (*start.tags, end.state)
+        if end.checkpoint is not None:
+            with _staged_in(self._folder / WANDB_FOLDER):
+                self._upload(run, name, end.checkpoint)
+        try:
+            run.finish(exit_code=int(end.failed))
+        except TimeoutError as error:
+            self._go_offline(error)
+        write_json(Path(run.dir).parent / FINISHED, {"id": self._id(name), "project": self._project})
+        self._finished.add(self._id(name))
+
+    def _upload(self, run: Any, name: str, checkpoint: Path) -> None:
+        artifact = wandb.Artifact(f"{self._id(name)}-model", type="model")
+        artifact.add_file(str(checkpoint.absolute()), name=checkpoint.name, skip_cache=True, policy="immutable")
+        run.log_artifact(artifact)
+
+
+@contextmanager
+def _staged_in(folder: Path) -> Iterator[None]:
+    """Keep what is to be uploaded beside the runs: W&B would put it into the home directory, where a later `wandb sync`
+    from a copy of the folder misses it.
+    """
+    if STAGING in os.environ:
+        yield
+        return
+    os.environ[STAGING] = str(folder.absolute())
+    try:
+        yield
+    finally:
+        del os.environ[STAGING]
+
+
+def _as_table(table: ShownTable) -> Any:
+    rows = [[_as_image(cell) if isinstance(cell, Picture) else cell for cell in row] for row in table.rows]
+    return wandb.Table(columns=list(table.columns), data=rows, allow_mixed_types=True)
+
+
+def _as_images(pictures: Sequence[Picture]) -> list[Any]:
+    return [_as_image(picture) for picture in pictures]
+
+
+def _as_image(picture: Picture) -> Any:
+    kinds = list(dict.fromkeys(box.kind for box in picture.boxes))
+    layers = {
+        kind: {
+            "box_data": [
+                {
+                    "position": dict(zip(("minX", "minY", "maxX", "maxY"), box.box, strict=True)),
+                    "class_id": number,
+                    "box_caption": box.label,
+                }
+                for box in picture.boxes
+                if box.kind == kind
+            ],
+            "class_labels": {number: kind},
+        }
+        for number, kind in enumerate(kinds)
+    }
+    return wandb.Image(picture.image, caption=picture.caption, boxes=layers or None)
+
+
+def finished_runs(folder: Path, project: str) -> set[str]:
+    """Ids of the runs of a project whose files in `folder`/wandb have their summary."""
+    found = set()
+    for path in folder.glob(f"{WANDB_FOLDER}/*run-*/{FINISHED}"):
+        with suppress(UserError):  # a torn file: the run counts as not finished
+            match read_json(path):
+                case {"id": str(name), "project": str(of)} if of == project:
+                    found.add(name)
+    return found
 
 
 def run_id(group: str, name: str, identity: str) -> str:

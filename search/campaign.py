@@ -18,12 +18,14 @@ from core.files.json_files import read_json, write_json
 from core.files.ownership import claim_folder, hold_folder
 from core.readings import Reading, distinct
 from core.sections import dump_yaml
-from core.tracking import Tracker, build_tracker
+from core.tracked_runs import Tracker
+from core.tracking import build_tracker
 from search.cluster.connection import connect, count_slots
 from search.cluster.preflight import preflight, preflight_here
 from search.session.book import SessionBook
 from search.session.storage import Storage
 from search.session.trial_log import TrialLog
+from search.session.trial_runs import track_leaderboard
 from search.session.tuner import Session, run_session
 from search.study.ledger import Ledger
 from search.study.proposals import Proposals
@@ -154,8 +156,10 @@ def advance(
             stopped_by = None
             if ledger.has_work:
                 storage = Storage.of_campaign(campaign.storage or str(folder.sessions), campaign.name, identity)
-                with closing(_tracker(campaign, folder, identity)) as tracker:
-                    log = TrialLog(ledger, folder, tracker)
+                with (
+                    closing(_tracker(campaign, folder, identity)) as tracker,
+                    closing(TrialLog(ledger, folder, tracker)) as log,
+                ):
                     book = SessionBook(
                         ledger,
                         log,
@@ -166,6 +170,8 @@ def advance(
                     with _ready(campaign, cluster, features, storage) as slots:
                         session = Session(ledger.sessions[-1], campaign.resources, slots, cluster.reuse_actors)
                         stopped_by = run_session(book, storage, session)
+                    if proposals.study == campaign.name:
+                        track_leaderboard(tracker, campaign, folder, ledger.trials())
                 if stopped_by is None:
                     storage.clear(ledger.sessions)
             return SessionEnd(ledger.standing(), ledger.stop_reason, stopped_by)

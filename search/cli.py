@@ -17,6 +17,7 @@ import analysis.cli
 import core.terminal.cli
 from core.errors import UserError
 from core.terminal.console import console, say, say_if_installed
+from search.external_cli import app as external_app
 from search.features_cli import (
     AddressOption,
     NodesOption,
@@ -25,7 +26,7 @@ from search.features_cli import (
     require_cluster_first,
 )
 from search.features_cli import app as features_app
-from search.winner_cli import FolderArgument, exit_if_stopped
+from search.winner_cli import FolderArgument, exit_if_stopped, renew_leaderboard
 from search.winner_cli import app as winner_app
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ app.add_typer(core.terminal.cli.app)
 app.add_typer(analysis.cli.app)
 app.add_typer(features_app, name="features")
 app.add_typer(winner_app)
+app.add_typer(external_app)
 
 
 def _print_version(asked: bool) -> None:
@@ -131,6 +133,8 @@ def search(
     with CampaignProgress(console, settings.objective, lambda: limits.read().trials) as progress:
         listeners = Listeners(progress.update, lambda note: say(note, style="yellow"))
         end = advance(proposals, folder, features, cluster, listeners)
+    if end.standing.complete:
+        renew_leaderboard(folder)
     exit_if_stopped(end)
     _print_outcome(end, settings.objective, folder)
 

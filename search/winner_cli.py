@@ -60,7 +60,16 @@ def confirm(
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("measuring repeats")
         measure_repeats(campaign, lambda done, total: bar.update(task, completed=done, total=total))
+    renew_leaderboard(campaign)
     print_confirmation(load_confirmation(campaign), settings.objective)
+
+
+def renew_leaderboard(folder: "CampaignFolder") -> None:
+    """Write the leaderboard files of a campaign, once a trial is complete, so that they never lag behind it."""
+    from analysis.board_formats import write_leaderboard
+    from analysis.boards import read_boards
+
+    write_leaderboard(folder, read_boards([folder]))
 
 
 def exit_if_stopped(end: "SessionEnd") -> None:
@@ -125,6 +134,7 @@ def retrain(
     from analysis.trials import load_trials, lost_files
     from core.files.folders import CampaignFolder
     from core.terminal.tables import scorecard_tables
+    from search.final_run import track_retrained
     from search.retrain import require_free_output
     from search.retrain import retrain as train_winner
     from search.winner import find_as_searched, find_winner, on_all_buildings
@@ -143,6 +153,10 @@ def retrain(
     for table in scorecard_tables(final.card):
         show(table)
     _print_validation(final, winner)
+    if campaign.final_metrics.resolve() == (output_dir / "metrics.json").resolve():
+        renew_leaderboard(campaign)
+    for note in track_retrained(campaign, output_dir):
+        say(note, style="yellow")
     say(f"the final model is {final.card.checkpoint}; its model card is {output_dir / 'model_card.md'}")
 
 

@@ -14,6 +14,8 @@ from tests.test_architecture import MODULES, packages
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = {"mlflow": "mlflow-skinny", "optuna_dashboard": "optuna-dashboard"}
+"""Modules of extras, which need not be installed → the distribution that provides them."""
 OURS = {"core", "search", "analysis", "tests", "benchmarks"}
 
 
@@ -28,13 +30,19 @@ def normal(name: str) -> str:
 def imported(paths: list[Path]) -> dict[str, set[str]]:
     """Each imported third-party module → the distributions that provide it."""
     distributions = packages_distributions()
-    modules = {name for path in paths for name in packages(path)} - OURS - sys.stdlib_module_names
+    modules = {name for path in paths for name in packages(path)} - OURS - EXTRAS.keys() - sys.stdlib_module_names
     return {name: {normal(each) for each in distributions[name]} for name in modules}
 
 
 def test_every_package_that_the_code_imports_is_declared() -> None:
     known = declared(PROJECT["dependencies"])
     assert {name for name, held_by in imported(MODULES).items() if not held_by & known} == set()
+
+
+def test_every_extra_has_its_name_and_is_used() -> None:
+    extras = {name: requirements for name, requirements in PROJECT["optional-dependencies"].items() if name != "dev"}
+    assert {each for requirements in extras.values() for each in declared(requirements)} == set(EXTRAS.values())
+    assert EXTRAS.keys() <= {name for path in MODULES for name in packages(path)}
 
 
 def test_every_package_that_tests_and_benchmarks_import_is_declared() -> None:

@@ -1,49 +1,60 @@
-"""Reading an offline W&B run back: its file is a LevelDB log of protobuf records, in blocks of 32 KiB."""
+"""Reading an offline W&B run back with W&B's own reader, `wandb leet inspect`, called without its Python front end."""
 
 import json
-from collections.abc import Iterator
+import subprocess
 from pathlib import Path
 from typing import Any
 
-from wandb.proto.wandb_internal_pb2 import Record
-
-FILE_HEADER, RECORD_HEADER, BLOCK = 7, 7, 32768
-FULL, LAST = 1, 4
+from wandb.util import get_core_path
 
 
-def _payloads(content: bytes) -> Iterator[bytes]:
-    position, parts = FILE_HEADER, []
-    while position + RECORD_HEADER <= len(content):
-        if (left := BLOCK - position % BLOCK) < RECORD_HEADER:
-            position += left
-            continue
-        size, kind = int.from_bytes(content[position + 4 : position + 6], "little"), content[position + 6]
-        position += RECORD_HEADER
-        parts.append(content[position : position + size])
-        position += size
-        if kind in (FULL, LAST):
-            yield b"".join(parts)
-            parts = []
-
-
-def _values(items: Any) -> dict[str, Any]:
-    return {item.key or item.nested_key[0]: json.loads(item.value_json) for item in items}
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """All records of a run file, in order."""
+    inspect = [
+        get_core_path(),
+        "leet",
+        "inspect",
+        "--no-observability",
+        "--json",
+        "--run-file",
+        path,
+        path.parent.parent,
+    ]
+    outcome = subprocess.run(inspect, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in outcome.stdout.splitlines()]
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """`group`, `name`, `config`, logged `rows`, `summary` and `exit` code of an offline run file."""
-    found: dict[str, Any] = {"rows": [], "summary": {}, "config": {}}
-    for payload in _payloads(path.read_bytes()):
-        record = Record()
-        record.ParseFromString(payload)
-        match record.WhichOneof("record_type"):
+    """An offline run file.
+
+    Returns:
+        `id`, `name`, `group`, `project`, `job_type`, `tags`, `config`, logged `rows`, `summary`, `metrics` (name or
+        glob → definition), `artifacts` (name → paths) and `exit` code.
+    """
+    found: dict[str, Any] = {"rows": [], "summary": {}, "config": {}, "metrics": {}, "artifacts": {}}
+    for record in read_records(path):
+        content = record[record["type"]]
+        match record["type"]:
             case "run":
-                found |= {"group": record.run.run_group, "name": record.run.display_name}
-                found["config"] |= _values(record.run.config.update)
+                found |= {"id": content["run_id"], "name": content["display_name"], "tags": content.get("tags", [])}
+                found |= {"group": content["run_group"], "job_type": content["job_type"], "project": content["project"]}
+                found["config"] |= content.get("config", {}).get("update", {})
             case "history":
-                found["rows"].append(_values(record.history.item))
+                found["rows"].append(content["item"])
             case "summary":
-                found["summary"] |= _values(record.summary.update)
+                found["summary"] |= content["update"]
+            case "metric":
+                found["metrics"][content.get("name") or content["glob_name"]] = content
+            case "artifact":
+                found["artifacts"][content["name"]] = [each["path"] for each in content["manifest"]["contents"]]
             case "exit":
-                found["exit"] = record.exit.exit_code
+                found["exit"] = content.get("exit_code", 0)
     return found
+
+
+def read_runs(folder: Path) -> dict[str, dict[str, Any]]:
+    """The offline runs below an output folder, by name; a name that two files have fails."""
+    runs = [read_run(path) for path in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
+    by_name = {run["name"]: run for run in runs}
+    assert len(by_name) == len(runs), "two runs have one name"
+    return by_name

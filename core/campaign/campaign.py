@@ -96,6 +96,8 @@ class Tracking(Section):
     """Project of the runs."""
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     """auto follows WANDB_MODE if set, else is online with an API key and offline without."""
+    artifacts: bool = False
+    """Upload the checkpoint of each complete trial and of the final model."""
 
 
 def _safe_name(name: str) -> str:

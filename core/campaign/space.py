@@ -131,6 +131,17 @@ class Space(RootModel[dict[str, Any]]):
                 parameters[key] = value
         return parameters
 
+    def value(self, key: str, parameters: Mapping[str, Scalar], base: TrainConfig) -> Scalar:
+        """A setting of a trial.
+
+        Args:
+            key: dotted path of a setting, searched or not.
+            parameters: of the trial, as Optuna names them.
+        """
+        if parameters.get(key + SWITCH) is False:
+            return 0
+        return parameters.get(key, setting(base, key))
+
     def _is_drawn(self, key: str, base: TrainConfig, overrides: Mapping[str, Scalar]) -> bool:
         return all(
             condition.holds(overrides.get(other, setting(base, other)))

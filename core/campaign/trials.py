@@ -86,6 +86,11 @@ class TrialRecord:
         return self.origin == BASELINE
 
     @property
+    def repeats_baseline(self) -> bool:
+        """Whether it has the baseline's settings: the baseline itself, or what confirms it."""
+        return self.is_baseline if self.confirms is None else self.confirms == BASELINE
+
+    @property
     def is_stale(self) -> bool:
         """Whether it was interrupted and another trial retries it."""
         return self.reason == STALE
@@ -111,6 +116,30 @@ def earlier_attempts(trials: Sequence[TrialRecord], number: int) -> list[int]:
     """
     origin = trials[number].origin
     return [trial.number for trial in reversed(trials[:number]) if trial.origin == origin]
+
+
+def gain_over_baseline(trials: Sequence[TrialRecord], trial: TrialRecord) -> float | None:
+    """Value of a trial minus the baseline's; of one that confirms another, minus the baseline's under the same seed.
+
+    None as long as one of the two is unknown.
+
+    Args:
+        trials: all of the search or the confirmation that the trial belongs to.
+    """
+    complete = (each.value for each in _baselines(trials, trial) if each.state == "complete")
+    baseline = next(complete, None)
+    return None if trial.value is None or baseline is None else trial.value - baseline
+
+
+def awaits_baseline(trials: Sequence[TrialRecord], trial: TrialRecord) -> bool:
+    """Whether the gain of a trial is going to be known only later."""
+    unknown = trial.value is not None and gain_over_baseline(trials, trial) is None
+    return unknown and any(each.state in ("running", "waiting") for each in _baselines(trials, trial))
+
+
+def _baselines(trials: Sequence[TrialRecord], trial: TrialRecord) -> list[TrialRecord]:
+    """The baseline that a trial is compared with, and what it retries."""
+    return [each for each in trials if each.repeats_baseline and each.seed == trial.seed]
 
 
 @dataclass(frozen=True, slots=True)

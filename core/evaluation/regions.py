@@ -36,7 +36,7 @@ def measure_regions(model: CrossModalModel, embedded: EmbeddedSplit) -> RegionMe
     split = embedded.split
     if len(split.boxes) == 0:
         return RegionMeasurement({}, {}, [])
-    return _measurement(split, *_predict(model, embedded, split.sentence_image))
+    return _measurement(split, *predict_regions(model, embedded, split.sentence_image))
 
 
 def measure_baselines(
@@ -57,7 +57,7 @@ def measure_baselines(
     learnable = bool((train.relations >= 0).any())
     return {
         TEXT_ONLY: _measurement(split, boxes, relations if learnable else None),
-        SHUFFLED: _measurement(split, *_predict(model, embedded, shuffled_images(split))),
+        SHUFFLED: _measurement(split, *predict_regions(model, embedded, shuffled_images(split))),
         MEAN_BOX: _measurement(split, train.boxes.mean(dim=0).expand_as(split.boxes), None),
     }
 
@@ -114,8 +114,12 @@ def shuffled_images(split: FeatureSplit, *, seed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
-def _predict(model: CrossModalModel, embedded: EmbeddedSplit, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes [R, 4] and relation logits [R, 6] of all sentences in these images [R]."""
+def predict_regions(model: CrossModalModel, embedded: EmbeddedSplit, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes [R, 4] and relation logits [R, 6] of all sentences of a split in these images [R].
+
+    Raises:
+        DivergedError: one of them is not finite.
+    """
     references = embedded.split.first_region
     with evaluation_mode(model):
         parts = [

@@ -39,6 +39,7 @@ class Validation:
     """None if the split has no regions."""
     gallery_images: int
     gallery_texts: int
+    gallery_groups: int
 
 
 def validate(model: CrossModalModel, split: FeatureSplit) -> Validation:
@@ -58,6 +59,7 @@ def validate(model: CrossModalModel, split: FeatureSplit) -> Validation:
         relation_accuracy=regions.get("relation_accuracy"),
         gallery_images=len(embedded.images.embedded),
         gallery_texts=len(embedded.captions.embedded),
+        gallery_groups=len(torch.unique(split.groups)),
     )
 
 

@@ -94,6 +94,11 @@ class CampaignFolder:
         return self.root / "final" / "metrics.json"
 
     @property
+    def final_checkpoint(self) -> Path:
+        """Weights of that model."""
+        return self.root / "final" / "stage2" / "checkpoint_best.pth"
+
+    @property
     def confirmation(self) -> "CampaignFolder":
         """Files of the trials that repeat the best of the search with other seeds: of the same kind."""
         return CampaignFolder(self.root / "confirmation")

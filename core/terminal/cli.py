@@ -16,7 +16,8 @@ from core.terminal.console import FeatureDisplay, console, print_epoch, progress
 if TYPE_CHECKING:
     from core.config import EvaluationConfig, TrainConfig
     from core.records import EpochMetrics, Reranking
-    from core.tracking import Tracker
+    from core.tracked_runs import Tracker
+    from core.training.train import TrainResult
 
 PROJECT = "crossmodal-search"
 """Default project in Weights & Biases; WANDB_PROJECT overrides it."""
@@ -157,6 +158,7 @@ def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, 
     from core.features.opening import open_features
     from core.files.folders import RunFolder
     from core.model.checkpoints import load_checkpoint
+    from core.tracked_runs import RunStart
     from core.training.runs import hold_run, require_free_run, run
 
     others = _wandb_names(use_wandb)
@@ -168,7 +170,7 @@ def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, 
     if config.data.train_on == "all":
         say("recalls below are of buildings that are trained on; the last epoch is kept", style="yellow")
     with hold_run(output_dir, *others) as identity, _tracker(output_dir, identity, use_wandb=use_wandb) as tracker:
-        tracker.start("train", config.model_dump(mode="json"))
+        tracker.start(RunStart.of_training("train", "train", config))
         result = run(
             config,
             features,
@@ -176,7 +178,7 @@ def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, 
             start_from=start_from,
             on_epoch=_told_to(tracker, lambda _: "train"),
         )
-        tracker.finish("train", {"best_epoch": result.best.epoch}, failed=False)
+        _finish(tracker, "train", result)
     say_reranking(result.reranking)
     say(f"best epoch {result.best.epoch}; everything is in {output_dir}")
 
@@ -192,6 +194,7 @@ def _evaluate(
     from core.files.ownership import claim_folder, require_ours
     from core.model.checkpoints import load_checkpoint, require_same_features
     from core.terminal.tables import scorecard_tables
+    from core.tracked_runs import RunEnd, RunStart
 
     names = ["metrics.json", *(["embeddings.npz"] if save_embeddings else []), *_wandb_names(use_wandb)]
     require_ours(output_dir, names)
@@ -207,8 +210,8 @@ def _evaluate(
         measured = scorecard.measure(checkpoint, features, name=str(path), settings=config.evaluation)
         card = replace(measured.scorecard, test_reads=reads)
         with _tracker(output_dir, claim_folder(output_dir, names), use_wandb=use_wandb) as tracker:
-            tracker.start("evaluate", config.model_dump(mode="json"))
-            tracker.finish("evaluate", card.flat(), failed=False)
+            tracker.start(RunStart.of_training("evaluate", "evaluate", config))
+            tracker.finish("evaluate", RunEnd("complete", card.flat()))
         write_json(output_dir / "metrics.json", card.to_json())
         if save_embeddings:
             images = inputs.images["test" if features.test else "validation"]
@@ -238,6 +241,7 @@ def train_two_stage(
     """Train stage 1 (align), then stage 2 (joint) from its weights."""
     from core.config import load_config
     from core.features.opening import open_features
+    from core.tracked_runs import RunStart
     from core.training.runs import hold_two_stage, require_free_two_stage, run_two_stage, split_stages
 
     settings = load_config(config)
@@ -251,12 +255,12 @@ def train_two_stage(
         _tracker(output_dir, identity, use_wandb=use_wandb) as tracker,
     ):
         for number, stage in enumerate(stages, start=1):
-            tracker.start(f"stage{number}", stage.model_dump(mode="json"))
+            tracker.start(RunStart.of_training(f"stage{number}", "train", stage))
         result = run_two_stage(
             settings, features, output_dir, on_epoch=_told_to(tracker, lambda metrics: f"stage{metrics.stage}")
         )
-        tracker.finish("stage1", {"best_epoch": result.stage1.best.epoch}, failed=False)
-        tracker.finish("stage2", {"best_epoch": result.stage2.best.epoch}, failed=False)
+        _finish(tracker, "stage1", result.stage1)
+        _finish(tracker, "stage2", result.stage2)
     say_reranking(result.stage2.reranking)
     say(f"best epoch of stage 2: {result.stage2.best.epoch}; everything is in {output_dir}")
 
@@ -289,6 +293,12 @@ def _tracker(output_dir: Path, identity: str, *, use_wandb: bool) -> "Iterator[T
         yield tracker
     finally:
         tracker.close()
+
+
+def _finish(tracker: "Tracker", name: str, result: "TrainResult") -> None:
+    from core.tracked_runs import RunEnd
+
+    tracker.finish(name, RunEnd.of_training(result.history, result.receipt, result.last.config.objective))
 
 
 def _told_to(tracker: "Tracker", name_of: "Callable[[EpochMetrics], str]") -> "Callable[[EpochMetrics], None]":

@@ -29,19 +29,24 @@ def is_too_wide(table: Table, console: Console) -> bool:
 
 
 def as_lines(table: Table, width: int) -> Iterator[str]:
-    """A table as lines of text: the title, and each row as `heading cell, heading cell`, broken only between cells.
+    """A table as plain lines: the title, and each row as `heading cell, heading cell`, broken only between cells.
 
     Args:
         width: maximum characters per line, exceeded only by a single cell.
     """
     if table.title:
-        yield str(table.title)
+        yield _plain(table.title)
     headings = [str(column.header).replace("\n", " ") if table.show_header else "" for column in table.columns]
     for row in zip(*(column.cells for column in table.columns), strict=True):
-        cells = [f"{heading} {cell}".strip() for heading, cell in zip(headings, row, strict=True) if str(cell)]
+        cells = [f"{heading} {_plain(cell)}".strip() for heading, cell in zip(headings, row, strict=True) if str(cell)]
         yield from _filled(cells, width) if any(headings) else [": ".join(cells)]
     if table.caption:
-        yield str(table.caption)
+        yield _plain(table.caption)
+
+
+def _plain(cell: object) -> str:
+    """What is printed of a cell, a title or a caption: their text without markup."""
+    return Text.from_markup(str(cell)).plain
 
 
 def _filled(cells: list[str], width: int) -> Iterator[str]:
@@ -72,7 +77,7 @@ def show(table: Table) -> None:
     """Print a table, or its rows as lines of text if the terminal is too narrow for it."""
     if is_too_wide(table, console):
         for line in as_lines(table, console.width):
-            say(Text.from_markup(line).plain)
+            say(line)
     else:
         console.print(table)
 

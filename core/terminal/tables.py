@@ -28,9 +28,9 @@ GROUNDING_RULE = (
 
 
 def scorecard_tables(card: Scorecard) -> Iterator[Table]:
-    """Retrieval by each protocol, regions, the confusion of relations, and cost."""
-    for kind in dict.fromkeys((evaluation.protocol, evaluation.query_bank) for evaluation in card.evaluations):
-        same = [evaluation for evaluation in card.evaluations if (evaluation.protocol, evaluation.query_bank) == kind]
+    """Retrieval by each protocol that can differ, regions, the confusion of relations, and cost."""
+    for kind in dict.fromkeys((evaluation.protocol, evaluation.query_bank) for evaluation in card.distinct):
+        same = [evaluation for evaluation in card.distinct if (evaluation.protocol, evaluation.query_bank) == kind]
         yield retrieval_table(same)
     if card.regions:
         yield _regions_table(card)
@@ -51,6 +51,8 @@ def retrieval_table(evaluations: list[Evaluation]) -> Table:
         f"{first.split} split, relevance by {first.protocol}{bank}: {first.queries_image} images, "
         f"{first.queries_text} texts, {first.groups} buildings"
     )
+    if first.groups == first.queries_image:
+        table.caption = "Every image is a building of its own, so that protocols cannot differ."
     table.add_column("metric")
     for evaluation in evaluations:
         table.add_column(_order(evaluation), justify="right")

@@ -1,14 +1,17 @@
 """Writes the progress of trials to their folders, to the tracker and, last and authoritative, to the ledger."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from core.campaign.trials import awaits_baseline
 from core.files.atomic import write_atomically
 from core.files.folders import CampaignFolder
 from core.files.json_files import append_json_line, write_json
 from core.model.checkpoints import Checkpoint, save_checkpoint
 from core.records import EpochMetrics, Receipt
 from core.sections import dump_yaml
-from core.tracking import Tracker
+from core.tracked_runs import RunEnd, Tracker
+from search.session.trial_runs import trial_end, trial_start, with_gain
 from search.study.ledger import AskedTrial, Ledger, TrialOutcome
 
 
@@ -20,11 +23,14 @@ class TrialLog:
         self._folder = folder
         self._tracker = tracker
         self._names: dict[int, str] = {}
+        self._ended: dict[int, RunEnd] = {}
+        """Ends of runs that are held back until the baseline has ended, too, for their gain over it."""
 
     def begin(self, asked: AskedTrial) -> None:
         write_atomically(self._folder.trial(asked.number).config, dump_yaml(asked.config))
         self._names[asked.number] = asked.name
-        self._tracker.start(asked.name, asked.config.model_dump(mode="json"))
+        trial = self._ledger.trials()[asked.number]
+        self._tracker.start(trial_start(self._ledger.campaign.name, trial, asked.config))
 
     def epoch(self, number: int, metrics: EpochMetrics, values: Sequence[float]) -> None:
         """Log an epoch and the value of each goal."""
@@ -35,7 +41,7 @@ class TrialLog:
     def interrupt(self, number: int, *, seconds: float) -> None:
         """Put a trial that had no time to end back in the queue."""
         self._ledger.interrupt(number, seconds=seconds)
-        self._tracker.finish(self._names.pop(number), {"state": "interrupted"}, failed=True)
+        self._finish(number, None)
 
     def end(self, number: int, outcome: TrialOutcome, receipt: Receipt | None, checkpoint: Checkpoint | None) -> None:
         """Write the files before the ledger: a trial that ended according to the ledger has all its files.
@@ -49,6 +55,22 @@ class TrialLog:
         if checkpoint is not None and outcome.state == "complete":
             save_checkpoint(files.best_checkpoint, checkpoint.best())
         self._ledger.tell(number, outcome)
-        epoch = None if outcome.best is None else outcome.best.epoch
-        summary = {"state": outcome.state, "best_value": outcome.value, "best_epoch": epoch, "reason": outcome.reason}
-        self._tracker.finish(self._names.pop(number), summary, failed=outcome.state == "failed")
+        self._finish(number, receipt)
+
+    def close(self) -> None:
+        """End the runs that are still held back."""
+        for number, end in self._ended.items():
+            self._tracker.finish(self._names[number], end)
+        self._ended.clear()
+
+    def _finish(self, number: int, receipt: Receipt | None) -> None:
+        trials = self._ledger.trials()
+        self._names[number] = trials[number].name
+        parameters = None if receipt is None else receipt.parameters
+        self._ended[number] = self._publish(number, trial_end(trials, trials[number], parameters=parameters))
+        for ended in [each for each in self._ended if not awaits_baseline(trials, trials[each])]:
+            self._tracker.finish(self._names.pop(ended), with_gain(self._ended.pop(ended), trials, trials[ended]))
+
+    def _publish(self, number: int, end: RunEnd) -> RunEnd:
+        asked_for = self._ledger.campaign.wandb.artifacts and end.state == "complete"
+        return replace(end, checkpoint=self._folder.trial(number).best_checkpoint) if asked_for else end

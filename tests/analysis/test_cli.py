@@ -18,22 +18,65 @@ def campaign(finished_campaign: CampaignFolder, tmp_path: Path) -> CampaignFolde
     return CampaignFolder(tmp_path / "c")
 
 
-def test_the_official_entry_is_that_of_the_final_model(crossmodal: CommandLine, campaign: CampaignFolder) -> None:
-    missing = crossmodal("leaderboard", campaign.root, "--format", "geotext")
+def test_the_official_entry_is_only_for_the_official_test_split(
+    crossmodal: CommandLine, campaign: CampaignFolder
+) -> None:
+    """The demo's final model gets none; with the figures of the official split in its place, it gets one."""
+    ask = ("leaderboard", campaign.root, "--format", "geotext", "--submitter", "A. Person")
+    missing = crossmodal(*ask)
     assert missing.code == 2
     assert "there is no final model" in missing.err
     assert crossmodal("retrain", campaign.root, "--output-dir", campaign.root / "final").code == 0
-    outcome = crossmodal("leaderboard", campaign.root, "--format", "geotext")
+    drawn = crossmodal(*ask)
+    assert (drawn.code, drawn.out) == (2, "")
+    assert "figures of synthetic data" in drawn.err
+    assert len(drawn.err.splitlines()) == 1
+    measured = json.loads(campaign.final_metrics.read_text())
+    (official,) = [
+        found for found in measured["evaluations"] if found["protocol"] == "geotext-official" and not found["rerank"]
+    ]
+    official |= {"queries_image": 55_227, "queries_text": 165_681, "groups": 951}
+    campaign.final_metrics.write_text(json.dumps(measured))
+    elsewhere = campaign.campaign.read_text().replace("/data/test.json", "/test.json").replace("/data/train", "/train")
+    campaign.campaign.write_text(elsewhere)
+    outcome = crossmodal(*ask)
     assert outcome.code == 0, outcome.err
     entry = json.loads(outcome.out)
-    measured = json.loads(campaign.final_metrics.read_text())["evaluations"]
-    (official,) = [found for found in measured if found["protocol"] == "geotext-official" and not found["rerank"]]
     assert entry["metrics"]["txt_r1"] == round(100 * official["metrics"]["t2i_r1"], 2)
-    assert entry["backbone"] == "tiny-internvl"
-    assert entry["training_data"] == "synthetic"
+    assert (entry["backbone"], entry["submitter"]) == ("tiny-internvl", "A. Person")
+    assert "full_test_951" in outcome.err
+
+
+def test_retraining_into_the_campaign_brings_its_final_model_into_the_leaderboard(
+    crossmodal: CommandLine, campaign: CampaignFolder
+) -> None:
+    before = campaign.leaderboard.with_suffix(".csv").read_text()
+    assert crossmodal("retrain", campaign.root, "--output-dir", campaign.root / "final").code == 0
+    with campaign.leaderboard.with_suffix(".csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    measured = json.loads(campaign.final_metrics.read_text())
+    assert len(rows) == before.count("\n") - 1 + len(measured["evaluations"])
+    for row, found in zip(rows[-len(measured["evaluations"]) :], measured["evaluations"], strict=True):
+        assert (row["state"], row["split"], row["protocol"]) == ("final", "test", found["protocol"])
+        assert float(row["i2t_r5"]) == found["metrics"]["i2t_r5"]
+        assert float(row["i2t_r5_low"]) == found["intervals"]["i2t_r5"]["low"]
+
+
+def test_options_of_an_entry_and_several_campaigns_do_not_go_together(
+    crossmodal: CommandLine, campaign: CampaignFolder
+) -> None:
+    both = crossmodal("leaderboard", campaign.root, campaign.root, "--format", "geotext", "--submitter", "A. Person")
+    assert both.code == 2
+    assert "--format geotext: 2 campaigns" in both.err
+    for option in ("--submitter", "--affiliation", "--paper", "--code", "--checkpoint", "--notes", "--id"):
+        lost = crossmodal("leaderboard", campaign.root, option, "https://a.org")
+        assert lost.code == 2
+        assert "need --format geotext" in lost.err
 
 
 def test_the_leaderboard_is_printed_and_written(crossmodal: CommandLine, campaign: CampaignFolder) -> None:
+    for path in campaign.root.glob("leaderboard.*"):
+        path.unlink()
     outcome = crossmodal("leaderboard", campaign.root)
     assert outcome.code == 0, outcome.err
     assert "relevance by building" in " ".join(outcome.out.split())
@@ -42,10 +85,23 @@ def test_the_leaderboard_is_printed_and_written(crossmodal: CommandLine, campaig
         rows = list(csv.DictReader(stream))
     assert len(rows) == 5
     assert (campaign.root / "leaderboard.md").read_text().count("\n| ") == 5 + 2
+    assert (campaign.root / "leaderboard.tex").exists()
+    assert (campaign.root / "leaderboard.html").exists()
 
 
-@pytest.mark.parametrize("format", ["csv", "md", "latex", "json"])
+def test_a_search_leaves_the_files_that_the_leaderboard_would_write(
+    crossmodal: CommandLine, campaign: CampaignFolder
+) -> None:
+    left = {path.name: path.read_text() for path in campaign.root.glob("leaderboard.*")}
+    assert len(left) == 4
+    assert crossmodal("leaderboard", campaign.root, "--metric", "t2i_r1", "--top", "2").code == 0
+    assert {path.name: path.read_text() for path in campaign.root.glob("leaderboard.*")} == left
+
+
+@pytest.mark.parametrize("format", ["csv", "md", "latex", "json", "html"])
 def test_a_format_is_printed_alone(crossmodal: CommandLine, campaign: CampaignFolder, format: str) -> None:
+    for path in campaign.root.glob("leaderboard.*"):
+        path.unlink()
     outcome = crossmodal("leaderboard", campaign.root, "--format", format)
     assert outcome.code == 0, outcome.err
     match format:
@@ -54,15 +110,36 @@ def test_a_format_is_printed_alone(crossmodal: CommandLine, campaign: CampaignFo
         case "json":
             assert len(json.loads(outcome.out)) == 5
         case "md":
-            assert outcome.out.startswith("Validation split")
+            assert outcome.out.startswith("## Trials of small\n\nValidation split")
         case "latex":
             assert r"\end{tabular}" in outcome.out
+        case "html":
+            assert outcome.out.startswith("<!doctype html>")
     assert not (campaign.root / "leaderboard.csv").exists()
 
 
 def test_ranking_by_another_metric(crossmodal: CommandLine, campaign: CampaignFolder) -> None:
-    rows = json.loads(crossmodal("leaderboard", campaign.root, "--format", "json", "--by", "i2t_r10").out)
+    outcome = crossmodal("leaderboard", campaign.root, "--format", "json", "--metric", "i2t_r10", "--top", 4)
+    rows = json.loads(outcome.out)
+    assert len(rows) == 4
     assert [row["i2t_r10"] for row in rows] == sorted((row["i2t_r10"] for row in rows), reverse=True)
+    alias = crossmodal("leaderboard", campaign.root, "--format", "json", "--by", "i2t_r10", "--top", 4)
+    assert alias.out == outcome.out
+
+
+def test_two_campaigns_stand_in_one_table_or_in_two(
+    crossmodal: CommandLine, campaign: CampaignFolder, tmp_path: Path
+) -> None:
+    same = shutil.copytree(campaign.root, tmp_path / "same")
+    together = crossmodal("leaderboard", campaign.root, same, "--format", "json")
+    assert [row["rank"] for row in json.loads(together.out)[:4]] == [1, 1, 3, 3]
+    features = json.loads((same / "features.json").read_text())
+    (same / "features.json").write_text(json.dumps({name: {**parts, "data": "x"} for name, parts in features.items()}))
+    apart = crossmodal("leaderboard", campaign.root, same)
+    assert apart.code == 0, apart.err
+    assert "Trials of c " in apart.out
+    assert "Trials of same " in apart.out
+    assert apart.out.count("have a table of their own") == 2
 
 
 @pytest.fixture
@@ -148,7 +225,33 @@ def test_efficiency_reads_both_logs(crossmodal: CommandLine, runs: Path) -> None
 
 def test_a_report_is_one_page(crossmodal: CommandLine, campaign: CampaignFolder) -> None:
     assert crossmodal("report", campaign.root).code == 0
-    assert "optimizer.learning_rate" in (campaign.root / "report.html").read_text()
+    page = (campaign.root / "report.html").read_text()
+    assert "optimizer.learning_rate" in page
+    assert "data:image/jpeg" in page
+
+
+def test_a_report_without_the_model_says_so_and_has_no_pictures(
+    crossmodal: CommandLine, campaign: CampaignFolder
+) -> None:
+    for path in campaign.root.glob("trials/*/checkpoint_best.pth"):
+        path.unlink()
+    outcome = crossmodal("report", campaign.root)
+    assert outcome.code == 0, outcome.err
+    assert "without pictures: " in outcome.out
+    page = (campaign.root / "report.html").read_text()
+    assert "there is no such checkpoint" in page
+    assert "data:image/jpeg" not in page
+
+
+def test_a_report_of_a_campaign_without_a_finished_trial_writes_nothing(
+    crossmodal: CommandLine, campaign: CampaignFolder
+) -> None:
+    lines = campaign.journal.read_text().splitlines(keepends=True)
+    campaign.journal.write_text(lines[0])  # the study as it was created
+    outcome = crossmodal("report", campaign.root)
+    assert outcome.code == 2
+    assert "no trial has finished yet" in outcome.err
+    assert not (campaign.root / "report.html").exists()
 
 
 @pytest.mark.parametrize(("command", "name"), [("report", "report.html"), ("leaderboard", "leaderboard.csv")])
@@ -156,6 +259,8 @@ def test_a_foreign_file_in_a_campaign_folder_is_not_overwritten(
     crossmodal: CommandLine, campaign: CampaignFolder, command: str, name: str
 ) -> None:
     (campaign.root / "identity.json").unlink()  # a folder assembled by hand
+    for path in campaign.root.glob("leaderboard.*"):
+        path.unlink()
     (campaign.root / name).write_text("mine")
     outcome = crossmodal(command, campaign.root)
     assert outcome.code == 2

@@ -25,25 +25,3 @@ def test_a_group_of_bars_a_model() -> None:
     drawn = figures.recall_bars(models)
     assert [trace.name for trace in drawn.data] == ["a", "b"]
     assert list(drawn.data[0].y) == [50.0] * 6
-
-
-def trials() -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "number": [0, 1, 2],
-            "state": ["complete", "failed", "complete"],
-            "value": [0.3, None, 0.2],
-            "param:lr": [1e-4, 1e-3, 1e-2],
-        }
-    )
-
-
-def test_the_best_so_far_never_falls_and_failures_are_left_out() -> None:
-    drawn = figures.optimisation_history(trials())
-    assert list(drawn.data[-1].y) == [30, 30]
-
-
-def test_a_wide_setting_is_drawn_on_a_log_axis() -> None:
-    drawn = figures.searched_setting(trials(), "param:lr")
-    assert drawn.layout.xaxis.type == "log"
-    assert list(drawn.data[0].x) == [1e-4, 1e-2]

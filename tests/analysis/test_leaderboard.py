@@ -1,6 +1,4 @@
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -8,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.leaderboard import rank, to_csv, to_geotext, to_json, to_latex, to_markdown, training_data
+from analysis.leaderboard import caption, rank
 from analysis.trials import COLUMNS
 from core.errors import UserError
-from core.records import RETRIEVAL_KEYS, Evaluation
+from core.records import RETRIEVAL_KEYS
 
 
 def trials(*rows: dict[str, Any]) -> pd.DataFrame:
@@ -24,6 +22,8 @@ def trials(*rows: dict[str, Any]) -> pd.DataFrame:
             "broken": "",
             "recall_mean": 0.1,
             **dict.fromkeys(RETRIEVAL_KEYS, 0.1),
+            "box_iou": None,
+            "relation_accuracy": None,
             "best_epoch": 2,
             "seconds": 1.5,
             "gallery_images": 20,
@@ -106,60 +106,11 @@ def test_a_metric_without_data_is_reported(by: str, missing: str) -> None:
         rank(table, by=by)
 
 
-def test_files_keep_fractions_and_print_percent() -> None:
-    table = rank(trials({"recall_mean": 0.25}, {"recall_mean": 0.5, "t2i_r1": 0.125}))
-    assert "0.125" in to_csv(table)
-    assert json.loads(to_json(table))[0]["t2i_r1"] == 0.125
-    markdown = to_markdown(table)
-    assert "20 images and 60 texts, relevance by building" in markdown
-    assert "| 1 | 1 | complete | 50.0 | +25.0 | 12.5 |" in markdown
-
-
-def test_latex_is_bold_where_best_and_escapes_names() -> None:
-    latex = to_latex(rank(trials({"recall_mean": 0.25}, {"recall_mean": 0.5})))
-    assert r"\textbf{50.0}" in latex
-    assert r"\textbf{25.0}" not in latex
-    assert r"recall\_mean" in latex
-
-
-def evaluation(**changes: Any) -> Evaluation:
-    metrics = {name: (index + 1) / 10 for index, name in enumerate(RETRIEVAL_KEYS)}
-    fields = {"split": "test", "protocol": "building", "rerank": 0, "queries_text": 9, "queries_image": 3, "groups": 2}
-    return Evaluation(**{**fields, "metrics": metrics, **changes})
-
-
-def test_the_official_entry_names_text_queries_txt() -> None:
-    entry = json.loads(
-        to_geotext(evaluation(), identifier="Ours", training_data="train.json", backbone="b", date="2026-01-02")
+def test_the_caption_tells_what_was_measured() -> None:
+    table = rank(trials({}, {"recall_mean": 0.5}))
+    assert caption(table).startswith(
+        "Validation split, 20 images and 60 texts, relevance by building; recall in percent"
     )
-    assert entry["id"] == "ours"
-    assert entry["metrics"] == {
-        "txt_r1": 10.0,
-        "txt_r5": 20.0,
-        "txt_r10": 30.0,
-        "img_r1": 40.0,
-        "img_r5": 50.0,
-        "img_r10": 60.0,
-    }
-    assert entry["verified"] is False
-    assert entry["training_data"] == "train.json"
-    assert "3 images, 9 texts, 2 buildings" in entry["notes"]
-    assert "query bank" not in entry["notes"]
-
-
-def test_the_official_entry_tells_of_a_query_bank() -> None:
-    banked = evaluation(query_bank="train_captions")
-    entry = json.loads(to_geotext(banked, identifier="a", training_data="t", backbone="b", date="2026-01-02"))
-    assert "query bank: train_captions" in entry["notes"]
-
-
-def test_training_data_are_named_by_their_file_unless_they_are_drawn(tmp_path: Path) -> None:
-    assert training_data(tmp_path / "train.json") == "train.json"
-    (tmp_path / "synthetic.json").touch()
-    assert training_data(tmp_path / "train.json") == "synthetic"
-
-
-@pytest.mark.parametrize("changes", [{"split": "validation"}, {"protocol": "image"}])
-def test_other_figures_do_not_go_to_the_official_leaderboard(changes: dict[str, str]) -> None:
-    with pytest.raises(UserError, match="do not belong on the leaderboard"):
-        to_geotext(evaluation(**changes), identifier="a", training_data="t", backbone="b", date="2026-01-02")
+    counted = caption(table.assign(gallery_groups=[7, 7]), "box_iou")
+    assert "20 images and 60 texts, 7 buildings, relevance by building; recall in percent, gain in box_iou" in counted
+    assert "every image is a building of its own" in caption(table.assign(gallery_groups=[20, 20]))

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,23 @@ import pytest
 import wandb
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from core import tracking
 from core.config import TrainConfig
 from core.errors import UserError
 from core.features.store import Features
+from core.files.json_files import read_json
 from core.records import EpochMetrics
-from core.tracking import NoTracker, WandbTracker, build_tracker, resolve_mode, run_id
+from core.tracked_runs import DrawnBox, NoTracker, Picture, RunEnd, RunStart, ShownTable
+from core.tracking import WandbTracker, build_tracker, finished_runs, resolve_mode, run_id
 from core.training.train import train
 from tests.commands import free_port
-from tests.wandb_files import read_run
+from tests.wandb_files import read_run, read_runs
 
 KEY = "k" * 40
+A = RunStart("a", "train", {})
+DONE = RunEnd("complete", {})
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +57,8 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def tell_one_run(folder: Path, mode: Any) -> None:
     tracker = build_tracker(project="p", group="demo", mode=mode, folder=folder, identity="0123456789ab")
-    tracker.start("a", {})
-    tracker.finish("a", {}, failed=False)
+    tracker.start(A)
+    tracker.finish("a", DONE)
     tracker.close()
 
 
@@ -61,28 +67,108 @@ def only_run(folder: Path) -> dict[str, Any]:
     return read_run(path)
 
 
+def offline(folder: Path, project: str = "p") -> WandbTracker:
+    return WandbTracker(project=project, group="demo", mode="offline", folder=folder, identity="0123456789ab")
+
+
 def test_a_run_holds_config_epochs_and_summary(
     tmp_path: Path, history: list[EpochMetrics], small_config: TrainConfig
 ) -> None:
-    tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path, identity="0123456789ab")
-    tracker.start("trial-0007", small_config.model_dump(mode="json"))
+    tracker = offline(tmp_path)
+    tracker.start(RunStart.of_training("trial-0007", "search", small_config))
     for metrics in history:
         tracker.epoch("trial-0007", metrics)
-    tracker.finish(
-        "trial-0007", {"state": "complete", "best_value": 0.5, "best_epoch": 1, "reason": None}, failed=False
-    )
+    tracker.finish("trial-0007", RunEnd("complete", {"best_value": 0.5, "best_epoch": 1, "reason": None}))
     tracker.close()
     run = only_run(tmp_path)
-    assert (run["group"], run["name"]) == ("demo", "trial-0007")
-    assert run["config"]["optimizer"]["learning_rate"] == small_config.optimizer.learning_rate
+    assert (run["group"], run["name"], run["job_type"], run["project"]) == ("demo", "trial-0007", "search", "p")
+    assert run["config"]["optimizer.learning_rate"] == small_config.optimizer.learning_rate
     assert [row["recall_mean"] for row in run["rows"]] == [metrics.recall_mean for metrics in history]
     assert run["summary"]["best_value"] == 0.5
+    assert "reason" not in run["summary"]
+    assert run["tags"] == ["single-stage", "fusion-interaction", "complete"]
     assert run["exit"] == 0
+    assert tracker.problems == 0
+
+
+def test_the_summary_has_the_best_epoch_and_never_the_last(tmp_path: Path, history: list[EpochMetrics]) -> None:
+    tracker = offline(tmp_path)
+    best, last = replace(history[0], epoch=0, recall_mean=0.7), replace(history[1], epoch=1, recall_mean=0.1)
+    for name, end in (("trained", RunEnd("complete", {"recall_mean": 0.7})), ("failed", RunEnd("failed", {}))):
+        tracker.start(RunStart(name, "search", {}))
+        tracker.epoch(name, best)
+        tracker.epoch(name, last)
+        tracker.finish(name, end)
+    tracker.close()
+    runs = read_runs(tmp_path)
+    assert runs["trained"]["summary"]["recall_mean"] == 0.7
+    assert "recall_mean" not in runs["failed"]["summary"]
+    assert (runs["failed"]["tags"], runs["failed"]["exit"]) == (["failed"], 1)
+
+
+def test_epochs_are_the_steps_of_all_curves(tmp_path: Path) -> None:
+    tell_one_run(tmp_path, "offline")
+    assert only_run(tmp_path)["metrics"]["*"]["step_metric"] == "epoch"
+
+
+def test_tables_and_pictures_are_media_of_the_run(tmp_path: Path) -> None:
+    picture = Picture(Image.new("RGB", (8, 6)), "a tower", [DrawnBox("predicted", (0.1, 0.2, 0.5, 0.75), "left")])
+    tracker = offline(tmp_path)
+    tracker.start(A)
+    tracker.show("a", "panel", ShownTable(["caption", "best"], [["a tower", picture], [None, picture]]))
+    tracker.show("a", "boxes", [picture, picture])
+    tracker.finish("a", DONE)
+    tracker.close()
+    assert tracker.problems == 0
+    row = {key: value for logged in only_run(tmp_path)["rows"] for key, value in logged.items()}
+    (files,) = (path.parent / "files" for path in tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    table = read_json(files / row["panel.path"])
+    assert table["columns"] == ["caption", "best"]
+    assert [cells[0] for cells in table["data"]] == ["a tower", None]
+    with Image.open(files / row["boxes.filenames"][0]) as image:
+        assert image.size == (8, 6)
+    drawn = read_json(files / row["boxes.all_boxes"][1]["predicted"]["path"])
+    (box,) = drawn["box_data"]
+    assert box["position"] == {"minX": 0.1, "minY": 0.2, "maxX": 0.5, "maxY": 0.75}
+    assert box["box_caption"] == "left"
+
+
+def test_what_is_not_uploaded_yet_lies_beside_the_runs(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint_best.pth").write_bytes(b"weights")
+    tracker = offline(tmp_path)
+    tracker.start(A)
+    tracker.show("a", "panel", ShownTable(["number"], [[1]]))
+    tracker.finish("a", RunEnd("complete", {}, tmp_path / "checkpoint_best.pth"))
+    tracker.close()
+    assert tracker.problems == 0
+    artifacts = only_run(tmp_path)["artifacts"]
+    assert artifacts["demo-a-0123456789ab-model"] == ["checkpoint_best.pth"]
+    assert list(tmp_path.glob("wandb/artifacts/staging/*"))
+    assert not list((tmp_path / "home").rglob("staging/*"))
+
+
+def test_a_tracker_knows_the_runs_of_its_project_that_were_finished_before(tmp_path: Path) -> None:
+    first = offline(tmp_path)
+    assert not first.holds("a")
+    first.start(A)
+    first.finish("a", DONE)
+    first.close()
+    assert offline(tmp_path).holds("a")
+    assert not offline(tmp_path).holds("b")
+    assert not offline(tmp_path, project="another").holds("a")
+
+
+def test_a_torn_mark_of_a_finished_run_fails_nothing(tmp_path: Path) -> None:
+    tell_one_run(tmp_path, "offline")
+    assert finished_runs(tmp_path, "p") == {"demo-a-0123456789ab"}
+    (mark,) = tmp_path.glob("wandb/offline-run-*/finished.json")
+    mark.write_text("{")
+    assert finished_runs(tmp_path, "p") == set()
 
 
 def test_an_interrupted_trial_leaves_a_closed_failed_run(tmp_path: Path, history: list[EpochMetrics]) -> None:
     tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path, identity="0123456789ab")
-    tracker.start("a", {})
+    tracker.start(A)
     tracker.epoch("a", history[0])
     tracker.close()
     run = only_run(tmp_path)
@@ -98,10 +184,10 @@ def test_tracker_errors_are_counted_and_ignored(
 
     monkeypatch.setattr(wandb, "init", fail)
     tracker = WandbTracker(project="p", group="demo", mode="offline", folder=tmp_path, identity="0123456789ab")
-    tracker.start("a", {})
-    tracker.start("b", {})
+    tracker.start(A)
+    tracker.start(RunStart("b", "train", {}))
     tracker.epoch("a", history[0])
-    tracker.finish("a", {}, failed=False)
+    tracker.finish("a", DONE)
     tracker.close()
     assert tracker.problems == 2
 
@@ -225,9 +311,9 @@ def test_a_server_that_cannot_be_used_is_given_up_once_and_all_runs_are_offline(
         monkeypatch.setenv("WANDB_BASE_URL", address)
         tracker = build_tracker(project="p", group="demo", mode="auto", folder=tmp_path, identity="0123456789ab")
         for name in ("a", "b", "c"):
-            tracker.start(name, {})
+            tracker.start(RunStart(name, "train", {}))
             tracker.epoch(name, history[0])
-            tracker.finish(name, {}, failed=False)
+            tracker.finish(name, DONE)
         tracker.close()
     runs = [read_run(path) for path in tmp_path.glob("wandb/offline-run-*/*.wandb")]
     assert sorted(run["name"] for run in runs) == ["a", "b", "c"]
@@ -264,8 +350,8 @@ def test_an_id_distinguishes_folders_and_runs() -> None:
 @pytest.mark.parametrize("group", ["my run", "a:b?c#d", "R\u00fcckgrat \u4e2d\u6587", "x" * 255])
 def test_a_folder_of_any_name_gets_its_run(tmp_path: Path, group: str) -> None:
     tracker = build_tracker(project="p", group=group, mode="offline", folder=tmp_path, identity="0123456789ab")
-    tracker.start("a", {})
-    tracker.finish("a", {}, failed=False)
+    tracker.start(A)
+    tracker.finish("a", DONE)
     tracker.close()
     assert only_run(tmp_path)["group"] == group[:128]
 
@@ -281,8 +367,8 @@ def test_a_foreign_wandb_folder_is_left_alone(tmp_path: Path) -> None:
 def test_a_disabled_tracker_does_nothing(tmp_path: Path, history: list[EpochMetrics]) -> None:
     tracker = build_tracker(project="p", group="demo", mode="disabled", folder=tmp_path, identity="0123456789ab")
     assert isinstance(tracker, NoTracker)
-    tracker.start("a", {})
+    tracker.start(A)
     tracker.epoch("a", history[0])
-    tracker.finish("a", {}, failed=False)
+    tracker.finish("a", DONE)
     tracker.close()
     assert not any(tmp_path.iterdir())

@@ -19,7 +19,7 @@ from core.model.checkpoints import load_checkpoint
 from core.training.train import train
 from tests.commands import run
 from tests.conftest import CAMPAIGN, write_campaign
-from tests.wandb_files import read_run
+from tests.wandb_files import read_runs
 
 
 def figures(folder: CampaignFolder, number: int) -> list[dict[str, object]]:
@@ -51,15 +51,39 @@ def test_every_trial_leaves_config_metrics_receipt_and_checkpoint(finished_campa
 
 
 def test_every_trial_has_an_offline_run_in_the_campaigns_group(finished_campaign: CampaignFolder) -> None:
-    runs = [read_run(path) for path in finished_campaign.root.glob("wandb/offline-run-*/*.wandb")]
-    assert sorted(run["name"] for run in runs) == [f"trial-{number:04d}" for number in range(5)]
-    assert {run["group"] for run in runs} == {"small"}
-    for found in runs:
-        number = int(found["name"].removeprefix("trial-"))
+    runs = read_runs(finished_campaign.root)
+    trials = [f"trial-{number:04d}" for number in range(5)]
+    assert sorted(runs) == ["leaderboard-0005-trials", *trials]
+    assert {run["group"] for run in runs.values()} == {"small"}
+    assert {runs[name]["job_type"] for name in trials} == {"search"}
+    for number, name in enumerate(trials):
         rows = read_json_lines(finished_campaign.trial(number).metrics)
-        assert [row["recall_mean"] for row in found["rows"]] == [row["recall_mean"] for row in rows]
-        assert found["summary"]["best_value"] == best_joint_value(finished_campaign, number)
-        assert found["config"]["model"]["adapter_width"] == 32
+        assert [row["recall_mean"] for row in runs[name]["rows"]] == [row["recall_mean"] for row in rows]
+        assert runs[name]["summary"]["best_value"] == best_joint_value(finished_campaign, number)
+        assert runs[name]["config"]["model.adapter_width"] == 32
+
+
+def test_sorting_runs_by_their_summary_gives_the_leaderboard(finished_campaign: CampaignFolder) -> None:
+    table = rank(load_trials(finished_campaign))
+    runs = read_runs(finished_campaign.root)
+    trials = [run for run in runs.values() if run["job_type"] == "search"]
+    ranked = sorted(trials, key=lambda run: (-float(run["summary"]["recall_mean"]), run["config"]["trial"]))
+    assert [run["config"]["trial"] for run in ranked] == table["number"].tolist()
+    for name in ("recall_mean", "t2i_r1", "i2t_r10", "best_epoch", "seconds", "parameters", "gain_over_baseline"):
+        assert [run["summary"][name] for run in ranked] == table[name].tolist()
+    assert all("complete" in run["tags"] for run in ranked)
+    assert [run["name"] for run in ranked if "baseline" in run["tags"]] == ["trial-0000"]
+
+
+def test_the_leaderboard_is_a_table_in_a_run_of_its_own(finished_campaign: CampaignFolder) -> None:
+    (folder,) = finished_campaign.root.glob("wandb/offline-run-*leaderboard-0005-trials*")
+    (path,) = folder.glob("files/media/table/*.json")
+    shown, table = read_json(path), rank(load_trials(finished_campaign))
+    rows = [dict(zip(shown["columns"], row, strict=True)) for row in shown["data"]]
+    assert [row["run"] for row in rows] == [f"trial-{number:04d}" for number in table["number"]]
+    for name in ("rank", "recall_mean", "gain_over_baseline", "t2i_r1"):
+        assert [row[name] for row in rows] == table[name].tolist()
+    assert [row["optimizer.learning_rate"] for row in rows] == table["param:optimizer.learning_rate"].tolist()
 
 
 def test_the_leaderboard_equals_the_study(finished_campaign: CampaignFolder) -> None:

@@ -1,5 +1,6 @@
 """A campaign with checkpoints in an object store and the study in PostgreSQL, both on loopback."""
 
+import json
 import os
 import pwd
 import shutil
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,27 @@ def test_the_study_lives_in_postgresql_and_its_password_in_no_file(
     gone = run("status", folder.root, cwd=tmp_path, extra=elsewhere)
     assert gone.code == 2
     assert PASSWORD not in gone.err
+
+
+def test_the_dashboard_shows_a_study_in_postgresql(
+    demo: Path, tmp_path: Path, postgres: Postgres, begin: Begin
+) -> None:
+    pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed (the extra dashboard)")
+    content = CAMPAIGN.replace("trials: 5", "trials: 2") + "study: {url_variable: CROSSMODAL_STUDY_URL}\n"
+    campaign = write_campaign(tmp_path, demo, content)
+    searched = run("search", campaign, "--output-dir", tmp_path / "c", cwd=tmp_path, extra=postgres.url)
+    assert searched.code == 0, searched.err
+    process = begin("dashboard", tmp_path / "c", "--port", 0, extra=postgres.url)
+    assert process.stdout is not None
+    address = process.stdout.readline().split(": ", 1)[1].split()[0]
+    with urllib.request.urlopen(f"{address}api/studies") as answer:
+        (study,) = json.load(answer)["study_summaries"]
+    assert study["study_name"] == "small"
+    with urllib.request.urlopen(f"{address}api/studies/{study['study_id']}") as answer:
+        assert [trial["state"] for trial in json.load(answer)["trials"]] == ["Complete", "Complete"]
+    process.send_signal(signal.SIGINT)
+    ended = finish(process)
+    assert (ended.code, ended.err) == (0, "")
 
 
 def test_a_database_that_goes_away_stops_the_campaign_in_one_line(

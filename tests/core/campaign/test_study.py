@@ -7,10 +7,19 @@ from typing import get_args
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import Trial, TrialState
 
 from core.campaign.campaign import read_campaign
-from core.campaign.study import STATES, Notes, note, open_database, open_journal, read_records, read_trials
+from core.campaign.study import (
+    STATES,
+    Notes,
+    note,
+    open_database,
+    open_journal,
+    read_importance,
+    read_records,
+    read_trials,
+)
 from core.campaign.trials import STALE, State, TrialRecord
 from core.errors import UserError
 from core.files.folders import CampaignFolder
@@ -88,6 +97,50 @@ def test_a_campaign_is_read_from_its_folder(finished_campaign: CampaignFolder) -
     assert [trial.number for trial in trials] == [0, 1, 2, 3, 4]
     assert all(trial.best is not None and trial.best.recall_mean == trial.value for trial in trials)
     assert all(set(trial.parameters) >= {"optimizer.learning_rate"} for trial in trials)
+
+
+@pytest.fixture
+def planned(finished_campaign: CampaignFolder, tmp_path: Path) -> CampaignFolder:
+    """A campaign whose study is still empty."""
+    folder = CampaignFolder(tmp_path / "planned")
+    folder.root.mkdir()
+    folder.campaign.write_text(finished_campaign.campaign.read_text())
+    return folder
+
+
+def optimise(folder: CampaignFolder, trials: int) -> None:
+    """Random trials: one setting decides, another one too where it is drawn, and a third does nothing."""
+    name, storage = read_campaign(folder).name, open_journal(folder.journal)
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    study = optuna.create_study(study_name=name, storage=storage, direction="maximize", sampler=sampler)
+
+    def objective(trial: Trial) -> float:
+        trial.suggest_float("idle", 0.0, 1.0)
+        value = trial.suggest_float("decides", 0.0, 1.0)
+        return float(value + (0.5 * trial.suggest_float("sometimes", 0.0, 1.0) if trial.number % 2 else 0.0))
+
+    study.optimize(objective, n_trials=trials)
+
+
+def test_importance_is_a_share_of_one_and_the_largest_first(planned: CampaignFolder) -> None:
+    optimise(planned, 80)
+    shares = read_importance(planned)
+    assert set(shares) == {"decides", "sometimes", "idle"}
+    assert next(iter(shares)) == "decides"
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert read_importance(planned) == shares
+
+
+@pytest.mark.parametrize("trials", [0, 1])
+def test_importance_of_too_few_trials_is_unknown(planned: CampaignFolder, trials: int) -> None:
+    optimise(planned, trials)
+    assert read_importance(planned) == {}
+
+
+def test_importance_of_very_few_trials_comes_without_warnings(planned: CampaignFolder) -> None:
+    optimise(planned, 2)
+    assert sum(read_importance(planned).values()) == pytest.approx(1)
 
 
 def test_a_study_of_another_name_is_reported_as_missing(finished_campaign: CampaignFolder, tmp_path: Path) -> None:

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.campaign.trials import ENDED, SCORED, STALE, Standing, State, TrialRecord, earlier_attempts, standing_of
+from core.campaign.trials import (
+    ENDED,
+    SCORED,
+    STALE,
+    Standing,
+    State,
+    TrialRecord,
+    awaits_baseline,
+    earlier_attempts,
+    gain_over_baseline,
+    standing_of,
+)
 
 
 def retried(times: int) -> list[TrialRecord]:
@@ -59,3 +70,38 @@ def test_without_a_complete_trial_nothing_is_best() -> None:
 def test_records_are_read_without_optuna() -> None:
     code = "import sys, core.campaign.trials; print({'optuna', 'torch'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+def test_a_gain_is_measured_from_the_baseline_once_it_is_complete() -> None:
+    trials = [
+        TrialRecord(0, "failed", 0, value=0.1, reason=STALE),
+        TrialRecord(1, "complete", 1, value=0.5),
+        TrialRecord(2, "failed", 2),
+        TrialRecord(3, "complete", 0, retry_of=0, value=0.25),
+    ]
+    assert gain_over_baseline(trials[:3], trials[1]) is None
+    assert gain_over_baseline(trials, trials[1]) == 0.25
+    assert gain_over_baseline(trials, trials[2]) is None
+    assert gain_over_baseline(trials, trials[3]) == 0.0
+
+
+def test_a_confirmed_gain_is_measured_from_the_baseline_with_the_same_seed() -> None:
+    trials = [
+        TrialRecord(0, "complete", 0, confirms=0, seed=1, value=0.25),
+        TrialRecord(1, "complete", 1, confirms=7, seed=1, value=0.5),
+        TrialRecord(2, "running", 2, confirms=0, seed=2, value=0.4),
+        TrialRecord(3, "complete", 3, confirms=7, seed=2, value=0.75),
+    ]
+    assert gain_over_baseline(trials, trials[1]) == 0.25
+    assert gain_over_baseline(trials, trials[3]) is None
+    assert [trial.repeats_baseline for trial in trials] == [True, False, True, False]
+
+
+def test_a_gain_is_awaited_only_while_the_baseline_may_still_end() -> None:
+    ended = TrialRecord(1, "complete", 1, value=0.5)
+    for state in get_args(State):
+        baseline = TrialRecord(0, state, 0, value=0.25 if state == "complete" else None)
+        assert awaits_baseline([baseline, ended], ended) == (state in ("running", "waiting"))
+        assert not awaits_baseline([baseline, TrialRecord(1, "failed", 1)], TrialRecord(1, "failed", 1))
+    retried = [TrialRecord(0, "failed", 0, reason=STALE), ended, TrialRecord(2, "waiting", 0, retry_of=0)]
+    assert awaits_baseline(retried, ended)

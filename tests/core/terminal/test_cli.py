@@ -287,6 +287,8 @@ def test_training_with_wandb_leaves_an_offline_run_beside_it(
     runs = [read_run(path) for path in (tmp_path / "t").glob("wandb/offline-run-*/*.wandb")]
     assert sorted(run["name"] for run in runs) == ["stage1", "stage2"]
     assert all(len(run["rows"]) == 1 for run in runs)
+    assert [(run["job_type"], run["tags"][-1]) for run in runs] == [("train", "complete")] * 2
+    assert all(run["summary"]["recall_mean"] == run["rows"][0]["recall_mean"] for run in runs)
 
 
 def test_stages_by_hand_equal_the_two_stage_command(crossmodal: CommandLine, config: Path, tmp_path: Path) -> None:

@@ -12,3 +12,9 @@ def test_lines_break_between_cells_and_stay_within_the_width() -> None:
         " chance 1.0%",
         "metric i2t R@1, chance 1.0%",
     ]
+
+
+def test_markup_takes_no_room_in_lines() -> None:
+    table = Table("a", "b", caption="[bold]c[/bold] \\[d]")
+    table.add_row("[bold]1[/bold]", "2")
+    assert list(as_lines(table, 8)) == ["a 1, b 2", "c [d]"]

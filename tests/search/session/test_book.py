@@ -18,7 +18,7 @@ from core.files.folders import CampaignFolder
 from core.files.json_files import read_json, read_json_lines
 from core.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from core.records import EpochMetrics
-from core.tracking import NoTracker
+from core.tracked_runs import NoTracker
 from core.training.train import TrainResult, train
 from search.session.book import SessionBook
 from search.session.storage import CHECKPOINT_NAME, Storage

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.leaderboard import rank, to_csv
-from analysis.trials import load_trials, lost_of_trial
+from analysis.board_formats import to_csv
+from analysis.boards import read_boards
+from analysis.trials import lost_of_trial
 from core.campaign.campaign import load_campaign
 from core.campaign.study import read_trials
 from core.config import load_config
@@ -57,10 +58,10 @@ def test_a_lost_checkpoint_is_reported_with_the_command_that_repeats_the_trial(c
 def test_the_leaderboard_is_that_of_the_study_whatever_files_are_lost(
     campaign: CampaignFolder, crossmodal: CommandLine
 ) -> None:
-    before = to_csv(rank(load_trials(campaign)))
+    before = to_csv(read_boards([campaign]))
     for number in range(5):
         campaign.trial(number).metrics.unlink()
-    assert to_csv(rank(load_trials(campaign))) == before
+    assert to_csv(read_boards([campaign])) == before
     for command in ("leaderboard", "status", "report"):
         outcome = crossmodal(command, campaign.root)
         assert outcome.code == 0, outcome.err

@@ -1,0 +1,68 @@
+"""Pictures of a report: small JPEGs inside the page, and boxes drawn on images."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from core.data.images import open_image
+from core.records import Corners, RegionExample
+
+THUMBNAIL, PICTURE = 132, 320
+"""Longest side in pixels: of the images that a query found, and of an image with boxes."""
+QUALITY = 80
+TRUE, PREDICTED, REFERENCE = "#00C853", "#FF6D00", "#29B6F6"
+DASH = 5
+
+
+def thumbnail(path: Path) -> str:
+    """An image as the source of an `<img>`.
+
+    Raises:
+        UserError: the image is missing or damaged.
+    """
+    image, _ = open_image(path)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return _as_source(image)
+
+
+def region_picture(example: RegionExample) -> str:
+    """An image as the source of an `<img>`, with the boxes of a region: annotated, predicted, and of its reference.
+
+    Raises:
+        UserError: the image is missing or damaged.
+    """
+    image, _ = open_image(example.image)
+    scale = PICTURE / max(image.size)
+    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    draw = ImageDraw.Draw(image)
+    if example.relation is not None:
+        draw.rectangle(_pixels(example.reference_box, image.size), outline=REFERENCE, width=2)
+    draw.rectangle(_pixels(example.box, image.size), outline=TRUE, width=3)
+    _draw_dashed(draw, _pixels(example.predicted_box, image.size), PREDICTED)
+    return _as_source(image)
+
+
+def _pixels(box: Corners, size: Sequence[int]) -> tuple[float, float, float, float]:
+    """Corners in pixels that Pillow accepts: ordered, and within the image."""
+    x1, y1, x2, y2 = box
+    width, height = size[0] - 1, size[1] - 1
+    return min(x1, x2) * width, min(y1, y2) * height, max(x1, x2) * width, max(y1, y2) * height
+
+
+def _draw_dashed(draw: ImageDraw.ImageDraw, corners: tuple[float, float, float, float], colour: str) -> None:
+    x1, y1, x2, y2 = map(round, corners)
+    for start in range(x1, x2, 2 * DASH):
+        for y in (y1, y2):
+            draw.line((start, y, min(start + DASH, x2), y), fill=colour, width=3)
+    for start in range(y1, y2, 2 * DASH):
+        for x in (x1, x2):
+            draw.line((x, start, x, min(start + DASH, y2)), fill=colour, width=3)
+
+
+def _as_source(image: Image.Image) -> str:
+    stream = io.BytesIO()
+    image.save(stream, format="JPEG", quality=QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
