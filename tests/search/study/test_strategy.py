@@ -1,13 +1,19 @@
 import logging
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import get_args
 
 import optuna
 import pytest
 
-from core.campaign.campaign import Sampler, SamplerKind
+from core.campaign.campaign import Campaign, Sampler, SamplerKind
 from core.errors import UserError
+from core.files.folders import CampaignFolder
+from search.study.ledger import Ledger, TrialOutcome
+from search.study.proposals import SearchProposals
 from search.study.strategy import NEEDED, build_sampler, require_sampler
+from tests.conftest import epoch_metrics
 
 
 def drawn(sampler: Sampler, progress: list[int]) -> list[float]:
@@ -81,3 +87,26 @@ def test_a_missing_package_is_one_line_that_says_how_to_get_it(
         require_sampler(kind)
     assert "pip install 'crossmodal-search[samplers]'" in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_sampler_runs_a_campaign_with_conditions_constraints_and_two_trials_at_once(
+    campaign_of: Callable[..., Campaign], tmp_path: Path, kind: SamplerKind
+) -> None:
+    require_package(kind)
+    campaign = campaign_of(
+        sampler={"kind": kind, "startup_trials": 3},
+        constraints={"box_iou": {"at_least": "baseline - 0.1"}},
+        limits={"trials": 8},
+    )
+    proposals, folder = SearchProposals(campaign), CampaignFolder(tmp_path)
+    with Ledger(proposals, folder, "id", ["f"]) as ledger:
+        running = [ledger.ask()]
+        while any(running):
+            running.append(ledger.ask())
+            if (ended := running.pop(0)) is not None:
+                value = ended.config.model.dropout
+                best = epoch_metrics(recall_mean=value, box_iou=value)
+                ledger.tell(ended.number, TrialOutcome("complete", value, best, None, 1.0))
+        assert ledger.standing().complete == 8
+        assert len({trial.config_hash for trial in ledger.trials()}) == 8
