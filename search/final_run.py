@@ -51,6 +51,11 @@ class FinalFiles:
     card: Scorecard
     checkpoint: Path
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether buildings were held out from its training."""
+        return self.config.data.train_on != "all"
+
 
 def read_final(output: Path) -> FinalFiles:
     """Read the output folder of `crossmodal retrain`, with one stage or two.
@@ -98,9 +103,13 @@ def track_final(tracker: Tracker, campaign: Campaign, trials: Sequence[TrialReco
     Raises:
         UserError: as `read_final`.
     """
-    final, notes = read_final(output), []
+    final = read_final(output)
+    notes: list[str] = []
     about = {"campaign": campaign.name, "trial": final.trial}
     tracker.start(RunStart.of_training(FINAL, FINAL, final.config, about))
+    if not final.has_validation:  # nothing is known of it before the test split
+        tracker.finish(FINAL, _end(final, campaign, trials))
+        return notes
     for metrics in final.history:
         tracker.epoch(FINAL, metrics)
     try:
@@ -120,7 +129,10 @@ def _end(final: FinalFiles, campaign: Campaign, trials: Sequence[TrialRecord]) -
     split = final.card.evaluations[0].split
     measured = {f"{split}/{name}": value for name, value in final.card.flat().items() if name not in final.card.regions}
     measured |= {f"{final.card.regions_split}/{name}": value for name, value in final.card.regions.items()}
-    summary = {**measured, **end.summary, "gain_over_baseline": gain, "seconds": seconds}
+    known = {**end.summary, "gain_over_baseline": gain}
+    if not final.has_validation:
+        known = {name: known[name] for name in ("epochs", "parameters")}
+    summary = {**measured, **known, "seconds": seconds}
     return RunEnd("complete", summary, final.checkpoint if campaign.wandb.artifacts else None)
 
 

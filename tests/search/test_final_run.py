@@ -178,3 +178,22 @@ def test_the_retrain_command_tracks_the_final_model(
     outcome = crossmodal("retrain", copied.root, "--output-dir", copied.root / "another")
     assert outcome.code == 0, outcome.err
     assert list(read_runs(copied.root / "another")) == ["final"]
+
+
+@pytest.mark.usefixtures("_offline")
+def test_a_model_trained_on_all_buildings_has_no_validation_figures(
+    finished_campaign: CampaignFolder, tmp_path: Path
+) -> None:
+    from core.features.opening import open_features
+    from search.retrain import retrain
+    from search.winner import find_winner, on_all_buildings
+
+    shutil.copytree(finished_campaign.root, tmp_path / "c", ignore=shutil.ignore_patterns("wandb", "sessions"))
+    folder, output = CampaignFolder(tmp_path / "c"), tmp_path / "c" / "final"
+    winner = on_all_buildings(find_winner(folder))
+    retrain(winner, open_features(winner.config, with_test=True), output)
+    assert track_retrained(folder, output) == []
+    found = read_runs(output)["final"]
+    assert not [row for row in found["rows"] if "recall_mean" in row]
+    assert not {"recall_mean", "best_value", "gain_over_baseline"} & found["summary"].keys()
+    assert any(name.startswith("test/") for name in found["summary"])
