@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -164,6 +163,8 @@ def read_importance(folder: CampaignFolder) -> dict[str, float]:
 
 
 def _importance(study: optuna.Study) -> dict[str, float]:
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # imports scipy, for most in vain
+
     if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < 2:
         return {}
     with warnings.catch_warnings():

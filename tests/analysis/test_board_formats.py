@@ -72,7 +72,9 @@ def test_markdown_has_one_table_a_heading_and_bold_figures(boards: list[Board]) 
 
 def test_latex_is_balanced_escaped_and_bold(boards: list[Board]) -> None:
     latex = to_latex(tables(boards))
-    assert latex.count(r"\textbf{") >= 1
+    means = [f"{100 * mean:.1f}" for mean in boards[0].trials["recall_mean"]]
+    assert rf"\textbf{{{means[0]}}}" in latex
+    assert rf"\textbf{{{means[1]}}}" not in latex
     assert r"recall\_mean" in latex
     require_sound_latex(latex)
 
