@@ -1,6 +1,6 @@
 """Commands that show a campaign in other programs: a tracker of experiments, and Optuna's dashboard."""
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -29,6 +29,7 @@ def track(
     from core.campaign.campaign import Tracking, read_campaign
     from core.errors import UserError
     from core.files.folders import CampaignFolder
+    from core.files.ownership import hold_folder
     from core.sections import parse
     from search.track import rebuild_runs
 
@@ -38,7 +39,11 @@ def track(
         project = parse(Tracking, {"project": project}, where="--project").project
     project = project or settings.wandb.project
     open_tracker = _wandb(settings, project) if to == "wandb" else _mlflow(settings, project, campaign.root)
-    rebuilt = rebuild_runs(campaign, open_tracker)
+    with ExitStack() as held:
+        for each in (campaign, campaign.confirmation) if to == "wandb" else ():
+            if each.root.exists():  # a driver has open runs that are not to be written a second time
+                held.enter_context(hold_folder(each.root, each.NAMES))
+        rebuilt = rebuild_runs(campaign, open_tracker)
     for note in rebuilt.notes:
         say(note, style="yellow")
     if rebuilt.problems:

@@ -170,6 +170,18 @@ def test_a_folder_without_a_campaign_is_refused(crossmodal: CommandLine, tmp_pat
     assert "holds no campaign" in outcome.err
 
 
+@pytest.mark.parametrize("part", ["small", "confirmation"])
+def test_while_a_driver_writes_runs_they_are_not_written_again(
+    crossmodal: CommandLine, untracked: CampaignFolder, part: str
+) -> None:
+    folder = untracked.confirmation if part == "confirmation" else untracked
+    with hold_folder(folder.root, folder.NAMES):
+        outcome = crossmodal("track", untracked.root)
+    assert outcome.code == 2
+    assert "is working in this folder" in outcome.err
+    assert not (untracked.root / "wandb").exists()
+
+
 def test_disabled_tracking_is_refused(
     crossmodal: CommandLine, untracked: CampaignFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
