@@ -79,7 +79,7 @@ def read_findings(folder: CampaignFolder) -> Findings:
     confirmed = load_confirmation(folder)
     ranked = rank(trials, campaign.objective, confirmed)
     settings = searched_settings(campaign.space, trials)
-    best = _best(ranked, confirmed)
+    best = _best(ranked)
     files = None if best is None else folder.trial(int(best["number"]))
     model, model_name = _model(folder, files)
     final, grounding = _final(folder)
@@ -102,11 +102,9 @@ def read_findings(folder: CampaignFolder) -> Findings:
     )
 
 
-def _best(ranked: pd.DataFrame, confirmed: Sequence[Confirmed]) -> "pd.Series[Any] | None":
-    complete = ranked[ranked["state"] == "complete"]
-    if confirmed:
-        return complete[complete["number"] == confirmed[0].trial].iloc[0]
-    return None if complete.empty else complete.iloc[0]
+def _best(ranked: pd.DataFrame) -> "pd.Series[Any] | None":
+    eligible = ranked[ranked["rank"].notna()]
+    return None if eligible.empty else eligible.iloc[0]
 
 
 def _model(folder: CampaignFolder, best: TrialFolder | None) -> tuple[Path | None, str]:

@@ -38,6 +38,7 @@ def confirm(
 ) -> None:
     """Train the best trials and the baseline again with fresh seeds, and rank them by their means."""
     from analysis.confirmation import load_confirmation
+    from core.campaign.trials import baseline_of
     from core.files.folders import CampaignFolder
     from search.campaign import Cluster, Listeners, advance
     from search.confirm import measure_repeats, propose_confirmation
@@ -61,7 +62,8 @@ def confirm(
         task = bar.add_task("measuring repeats")
         measure_repeats(campaign, lambda done, total: bar.update(task, completed=done, total=total))
     renew_leaderboard(campaign)
-    print_confirmation(load_confirmation(campaign), settings.objective)
+    baseline = baseline_of(proposals.searched)
+    print_confirmation(load_confirmation(campaign), settings.objective, None if baseline is None else baseline.number)
 
 
 def renew_leaderboard(folder: "CampaignFolder") -> None:
@@ -80,7 +82,7 @@ def exit_if_stopped(end: "SessionEnd") -> None:
         raise typer.Exit(128 + end.stopped_by)
 
 
-def print_confirmation(confirmed: "Sequence[Confirmed]", objective: str) -> None:
+def print_confirmation(confirmed: "Sequence[Confirmed]", objective: str, baseline: int | None) -> None:
     """A table of the confirmed trials, and what it says in words."""
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -91,7 +93,7 @@ def print_confirmation(confirmed: "Sequence[Confirmed]", objective: str) -> None
         table.add_column(heading, justify="right")
     for each in confirmed:
         table.add_row(
-            str(each.rank), _trial_of(each), str(len(each.seeds)),
+            str(each.rank), _trial_of(each, baseline), str(len(each.seeds)),
             f"{100 * each.mean.value:.1f}", _bounds(each.mean), f"{100 * each.gain.value:+.1f}", _bounds(each.gain),
             f"{100 * each.searched:.1f}", f"{100 * each.curse:+.1f}",
         )  # fmt: skip
@@ -107,8 +109,8 @@ def print_confirmation(confirmed: "Sequence[Confirmed]", objective: str) -> None
     )
 
 
-def _trial_of(confirmed: "Confirmed") -> str:
-    notes = ["baseline"] if confirmed.trial == 0 else []
+def _trial_of(confirmed: "Confirmed", baseline: int | None) -> str:
+    notes = ["baseline"] if confirmed.trial == baseline else []
     notes += [f"breaks {', '.join(confirmed.broken)}"] if confirmed.broken else []
     return f"{confirmed.trial} ({'; '.join(notes)})" if notes else str(confirmed.trial)
 

@@ -175,9 +175,7 @@ def _importance(study: optuna.Study) -> dict[str, float]:
     return dict(sorted(shares.items(), key=lambda share: (-share[1], share[0])))
 
 
-def _read_study(
-    campaign: Campaign, folder: CampaignFolder, name: str, read: Callable[[optuna.Study], Read]
-) -> Read:
+def _read_study(campaign: Campaign, folder: CampaignFolder, name: str, read: Callable[[optuna.Study], Read]) -> Read:
     """What `read` makes of a study, which it may use only until it returns."""
     variable = campaign.study.url_variable
     if variable is None:

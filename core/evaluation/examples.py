@@ -84,9 +84,7 @@ def _drawn(which: Tensor, groups: Tensor, count: int) -> list[int]:
     return list(one_of_each.values())[:count]
 
 
-def _query(
-    search: Search, split: FeatureSplit, images: Sequence[AnnotatedImage], row: int, rank: int
-) -> QueryExample:
+def _query(search: Search, split: FeatureSplit, images: Sequence[AnnotatedImage], row: int, rank: int) -> QueryExample:
     captions = [caption for image in images for caption in image.captions]
     own = int(split.caption_image[row])
     similarity = search.gallery @ search.queries[row]  # [G]
@@ -98,9 +96,7 @@ def _query(
     return QueryExample(captions[row], images[own].path, rank, found)
 
 
-def _regions(
-    model: CrossModalModel, embedded: EmbeddedSplit, images: Sequence[AnnotatedImage]
-) -> list[RegionExample]:
+def _regions(model: CrossModalModel, embedded: EmbeddedSplit, images: Sequence[AnnotatedImage]) -> list[RegionExample]:
     """Regions with a relation, or any where the data has none."""
     split = embedded.split
     if len(split.boxes) == 0:

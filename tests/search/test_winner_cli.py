@@ -142,7 +142,7 @@ def test_the_last_line_says_whether_the_winner_beats_the_baseline(
     capsys: pytest.CaptureFixture[str], low: float, said: str
 ) -> None:
     print_confirmation(
-        [confirmed(7, 0.72, Interval(0.1, low, 0.15)), confirmed(0, 0.62, Interval(0, 0, 0), rank=2)], "recall_mean"
+        [confirmed(7, 0.72, Interval(0.1, low, 0.15)), confirmed(0, 0.62, Interval(0, 0, 0), rank=2)], "recall_mean", 0
     )
     printed = " ".join(capsys.readouterr().out.split())
     assert f"trial 7 has the best mean, 0.7200, {said}; the search said 0.7350" in printed
