@@ -26,7 +26,7 @@ from search.features_cli import (
     require_cluster_first,
 )
 from search.features_cli import app as features_app
-from search.winner_cli import FolderArgument, exit_if_stopped, renew_leaderboard
+from search.winner_cli import FolderArgument, exit_unless_finished, renew_leaderboard
 from search.winner_cli import app as winner_app
 
 if TYPE_CHECKING:
@@ -135,13 +135,11 @@ def search(
         end = advance(proposals, folder, features, cluster, listeners)
     if end.standing.complete:
         renew_leaderboard(folder)
-    exit_if_stopped(end)
+    exit_unless_finished(end)
     _print_outcome(end, settings.objective, folder)
 
 
 def _print_outcome(end: "SessionEnd", objective: str, folder: "CampaignFolder") -> None:
-    if end.stop_reason:
-        raise UserError(end.stop_reason, where="the campaign stopped", how="fix it and run the same command again")
     standing = end.standing
     if standing.best is None and standing.complete:
         from search.winner import nothing_eligible

@@ -39,6 +39,7 @@ def confirm(
     """Train the best trials and the baseline again with fresh seeds, and rank them by their means."""
     from analysis.confirmation import load_confirmation
     from core.campaign.trials import baseline_of
+    from core.errors import UserError
     from core.files.folders import CampaignFolder
     from search.campaign import Cluster, Listeners, advance
     from search.confirm import measure_repeats, propose_confirmation
@@ -57,13 +58,16 @@ def confirm(
     with CampaignProgress(console, settings.objective, lambda: repeats) as progress:
         listeners = Listeners(progress.update, lambda note: say(note, style="yellow"))
         end = advance(proposals, campaign.confirmation, features, cluster, listeners)
-    exit_if_stopped(end)
+    exit_unless_finished(end)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("measuring repeats")
         measure_repeats(campaign, lambda done, total: bar.update(task, completed=done, total=total))
     renew_leaderboard(campaign)
     baseline = baseline_of(proposals.searched)
-    print_confirmation(load_confirmation(campaign), settings.objective, None if baseline is None else baseline.number)
+    confirmed = load_confirmation(campaign)
+    if not confirmed:
+        raise UserError("every repeat failed", where=campaign.confirmation.root, how="see crossmodal status on it")
+    print_confirmation(confirmed, settings.objective, None if baseline is None else baseline.number)
 
 
 def renew_leaderboard(folder: "CampaignFolder") -> None:
@@ -74,12 +78,20 @@ def renew_leaderboard(folder: "CampaignFolder") -> None:
     write_leaderboard(folder, read_boards([folder]))
 
 
-def exit_if_stopped(end: "SessionEnd") -> None:
-    """Say how to go on after a signal, and exit as the signal asks."""
+def exit_unless_finished(end: "SessionEnd") -> None:
+    """Say how to go on after a signal, and exit as the signal asks.
+
+    Raises:
+        UserError: too many trials failed in a row.
+    """
+    from core.errors import UserError
+
     if end.stopped_by:
         kept = end.standing.complete + end.standing.pruned
         say(f"stopped; {kept} trials are kept. Run the same command to continue.")
         raise typer.Exit(128 + end.stopped_by)
+    if end.stop_reason:
+        raise UserError(end.stop_reason, where="the campaign stopped", how="fix it and run the same command again")
 
 
 def print_confirmation(confirmed: "Sequence[Confirmed]", objective: str, baseline: int | None) -> None:
@@ -101,6 +113,9 @@ def print_confirmation(confirmed: "Sequence[Confirmed]", objective: str, baselin
     best = next((each for each in confirmed if not each.broken), None)
     if best is None:
         say("no confirmed trial keeps the constraints by its means", style="yellow")
+        return
+    if best.trial == baseline:
+        say(f"no trial has a better mean than the baseline, {best.mean.value:.4f}", style="yellow")
         return
     beaten = "beats" if best.gain.low > 0 else "cannot be told from"
     say(

@@ -150,6 +150,13 @@ def test_the_last_line_says_whether_the_winner_beats_the_baseline(
     assert "+1.5" in printed
 
 
+def test_a_search_that_found_nothing_better_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    print_confirmation(
+        [confirmed(0, 0.62, Interval(0, 0, 0)), confirmed(7, 0.6, Interval(-0.02, -0.05, 0.01))], "recall_mean", 0
+    )
+    assert "no trial has a better mean than the baseline, 0.6200" in capsys.readouterr().out
+
+
 def test_a_folder_without_a_campaign_is_named(crossmodal: CommandLine, tmp_path: object) -> None:
     outcome = crossmodal("confirm", tmp_path)
     assert outcome.code == 2
