@@ -68,7 +68,7 @@ def write_study(folder: CampaignFolder, campaign: Campaign, name: str, trials: S
     storage = JournalStorage(JournalFileBackend(str(folder.journal)))
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
     for trial in trials:
-        figures: dict[str, Any] = {field.name: 0.5 for field in dataclasses.fields(EpochMetrics)}
+        figures: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(EpochMetrics)}
         counts = dict.fromkeys(("steps_without_regions", "gallery_images", "gallery_texts"), 9)
         best = EpochMetrics(**{**figures, **counts, "epoch": trial.best_epoch, "stage": 2, "recall_mean": trial.value})
         hashed = config_hash(trial_config(campaign, trial.parameters))

@@ -400,7 +400,7 @@ def test_an_interrupted_extraction_prints_how_to_continue(
         (["data", "synth", "drawn"], "core.data.synthetic.write_synthetic_dataset"),
         (["data", "check", "."], "core.data.annotations.check_dataset"),
         (["train", "--config", "train.yaml", "--output-dir", "run"], "core.training.runs.run"),
-        (["leaderboard", "."], "analysis.trials.load_trials"),
+        (["leaderboard", "."], "analysis.boards.read_boards"),
     ],
 )
 def test_any_interrupted_command_prints_how_to_continue(
