@@ -1,5 +1,6 @@
 """Commands that go on where a search ends: confirm its best trials, retrain the winner, repeat a trial."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -56,7 +57,10 @@ def confirm(
         f"{proposals.seeds[0]} to {proposals.seeds[-1]}: {repeats} repeats of {settings.base.recipe.epochs} epochs"
     )
     with CampaignProgress(console, settings.objective, lambda: repeats) as progress:
-        listeners = Listeners(progress.update, lambda note: say(note, style="yellow"))
+        # The best repeat is only the luckiest one.
+        listeners = Listeners(
+            lambda standing: progress.update(replace(standing, best=None)), lambda note: say(note, style="yellow")
+        )
         end = advance(proposals, campaign.confirmation, features, cluster, listeners)
     exit_unless_finished(end)
     with Progress(console=console, transient=True) as bar:
