@@ -141,9 +141,10 @@ def _board(searches: Mapping[str, _Search], metric: str) -> Board:
 
 def _scored(search: _Search, table: pd.DataFrame, metric: str, confirmed: Sequence[Confirmed]) -> pd.DataFrame:
     """`leaderboard.score` with what the campaign itself tells of each trial."""
-    stages = [_stages(search.campaign, trial.parameters) for trial in search.trials]
+    own = [trial for trial in search.trials if trial.state != "imported"]
+    stages = [_stages(search.campaign, trial.parameters) for trial in own]
     if len(search.campaign.goals) > 1:
-        table = table.assign(on_front=[trial.on_front for trial in search.trials])
+        table = table.assign(on_front=[trial.on_front for trial in own])
     try:
         return score(table.assign(stages=stages, split="validation", protocol="building"), metric, confirmed)
     except UserError as error:

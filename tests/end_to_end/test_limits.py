@@ -8,6 +8,7 @@ import pytest
 from analysis.trials import load_trials
 from core.files.folders import CampaignFolder
 from tests.commands import finish, hold, run, wait_until_held
+from tests.conftest import CAMPAIGN, write_campaign
 from tests.end_to_end.conftest import Begin, finished
 
 pytestmark = pytest.mark.slow
@@ -49,22 +50,22 @@ def test_a_lowered_limit_starts_nothing_more(endless_campaign: Path, tmp_path: P
     assert set(trials["state"]) == {"complete"}  # those that ran ended as usual
 
 
-def test_a_campaign_starts_warm(endless_campaign: Path, tmp_path: Path) -> None:
-    """A real search whose history is another real one."""
-    assert run("search", endless_campaign, "--output-dir", tmp_path / "a", "--trials", 2, cwd=tmp_path).code == 0
-    content = endless_campaign.read_text().replace("name: small", "name: warm") + "warm_start: [./a]\n"
-    endless_campaign.with_name("warm.yaml").write_text(content)
-    command = ("search", tmp_path / "warm.yaml", "--output-dir", tmp_path / "b", "--trials", 2)
+def test_a_campaign_starts_warm(demo: Path, finished_campaign: CampaignFolder, tmp_path: Path) -> None:
+    """A real search whose history is another real one, of five trials."""
+    content = CAMPAIGN.replace("name: small", "name: warm") + f"warm_start: [{finished_campaign.root}]\n"
+    campaign, folder = write_campaign(tmp_path, demo, content), CampaignFolder(tmp_path / "b")
+    command = ("search", campaign, "--output-dir", folder.root, "--trials", 2)
     outcome = run(*command, cwd=tmp_path)
     assert outcome.code == 0, outcome.err
-    assert f"warm start from {tmp_path / 'a'}: 2 of 2 complete trials are history for the sampler" in outcome.out
-    folder = CampaignFolder(tmp_path / "b")
-    assert sorted(finished(folder)) == [0, 3]
-    assert "2 complete, 0 pruned, 0 failed, 0 interrupted, 0 running, 0 waiting, 2 imported" in (
+    assert f"warm start from {finished_campaign.root}: 5 of 5 complete trials are history for the sampler" in (
+        outcome.out
+    )
+    assert sorted(finished(folder)) == [0, 6]
+    assert "2 complete, 0 pruned, 0 failed, 0 interrupted, 0 running, 0 waiting, 5 imported" in (
         run("status", folder.root, cwd=tmp_path).out
     )
     for after in (("leaderboard", folder.root), ("report", folder.root), (*command[:-1], 3)):
         outcome = run(*after, cwd=tmp_path)
         assert outcome.code == 0, outcome.err
         assert "missing" not in outcome.out
-    assert sorted(finished(folder)) == [0, 3, 4]
+    assert sorted(finished(folder)) == [0, 6, 7]
