@@ -208,6 +208,7 @@ def _final_rows(campaign: str, final: Final) -> list[dict[str, Any]]:
             "test_reads": card.test_reads,
         }
         for each in card.distinct
+        if not each.rerank or each.rerank_weight != 0  # else the order is that by similarity once more
     ]  # fmt: skip
 
 

@@ -171,6 +171,15 @@ def test_with_several_goals_the_front_is_marked(tmp_path: Path) -> None:
     assert "in all goals: recall_mean (max), box_iou (max)." in board.notes[-1]
 
 
+@pytest.mark.parametrize(("weight", "orders"), [(0.0, ["by similarity"]), (0.5, ["by similarity", "5 re-ranked"])])
+def test_re_ranking_that_is_off_has_no_row_of_its_own(tmp_path: Path, weight: float, orders: list[str]) -> None:
+    folder = searched(tmp_path, [metrics(0.2)])
+    reranked = replace(evaluation("building", rerank=5), rerank_weight=weight)
+    write_json(folder.final_metrics, card(evaluation("building"), reranked).to_json())
+    (board,) = read_boards([folder])
+    assert board.final["order"].tolist() == orders
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "null", '{"trial": 3}'])
 def test_a_damaged_final_model_hides_no_trial(tmp_path: Path, content: str) -> None:
     folder = searched(tmp_path, [metrics(0.2)])
