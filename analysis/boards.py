@@ -10,6 +10,7 @@ from analysis.confirmation import Confirmed, load_confirmations
 from analysis.leaderboard import caption, in_order, score
 from analysis.trials import tabulate
 from core.campaign.campaign import Campaign, read_campaign
+from core.campaign.goals import Goals
 from core.campaign.study import read_trials
 from core.campaign.trials import SCORED, TrialRecord
 from core.errors import UserError
@@ -143,8 +144,6 @@ def _scored(search: _Search, table: pd.DataFrame, metric: str, confirmed: Sequen
     """`leaderboard.score` with what the campaign itself tells of each trial."""
     own = [trial for trial in search.trials if trial.state != "imported"]
     stages = [_stages(search.campaign, trial.parameters) for trial in own]
-    if len(search.campaign.goals) > 1:
-        table = table.assign(on_front=[trial.on_front for trial in own])
     try:
         return score(table.assign(stages=stages, split="validation", protocol="building"), metric, confirmed)
     except UserError as error:
@@ -241,14 +240,19 @@ def _rank_notes(trials: pd.DataFrame, metric: str, unscored: int) -> list[str]:
 
 
 def _front_notes(searches: Mapping[str, _Search]) -> list[str]:
-    """What the front of a campaign with several goals is."""
-    goals = {name: search.campaign.goals for name, search in searches.items()}
+    """Which trials are on the front of a campaign with several goals."""
     return [
-        f"On the front of {name} are the trials that no other one beats in all goals: "
-        f"{', '.join(f'{goal.figure} ({goal.direction})' for goal in of_campaign)}."
-        for name, of_campaign in goals.items()
-        if len(of_campaign) > 1
+        front_note(name, search.campaign.goals, [trial.number for trial in search.trials if trial.on_front])
+        for name, search in searches.items()
+        if len(search.campaign.goals) > 1
     ]
+
+
+def front_note(name: str, goals: Goals, numbers: Sequence[int]) -> str:
+    """Which trials no other one beats in all goals, in words."""
+    figures = ", ".join(f"{goal.figure} ({goal.direction})" for goal in goals)
+    listed = ", ".join(map(str, numbers)) or "none yet"
+    return f"On the front of {name}, beaten by no other trial in all goals, {figures}: {listed}."
 
 
 def _read_notes(finals: Mapping[str, Final | None]) -> list[str]:

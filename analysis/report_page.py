@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from analysis import report_figures as figures
 from analysis import report_words as words
+from analysis.boards import front_note
 from analysis.report import embedded, plotly_script, render
 from analysis.report_findings import Findings
 from analysis.report_pictures import PREDICTED, REFERENCE, TRUE, region_picture, thumbnail
@@ -309,7 +310,11 @@ def _pareto(findings: Findings) -> Section | None:
         )
         for cost in costs
     ]
-    return Section("pareto", "Recall against cost", [note], small=small)
+    notes = [note]
+    if len(findings.campaign.goals) > 1:
+        numbers = findings.trials.loc[findings.trials["on_front"], "number"].tolist()
+        notes.append(front_note(findings.campaign.name, findings.campaign.goals, numbers))
+    return Section("pareto", "Recall against cost", notes, small=small)
 
 
 def _bounds(findings: Findings) -> Section:

@@ -9,8 +9,8 @@ and `lost_files` names it.
     best_epoch (from 0), epochs (reported), reason str (of a failure; 'stale' was retried), retry_of, origin (first
     trial of its line of retries), session, seconds float, t2i_r1 … i2t_r10 and recall_mean float (fractions at the
     best epoch), box_iou, relation_accuracy, gallery_images, gallery_texts, gallery_groups (buildings), parameters,
-    config_hash, broken (figures that break a constraint of the campaign, empty if none), and one column
-    `param:<setting>` for each searched setting.
+    config_hash, broken (figures that break a constraint of the campaign, empty if none), on_front (of several
+    goals), and one column `param:<setting>` for each searched setting.
 
 `load_history`, one row per epoch: `number` and the fields of `core.records.EpochMetrics`.
 """
@@ -35,7 +35,7 @@ EPOCH_FIGURES = (
 )  # fmt: skip
 COLUMNS = (
     "number", "state", "value", "best_epoch", "epochs", "reason", "retry_of", "origin", "session", "seconds",
-    *EPOCH_FIGURES, "parameters", "config_hash", "broken",
+    *EPOCH_FIGURES, "parameters", "config_hash", "broken", "on_front",
 )  # fmt: skip
 """Columns of `load_trials`, without the searched settings."""
 
@@ -85,6 +85,7 @@ def _row(folder: CampaignFolder, trial: TrialRecord) -> dict[str, Any]:
         "parameters": _parameters(folder.trial(trial.number).receipt),
         "config_hash": trial.config_hash,
         "broken": ", ".join(trial.broken),
+        "on_front": trial.on_front,
         **{f"param:{name}": value for name, value in trial.parameters.items()},
     }
 

@@ -88,6 +88,7 @@ def test_analysis_reads_of_core_only_what_is_free_of_torch() -> None:
         "core.campaign.campaign",
         "core.campaign.constraints",
         "core.campaign.dimensions",
+        "core.campaign.goals",
         "core.campaign.space",
         "core.campaign.study",
         "core.campaign.trials",

@@ -15,7 +15,7 @@ def trials(*changes: dict[str, Any]) -> pd.DataFrame:
         row = {
             "number": number, "origin": number, "state": "complete", "value": 0.1, "epochs": 4, "best_epoch": 3,
             "reason": None, "retry_of": None, "session": 1, "seconds": 10.0, "parameters": 1000, "box_iou": 0.5,
-            "relation_accuracy": 0.6, "gallery_images": 20, "gallery_texts": 60, "broken": "",
+            "relation_accuracy": 0.6, "gallery_images": 20, "gallery_texts": 60, "broken": "", "on_front": False,
             **dict.fromkeys(RETRIEVAL_KEYS, 0.2), **change,
         }  # fmt: skip
         rows.append({"recall_mean": row["value"], **row})

@@ -168,7 +168,7 @@ def test_with_several_goals_the_front_is_marked(tmp_path: Path) -> None:
     (board,) = read_boards([folder])
     standing = board.trials.set_index("number")["standing"].to_dict()
     assert standing == {0: "complete, on the front", 1: "complete", 2: "complete, on the front"}
-    assert "in all goals: recall_mean (max), box_iou (max)." in board.notes[-1]
+    assert "in all goals, recall_mean (max), box_iou (max): 0, 2." in board.notes[-1]
 
 
 @pytest.mark.parametrize(("weight", "orders"), [(0.0, ["by similarity"]), (0.5, ["by similarity", "5 re-ranked"])])
