@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from tests.commands import CommandLine, free_port, run
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell, and then in all children, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("patient", deadline=None)  # time is never asserted
 settings.load_profile("patient")
 

@@ -23,7 +23,7 @@ from core.errors import UserError
 from core.files.folders import CampaignFolder
 from core.sections import dump_yaml
 from search.dashboard import CampaignStudies, open_server, read_only
-from tests.commands import CommandLine, free_port, start, wait_until
+from tests.commands import CommandLine, Outcome, finish, free_port, start, wait_until
 
 VARIABLE = "CROSSMODAL_STUDY_URL"
 Serve = Callable[..., str]
@@ -169,8 +169,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     yield serve
     for process in started:
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate()
-        assert (process.returncode, out, err) == (0, "", "")
+        assert finish(process) == Outcome(0, "", "")
 
 
 def get(address: str) -> Any:
