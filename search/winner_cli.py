@@ -39,6 +39,7 @@ def confirm(
 ) -> None:
     """Train the best trials and the baseline again with fresh seeds, and rank them by their means."""
     from analysis.confirmation import load_confirmation
+    from core.campaign.study import read_confirmations
     from core.campaign.trials import baseline_of
     from core.errors import UserError
     from core.files.folders import CampaignFolder
@@ -51,12 +52,13 @@ def confirm(
     proposals = propose_confirmation(campaign, top=top, seeds=seeds)
     settings, cluster = proposals.campaign, Cluster(address, nodes)
     features = prepare_campaign_features(settings, campaign, cluster, verify=False)
-    repeats = len(proposals.parents) * seeds
+    known = {(trial.confirms, trial.seed) for trial in read_confirmations(campaign)}
     say(
         f"confirming trials {', '.join(map(str, proposals.parents))} of campaign {settings.name} with seeds "
-        f"{proposals.seeds[0]} to {proposals.seeds[-1]}: {repeats} repeats of {settings.base.recipe.epochs} epochs"
+        f"{proposals.seeds[0]} to {proposals.seeds[-1]}: {len(proposals.repeats)} repeats of "
+        f"{settings.base.recipe.epochs} epochs"
     )
-    with CampaignProgress(console, settings.objective, lambda: repeats) as progress:
+    with CampaignProgress(console, settings.objective, lambda: len(known.union(proposals.repeats))) as progress:
         # The best repeat is only the luckiest one.
         listeners = Listeners(
             lambda standing: progress.update(replace(standing, best=None)), lambda note: say(note, style="yellow")

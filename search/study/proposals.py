@@ -114,6 +114,11 @@ class ConfirmationProposals:
     seeds: Sequence[int]
 
     @property
+    def repeats(self) -> list[tuple[int, int]]:
+        """Trial and seed of each repeat, all trials with one seed before the next seed."""
+        return [(number, seed) for seed in self.seeds for number in self.parents]
+
+    @property
     def study(self) -> str:
         return confirmation_study(self.campaign)
 
@@ -129,8 +134,7 @@ class ConfirmationProposals:
         known = {(trial.confirms, trial.seed) for trial in trials}
         return [
             (self.searched[number].parameters, Notes(confirms=number, seed=seed))
-            for seed in self.seeds
-            for number in self.parents
+            for number, seed in self.repeats
             if (number, seed) not in known
         ]
 
