@@ -76,10 +76,10 @@ class Ledger:
     def __enter__(self) -> Self:
         self._study = open_study(self._proposals, self._folder, self._identity, self._fingerprints)
         self._study.set_user_attr(SESSIONS, [*self.sessions, f"{self.session + 1:04d}-{secrets.token_hex(4)}"])
-        self._study.sampler = self._proposals.sampler([self.session, len(self.trials())])
+        self._study.sampler = self._proposals.sampler([self.session, len(self._records())])
         self._started = time.monotonic()
         self._hours_before = float(self._study.user_attrs.get(HOURS, 0.0))
-        for parameters, notes in self._proposals.first(self.trials()):
+        for parameters, notes in self._proposals.first(self._records()):
             self._import(parameters, notes) if notes.imported_from else self.enqueue(parameters, notes)
         return self
 
@@ -114,9 +114,13 @@ class Ledger:
         return self._hours_before + (time.monotonic() - self._started) / 3600
 
     def trials(self) -> list[TrialRecord]:
-        """All trials, in order of their numbers."""
+        """All trials, in order of their numbers, with the constraints that they break."""
+        return self.campaign.judge(self._records())
+
+    def _records(self) -> list[TrialRecord]:
+        """The same as stored, for what Ray asks at every step: judging all trials costs more than reading them."""
         self._known = read_records(self._study, self._known)
-        return self.campaign.judge(self._known)
+        return self._known
 
     def standing(self) -> Standing:
         """Current standing of the campaign."""
@@ -124,22 +128,22 @@ class Ledger:
 
     def spent(self) -> Spent:
         """What the campaign has used up so far."""
-        return spent_by(self.trials(), hours=self.hours, gpu=self.campaign.resources.gpu)
+        return spent_by(self._records(), hours=self.hours, gpu=self.campaign.resources.gpu)
 
     @property
     def has_work(self) -> bool:
         """Whether `ask` would return another trial."""
         room = has_room(self._limits.read(), self.spent())
-        return self.stop_reason is None and self._proposals.has_more(self.trials(), has_room=room)
+        return self.stop_reason is None and self._proposals.has_more(self._records(), has_room=room)
 
     @property
     def stop_reason(self) -> str | None:
         """Why the campaign must stop before its limits: too many failures in a row, grouped by reason."""
-        return failures_in_a_row(self.trials(), session=self.session, limit=self.campaign.max_failed_trials)
+        return failures_in_a_row(self._records(), session=self.session, limit=self.campaign.max_failed_trials)
 
     def reconcile(self) -> list[int]:
         """Put the trials that a dead driver left RUNNING back in the queue, and return their numbers."""
-        left = [trial for trial in self.trials() if trial.state == "running"]
+        left = [trial for trial in self._records() if trial.state == "running"]
         for trial in left:
             self._retry(trial)
         return [trial.number for trial in left]
@@ -147,7 +151,7 @@ class Ledger:
     def interrupt(self, number: int, *, seconds: float) -> None:
         """Put a trial that had no time to end back in the queue."""
         note(self._open_trials.pop(number), Notes(seconds=seconds))
-        self._retry(self.trials()[number])
+        self._retry(self._records()[number])
 
     def _retry(self, trial: TrialRecord) -> None:
         """Enqueue the retry before telling FAIL: a kill in between loses nothing and runs nothing twice, since the
@@ -182,11 +186,11 @@ class Ledger:
         if not self.has_work:
             return None
         trial = self._study.ask()
-        record = self.trials()[trial.number]
+        record = self._records()[trial.number]
         config = self._proposals.config(trial, record)
         self._open_trials[trial.number] = trial
         note(trial, Notes(session=self.session, config_hash=config_hash(config)))
-        return AskedTrial(trial.number, record.name, config, earlier_attempts(self.trials(), trial.number))
+        return AskedTrial(trial.number, record.name, config, earlier_attempts(self._records(), trial.number))
 
     def record(self, number: int, epoch: int, *values: float) -> None:
         """Report the value of each goal at an epoch (from 0)."""
@@ -194,11 +198,11 @@ class Ledger:
         if len(values) == 1:
             trial.report(values[0], step=epoch + 1)
         else:
-            note(trial, Notes(reports={**self.trials()[number].reports, epoch + 1: values}))
+            note(trial, Notes(reports={**self._records()[number].reports, epoch + 1: values}))
 
     def should_stop(self, number: int) -> bool:
         """Whether the pruner stops the trial; never the baseline, since all others are compared with it."""
-        trials = self.trials()
+        trials = self._records()
         return not trials[number].is_baseline and self._proposals.stops(trials[number], trials)
 
     def tell(self, number: int, outcome: TrialOutcome) -> None:
@@ -224,7 +228,7 @@ class Ledger:
 
     def _set_constraints(self, trial: Trial) -> None:
         """Tell the sampler by how much a trial with figures breaks each constraint."""
-        trials = self.trials()
+        trials = self._records()
         record = trials[trial.number]
         if record.best is not None:
             violations = self.campaign.constraints.violations(record.figure, baseline_figures(trials))
