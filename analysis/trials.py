@@ -82,7 +82,7 @@ def _row(folder: CampaignFolder, trial: TrialRecord) -> dict[str, Any]:
         "session": trial.session,
         "seconds": trial.seconds,
         **{name: getattr(trial.best, name, None) for name in EPOCH_FIGURES},
-        "parameters": _parameters(folder.trial(trial.number).receipt),
+        "parameters": read_parameters(folder.trial(trial.number).receipt),
         "config_hash": trial.config_hash,
         "broken": ", ".join(trial.broken),
         "on_front": trial.on_front,
@@ -90,8 +90,12 @@ def _row(folder: CampaignFolder, trial: TrialRecord) -> dict[str, Any]:
     }
 
 
-def _parameters(receipt: Path) -> int | None:
-    """Trainable parameters, as counted by the trial."""
+def read_parameters(receipt: Path) -> int | None:
+    """Trainable parameters, as counted by a trial; None if its receipt is lost.
+
+    Raises:
+        UserError: the receipt is damaged.
+    """
     if not receipt.exists():
         return None
     try:

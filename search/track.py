@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from analysis.trials import read_parameters
 from core.campaign.campaign import Campaign, read_campaign
 from core.campaign.study import read_confirmations, read_trials
 from core.campaign.trials import ENDED, TrialRecord
 from core.errors import UserError
 from core.files.folders import CampaignFolder, TrialFolder
-from core.files.json_files import read_json, read_json_lines
+from core.files.json_files import read_json_lines
 from core.files.ownership import read_identity
-from core.records import EpochMetrics, Receipt
+from core.records import EpochMetrics
 from core.tracked_runs import Tracker
 from search.final_run import FINAL, track_final
 from search.session.trial_runs import track_leaderboard, trial_end, trial_start
@@ -95,7 +96,7 @@ def _rebuild_trials(
         tracker.start(trial_start(campaign.name, trial, config))
         for metrics in _epochs(files, trial, rebuilt.notes):
             tracker.epoch(trial.name, metrics)
-        end = trial_end(trials, trial, parameters=_parameters(files))
+        end = trial_end(trials, trial, parameters=read_parameters(files.receipt))
         if campaign.wandb.artifacts and end.state == "complete" and files.best_checkpoint.exists():
             end = replace(end, checkpoint=files.best_checkpoint)
         tracker.finish(trial.name, end)
@@ -111,13 +112,3 @@ def _epochs(files: TrialFolder, trial: TrialRecord, notes: list[str]) -> list[Ep
         return [EpochMetrics.from_json(row) for row in rows]
     except ValueError:
         raise UserError("does not hold the epochs of a trial", where=files.metrics, how="remove it") from None
-
-
-def _parameters(files: TrialFolder) -> int | None:
-    """Trainable parameters, as counted by the trial."""
-    if not files.receipt.exists():
-        return None
-    try:
-        return Receipt.from_json(read_json(files.receipt)).parameters
-    except ValueError:
-        raise UserError("is not the receipt of a trial", where=files.receipt, how="remove it") from None
