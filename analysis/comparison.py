@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from core.bootstrap import bootstrap_mean
+from core.bootstrap import bootstrap_difference
 from core.errors import UserError
-from core.records import RETRIEVAL_KEYS, Interval, Samples, Scorecard
+from core.records import RETRIEVAL_KEYS, Interval, Samples, Scorecard, parts_of
 
 Verdict = Literal["better", "worse", "not distinguishable"]
 LOWER_IS_BETTER = frozenset({"box_l1"})
@@ -78,11 +78,9 @@ def compare_objective(first: Mapping[str, Samples], second: Mapping[str, Samples
     Args:
         first, second: metric → samples, in the same order of queries.
     """
-    metrics = RETRIEVAL_KEYS if objective == "recall_mean" else (objective,)
-    before, after = (float(np.mean([each[name].values.mean() for name in metrics])) for each in (first, second))
-    interval = bootstrap_mean(
-        [Samples(second[name].values - first[name].values, first[name].groups) for name in metrics]
-    )
+    parts = parts_of(objective)
+    before, after = (float(np.mean([each[name].values.mean() for name in parts])) for each in (first, second))
+    interval = bootstrap_difference(first, second, objective)
     return Difference(objective, before, after, interval, _verdict(objective, interval))
 
 

@@ -10,15 +10,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from core.bootstrap import DRAWS, by_building
 from core.campaign.campaign import read_campaign
 from core.campaign.constraints import Figures
 from core.campaign.study import read_confirmations, read_trials
 from core.campaign.trials import TrialRecord
 from core.files.folders import CampaignFolder
-from core.records import GROUNDING_METRICS, RETRIEVAL_KEYS, Interval, Samples
+from core.records import GROUNDING_METRICS, RETRIEVAL_KEYS, Interval, Samples, parts_of
 from core.samples import read_samples
-
-DRAWS = 2000
 
 Draws = NDArray[np.float64]
 """[DRAWS] values of a metric, each with other seeds and buildings."""
@@ -115,7 +114,7 @@ def _repeats(folder: CampaignFolder, metric: str) -> dict[int, list[Repeat]]:
             continue
         assert trial.confirms is not None, "every trial of a confirmation names the one that it repeats"
         samples = read_samples(path)
-        if _parts(metric)[0] in samples:
+        if parts_of(metric)[0] in samples:
             by_parent.setdefault(trial.confirms, []).append((trial, samples))
     return by_parent
 
@@ -136,7 +135,7 @@ def _judge(
 ) -> dict[Parent, Confirmed]:
     """Best mean first."""
     rng = np.random.default_rng(0)
-    groups = np.unique(next(iter(by_parent.values()))[0][1][_parts(metric)[0]].groups)
+    groups = np.unique(next(iter(by_parent.values()))[0][1][parts_of(metric)[0]].groups)
     buildings = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=DRAWS)
     figures = {parent: _figures(repeats, groups, buildings, rng) for parent, repeats in sorted(by_parent.items())}
     values = {parent: [_value(trial, metric) for trial, _ in repeats] for parent, repeats in by_parent.items()}
@@ -156,11 +155,6 @@ def _judge(
         )
         for parent in sorted(by_parent, key=lambda each: (-means[each], each))
     }
-
-
-def _parts(metric: str) -> Sequence[str]:
-    """The metrics whose mean it is, as samples have them."""
-    return RETRIEVAL_KEYS if metric == "recall_mean" else (metric,)
 
 
 def _value(trial: TrialRecord, metric: str) -> float:
@@ -199,19 +193,12 @@ def _figures(
     for metric in (*RETRIEVAL_KEYS, *GROUNDING_METRICS):
         if any(metric not in samples for _, samples in repeats):
             continue
-        sums = np.stack([_by_building(samples[metric], groups) for _, samples in repeats])  # [S, G]
-        counts = np.bincount(np.searchsorted(groups, repeats[0][1][metric].groups), minlength=len(groups))
-        drawn = buildings @ counts  # 0 where a draw has no building with regions
-        figures[metric] = np.einsum("ds,ds->d", seeds, buildings @ sums.T) / np.where(drawn, drawn, np.nan)
+        sums, counts = zip(*(by_building(samples[metric], groups) for _, samples in repeats), strict=True)
+        drawn = buildings @ counts[0]  # 0 where a draw has no building with regions
+        figures[metric] = np.einsum("ds,ds->d", seeds, buildings @ np.stack(sums).T) / np.where(drawn, drawn, np.nan)
     if all(part in figures for part in RETRIEVAL_KEYS):
         figures["recall_mean"] = np.mean([figures[part] for part in RETRIEVAL_KEYS], axis=0)
     return figures
-
-
-def _by_building(samples: Samples, groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sum of the values of each building."""
-    sums = np.bincount(np.searchsorted(groups, samples.groups), weights=samples.values, minlength=len(groups))
-    return sums.astype(np.float64)
 
 
 def _interval(value: float, draws: Draws) -> Interval:

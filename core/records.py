@@ -147,6 +147,11 @@ class Samples:
     """[N], building of each."""
 
 
+def parts_of(metric: str) -> Sequence[str]:
+    """The metrics whose mean a metric is: the six recalls of recall_mean, and of any other that metric itself."""
+    return RETRIEVAL_KEYS if metric == "recall_mean" else (metric,)
+
+
 Corners = tuple[float, float, float, float]
 """x1 y1 x2 y2 of a box, as fractions of its image."""
 

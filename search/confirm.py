@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 from core.campaign.campaign import read_campaign
 from core.campaign.study import read_confirmations, read_trials
-from core.device import choose_device
-from core.evaluation.retrieval import sample_validation
+from core.campaign.trials import baseline_of
+from core.evaluation.scorecard import sample_checkpoint
 from core.features.opening import open_features
 from core.files.folders import CampaignFolder
-from core.model.checkpoints import load_checkpoint, restore_model
+from core.model.checkpoints import load_checkpoint
 from core.samples import write_samples
 from search.study.proposals import ConfirmationProposals
 from search.winner import eligible_trials
@@ -25,10 +25,11 @@ def propose_confirmation(folder: CampaignFolder, *, top: int, seeds: int) -> Con
     """
     campaign, trials = read_campaign(folder), read_trials(folder)
     eligible = eligible_trials(folder, trials).drop_duplicates("config_hash")
-    baseline = [trial.number for trial in trials if trial.is_baseline and trial.state == "complete"]
-    parents = dict.fromkeys([*baseline, *map(int, eligible["number"].head(top))])
-    first = campaign.base.seed + 1
-    return ConfirmationProposals(campaign, trials, list(parents), range(first, first + seeds))
+    baseline = baseline_of(trials)
+    first = [] if baseline is None else [baseline.number]
+    parents = dict.fromkeys([*first, *map(int, eligible["number"].head(top))])
+    used = campaign.base.seed
+    return ConfirmationProposals(campaign, trials, list(parents), range(used + 1, used + 1 + seeds))
 
 
 def measure_repeats(folder: CampaignFolder, on_measured: Callable[[int, int], None]) -> None:
@@ -44,8 +45,6 @@ def measure_repeats(folder: CampaignFolder, on_measured: Callable[[int, int], No
     missing = [number for number in repeats if not files.samples(number).exists()]
     for done, number in enumerate(missing, start=1):
         checkpoint = load_checkpoint(files.trial(number).best_checkpoint)
-        features = open_features(checkpoint.config)
-        device = choose_device(checkpoint.config.device)
-        model = restore_model(checkpoint, features).to(device)
-        write_samples(files.samples(number), sample_validation(model, features.validation.to(device)))
+        samples = sample_checkpoint(checkpoint, open_features(checkpoint.config))
+        write_samples(files.samples(number), samples)
         on_measured(done, len(missing))

@@ -12,15 +12,14 @@ from core.device import choose_device
 from core.errors import UserError
 from core.evaluation.read_count import METRICS, TEST_READS, counted_read, finished_reads
 from core.evaluation.reranking import chosen_reranking
-from core.evaluation.retrieval import sample_validation
-from core.evaluation.scorecard import measure
+from core.evaluation.scorecard import measure, sample_checkpoint
 from core.features.store import Features
 from core.files.atomic import write_atomically
 from core.files.folders import RunFolder
 from core.files.json_files import read_json, write_json
 from core.files.ownership import read_identity
 from core.model.checkpoints import Checkpoint, load_checkpoint, restore_model, save_checkpoint
-from core.records import Reranking, Samples, Scorecard
+from core.records import Reranking, Scorecard
 from core.training.runs import (
     OnEpoch,
     hold_run,
@@ -100,7 +99,7 @@ def _compare(winner: Winner, final: Checkpoint, features: Features) -> Differenc
     searched = None if final.config.data.train_on == "all" else _searched(winner)
     if searched is None:
         return None
-    first, second = _samples(searched, features), _samples(final, features)
+    first, second = sample_checkpoint(searched, features), sample_checkpoint(final, features)
     return compare_objective(first, second, winner.config.objective)
 
 
@@ -110,11 +109,6 @@ def _searched(winner: Winner) -> Checkpoint | None:
         return load_checkpoint(winner.checkpoint)
     except UserError:
         return None
-
-
-def _samples(checkpoint: Checkpoint, features: Features) -> dict[str, Samples]:
-    device = choose_device(checkpoint.config.device)
-    return sample_validation(restore_model(checkpoint, features).to(device), features.validation.to(device))
 
 
 def _read_metrics(path: Path) -> Scorecard:

@@ -4,11 +4,11 @@ Of a dozen choices the best one nearly always looks better than none. So a choic
 (a weight of 0) beyond doubt, by the paired interval over buildings; the validation figure never gets worse.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from core.bootstrap import bootstrap_mean
+from core.bootstrap import bootstrap_difference
 from core.config import EvaluationConfig
 from core.evaluation.embedding import embed_split
 from core.evaluation.ranking import Order, Search, ranks_by_similarity, rerank_in_each
@@ -16,7 +16,7 @@ from core.evaluation.retrieval import both_directions, hits_of, relevance_of, re
 from core.features.store import Features, FeatureSplit
 from core.model.checkpoints import Checkpoint
 from core.model.model import CrossModalModel
-from core.records import RETRIEVAL_KEYS, Interval, Reranking, Samples
+from core.records import Reranking
 
 WEIGHTS = (0.1, 0.25, 0.5, 1.0, 2.0)
 DEPTH_STEPS = (16, 4, 1)
@@ -71,11 +71,8 @@ def choose_reranking(
     """
     t2i, i2t = (_ranks_in_each(model, split, search, orders) for search in both_directions(embed_split(model, split)))
     values = [retrieval_figures(texts, images)[objective] for texts, images in zip(t2i, i2t, strict=True)]
-    hits = [
-        hits_of("t2i", texts, split.groups[split.caption_image]) | hits_of("i2t", images, split.groups)
-        for texts, images in zip(t2i, i2t, strict=True)
-    ]
-    better = [number for number, each in enumerate(hits) if _gain(hits[0], each, objective).low > 0]
+    hits = [hits_of(texts, images, split) for texts, images in zip(t2i, i2t, strict=True)]
+    better = [number for number, each in enumerate(hits) if bootstrap_difference(hits[0], each, objective).low > 0]
     best = max(better, key=values.__getitem__, default=0)
     return Reranking(orders[best].depth, orders[best].weight, objective, plain=values[0], reranked=values[best])
 
@@ -86,9 +83,3 @@ def _ranks_in_each(
     relevance = relevance_of(split, "building", search)
     first = ranks_by_similarity(search, relevance)
     return [final for (final,) in rerank_in_each(model, search, [relevance], [first], orders)]
-
-
-def _gain(before: Mapping[str, Samples], after: Mapping[str, Samples], objective: str) -> Interval:
-    """Difference of the objective, query by query."""
-    metrics = RETRIEVAL_KEYS if objective == "recall_mean" else (objective,)
-    return bootstrap_mean([Samples(after[name].values - before[name].values, after[name].groups) for name in metrics])

@@ -49,9 +49,7 @@ def validate(model: CrossModalModel, split: FeatureSplit) -> Validation:
         DivergedError: an output of the model is not finite.
     """
     embedded = embed_split(model, split)
-    t2i, i2t = (
-        ranks_by_similarity(search, relevance_of(split, "building", search)) for search in both_directions(embedded)
-    )
+    t2i, i2t = _ranks_by_building(embedded)
     regions = measure_regions(model, embedded).metrics
     return Validation(
         **retrieval_figures(t2i, i2t),
@@ -70,11 +68,16 @@ def sample_validation(model: CrossModalModel, split: FeatureSplit) -> dict[str, 
         DivergedError: an output of the model is not finite.
     """
     embedded = embed_split(model, split)
+    return hits_of(*_ranks_by_building(embedded), split) | measure_regions(model, embedded).samples
+
+
+def _ranks_by_building(embedded: EmbeddedSplit) -> tuple[Tensor, Tensor]:
+    """Ranks by similarity of captions over images, and of images over captions."""
     t2i, i2t = (
-        ranks_by_similarity(search, relevance_of(split, "building", search)) for search in both_directions(embedded)
+        ranks_by_similarity(search, relevance_of(embedded.split, "building", search))
+        for search in both_directions(embedded)
     )
-    hits = hits_of("t2i", t2i, split.groups[split.caption_image]) | hits_of("i2t", i2t, split.groups)
-    return hits | measure_regions(model, embedded).samples
+    return t2i, i2t
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,7 @@ def measure_retrieval(
     for protocol in PROTOCOLS:
         ranks = _BothRanks(text_ranks[protocol], image_ranks[protocol])
         captions, images = relevance_of(split, protocol, t2i)
-        samples = hits_of("t2i", ranks.t2i.final, split.groups[split.caption_image])
-        samples |= hits_of("i2t", ranks.i2t.final, split.groups)
+        samples = hits_of(ranks.t2i.final, ranks.i2t.final, split)
         evaluation = Evaluation(
             split=split_name,
             protocol=protocol,
@@ -179,8 +181,12 @@ def _metrics(ranks: _BothRanks, captions: Tensor, images: Tensor, depth: int) ->
     return metrics
 
 
-def hits_of(direction: str, ranks: Tensor, groups: Tensor) -> dict[str, Samples]:
-    """The hits behind the three recalls of a direction, t2i or i2t, from ranks [Q] and the buildings of queries [Q]."""
+def hits_of(t2i: Tensor, i2t: Tensor, split: FeatureSplit) -> dict[str, Samples]:
+    """The hits behind the six recalls, from ranks [Q] in both directions."""
+    return _hits("t2i", t2i, split.groups[split.caption_image]) | _hits("i2t", i2t, split.groups)
+
+
+def _hits(direction: str, ranks: Tensor, groups: Tensor) -> dict[str, Samples]:
     ranks, groups = ranks.cpu(), groups.cpu()
     return {f"{direction}_r{k}": Samples((ranks <= k).double().numpy(), groups.numpy()) for k in (1, 5, 10)}
 

@@ -18,7 +18,7 @@ from core.evaluation.embedding import EmbeddedSplit, embed_split, embed_texts, i
 from core.evaluation.ranking import Order, RankingRule
 from core.evaluation.regions import baseline_metrics, judge_grounding, measure_baselines, measure_regions
 from core.evaluation.reranking import chosen_reranking
-from core.evaluation.retrieval import PROTOCOLS, Protocol, measure_retrieval
+from core.evaluation.retrieval import PROTOCOLS, Protocol, measure_retrieval, sample_validation
 from core.features.store import Features, FeatureSplit
 from core.files.atomic import write_atomically
 from core.model.checkpoints import Checkpoint, restore_model
@@ -121,6 +121,17 @@ def measure(checkpoint: Checkpoint, features: Features, *, name: str, settings: 
     )
     embeddings = Embeddings(embedded.images.embedded.cpu(), embedded.captions.embedded.cpu())
     return Measured(card, {**samples, **regions.samples}, embeddings)
+
+
+def sample_checkpoint(checkpoint: Checkpoint, features: Features) -> dict[str, Samples]:
+    """`core.evaluation.retrieval.sample_validation` of a checkpoint, on the device of its configuration.
+
+    Raises:
+        UserError: the checkpoint belongs to other features, or its device is not available.
+        DivergedError: an output of the model is not finite.
+    """
+    device = choose_device(checkpoint.config.device)
+    return sample_validation(restore_model(checkpoint, features).to(device), features.validation.to(device))
 
 
 def save_embeddings(path: Path, embeddings: Embeddings, images: Sequence[AnnotatedImage], image_root: Path) -> None:
