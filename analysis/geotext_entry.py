@@ -14,15 +14,13 @@ from analysis.boards import read_final
 from core.campaign.campaign import read_campaign
 from core.config import DataConfig
 from core.errors import UserError
-from core.files.folders import CampaignFolder
+from core.files.folders import SYNTHETIC, CampaignFolder, is_synthetic
 from core.records import Evaluation
 
 DIRECTIONS = {"txt": "t2i", "img": "i2t"}
 """Officially, txt_* are text queries over images and img_* image queries over texts, although the official script
 prints them under the opposite names."""
 PROTOCOL = "geotext-official"
-SYNTHETIC = "synthetic.json"
-"""Written beside annotations that are drawn."""
 FULL, SMALL = "full_test_951", "test_24g"
 """Names of the official splits."""
 FULL_BUILDINGS, FULL_IMAGES, CAPTIONS_AN_IMAGE = 951, 51_355 + 951 + 2_921, 3
@@ -94,7 +92,7 @@ def official_split(evaluation: Evaluation, data: DataConfig) -> str:
     if evaluation.split != "test" or data.test_annotations is None:
         raise _refused(f"figures of the {evaluation.split} split")
     for annotations in (data.test_annotations, data.train_annotations):
-        if (annotations.parent / SYNTHETIC).exists():
+        if is_synthetic(annotations):
             raise _refused(f"figures of synthetic data ({annotations.parent / SYNTHETIC})")
     images, texts, buildings = evaluation.queries_image, evaluation.queries_text, evaluation.groups
     plausible = images < texts <= CAPTIONS_AN_IMAGE * images  # an image's repeated captions were dropped

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.confirmation import Confirmed
-from analysis.geotext_entry import SYNTHETIC
 from analysis.report_findings import Findings
 from core.campaign.campaign import Campaign, Limits, SamplerKind
 from core.campaign.trials import BASELINE, SCORED, STALE
+from core.files.folders import is_synthetic
 from core.records import Examples, Interval
 
 FEW_TRIALS = 30
@@ -31,7 +31,7 @@ def searched(findings: Findings) -> list[str]:
     campaign, trials = findings.campaign, findings.trials
     data = campaign.train.data
     first = findings.ranked.iloc[0]
-    drawn = (data.train_annotations.parent / SYNTHETIC).exists()
+    drawn = is_synthetic(data.train_annotations)
     of = "synthetic data" if drawn else data.train_annotations.name
     dimensions = len(campaign.space.dimensions)
     meaning = " (the mean of R@1, R@5 and R@10 in both directions)" if findings.objective == "recall_mean" else ""

@@ -9,6 +9,7 @@ from analysis.comparison import Difference
 from core.config import TrainConfig
 from core.evaluation.read_count import CountedRead
 from core.features.store import Features, FeatureSplit
+from core.files.folders import is_synthetic
 from core.model.checkpoints import Checkpoint
 from core.records import (
     GROUNDING_METRICS,
@@ -102,7 +103,7 @@ def _data(config: TrainConfig, features: Features) -> list[str]:
     splits = {"training": features.train, "validation": features.validation, "test": features.test}
     rows = [[name, *map(str, _sizes(split))] for name, split in splits.items() if split is not None]
     used = "the training and the validation split" if config.data.train_on == "all" else "the training split"
-    synthetic = (config.data.train_annotations.parent / "synthetic.json").exists()
+    synthetic = is_synthetic(config.data.train_annotations)
     data = config.data
     test = getattr(data.test_annotations, "name", "–")
     notes = [

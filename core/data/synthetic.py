@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageEnhance
 
 from core.errors import UserError
+from core.files.folders import SYNTHETIC
 from core.files.json_files import read_json, write_json
 from core.files.ownership import scratch_folder
 
@@ -104,8 +105,8 @@ def write_synthetic_dataset(
         UserError: the folder holds other files.
     """
     parameters = {"notice": NOTICE, "buildings": buildings, "images_per_building": images_per_building, "seed": seed}
-    if (folder / "synthetic.json").exists():
-        if read_json(folder / "synthetic.json") != parameters:
+    if (folder / SYNTHETIC).exists():
+        if read_json(folder / SYNTHETIC) != parameters:
             raise UserError("holds synthetic data drawn with other parameters", where=folder, how="name another folder")
         return
     if folder.exists() and not folder.is_dir():
@@ -120,7 +121,7 @@ def write_synthetic_dataset(
                 "images",
                 "train.json",
                 "test.json",
-                "synthetic.json",
+                SYNTHETIC,
             ):  # written last: it marks the data set as complete
                 (partial / name).rename(folder / name)
     except BaseException:
@@ -145,7 +146,7 @@ def _draw(folder: Path, parameters: dict[str, Any], on_progress: OnProgress) -> 
             done += 1
             on_progress(done, total)
         (folder / f"{name}.json").write_text(json.dumps(records[name], indent=1), encoding="utf-8")
-    write_json(folder / "synthetic.json", parameters)
+    write_json(folder / SYNTHETIC, parameters)
 
 
 def _draw_split(split: str, numbers: range, images: int, root: Path, generator: random.Random) -> Any:

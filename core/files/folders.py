@@ -4,6 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+SYNTHETIC = "synthetic.json"
+"""Written beside annotations that are drawn."""
+
+
+def is_synthetic(annotations: Path) -> bool:
+    """Whether annotations were drawn by `crossmodal data synth`."""
+    return (annotations.parent / SYNTHETIC).exists()
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:

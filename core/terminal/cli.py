@@ -89,9 +89,10 @@ def check(
     """Read a complete data set, images included, and count its contents, repairs and errors."""
     from core.data.annotations import check_dataset
     from core.errors import UserError, shown
+    from core.files.folders import SYNTHETIC
 
     files = [path] if path.is_file() else sorted(path.glob("*.json"))
-    files = [file for file in files if file.name != "synthetic.json"]
+    files = [file for file in files if file.name != SYNTHETIC]
     if not files:
         raise UserError("holds no annotation file", where=path, how="name a GeoText-format JSON file or its folder")
     rejected = 0
