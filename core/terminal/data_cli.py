@@ -1,0 +1,95 @@
+"""Commands on data sets. Each imports what it runs only when it is called."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from core.terminal.console import console, progress_bar, say
+
+app = typer.Typer(
+    help="Draw or check a data set.", no_args_is_help=True, epilog="Example: crossmodal data synth output/demo-data"
+)
+
+
+@app.command(epilog="Example: crossmodal data synth output/demo-data")
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to write to; created if it is missing.")],
+    buildings: Annotated[int, typer.Option(min=2, help="Number of training buildings.")] = 400,
+    images_per_building: Annotated[int, typer.Option(min=1, help="Images per building.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
+) -> None:
+    """Draw a synthetic data set in GeoText-1652 format, and a tiny random InternVL to go with it."""
+    from core.data.synthetic import write_synthetic_dataset
+
+    with progress_bar() as progress:
+        task = progress.add_task("drawing synthetic scenes", total=None)
+        write_synthetic_dataset(
+            out,
+            buildings=buildings,
+            images_per_building=images_per_building,
+            seed=seed,
+            on_progress=_shown_in(progress, task),
+        )
+    checkpoint = out / "tiny-internvl"
+    if not (checkpoint / "config.json").exists():
+        _build_tiny_checkpoint(checkpoint, out, seed)
+    say(f"{out}: synthetic scenes in GeoText-1652 format, and a tiny random InternVL in {checkpoint.name}/")
+
+
+def _build_tiny_checkpoint(checkpoint: Path, dataset: Path, seed: int) -> None:
+    from core.backbone.tiny import build_tiny_checkpoint
+    from core.data.annotations import read_annotations
+    from core.errors import UserError
+    from core.files.ownership import scratch_folder
+
+    if checkpoint.exists():
+        raise UserError("is no checkpoint of ours, since it has no config.json", where=checkpoint, how="move it away")
+    images = read_annotations(dataset / "train.json", dataset / "images").images
+    texts = [text for image in images for text in (*image.captions, *(region.sentence for region in image.regions))]
+    with scratch_folder(dataset) as partial:
+        build_tiny_checkpoint(partial / checkpoint.name, texts, seed=seed)
+        (partial / checkpoint.name).rename(checkpoint)
+
+
+@app.command(epilog="Example: crossmodal data check data/GeoText1652")
+def check(
+    path: Annotated[Path, typer.Argument(help="Annotation file, or folder with train.json and test.json.")],
+    image_root: Annotated[
+        Path | None, typer.Option(help="Folder of the images; default: images/ beside the annotations.")
+    ] = None,
+) -> None:
+    """Read a complete data set, images included, and count its contents, repairs and errors."""
+    from core.data.annotations import check_dataset
+    from core.errors import UserError, shown
+    from core.files.folders import SYNTHETIC
+
+    files = [path] if path.is_file() else sorted(path.glob("*.json"))
+    files = [file for file in files if file.name != SYNTHETIC]
+    if not files:
+        raise UserError("holds no annotation file", where=path, how="name a GeoText-format JSON file or its folder")
+    rejected = 0
+    for file in files:
+        root = image_root or file.parent / "images"
+        with progress_bar() as progress:
+            task = progress.add_task(f"checking {shown(file.name)}", total=None)
+            counts = check_dataset(file, root, on_progress=_shown_in(progress, task))
+        say(shown(str(file)), style="bold")
+        table = Table(show_header=False)
+        table.add_column(overflow="fold")  # wraps on a narrow terminal instead of being cut off
+        table.add_column(justify="right", no_wrap=True)
+        for name, value in counts.rows():
+            table.add_row(name, f"{value:,}")
+        console.print(table)
+        for message in counts.messages:
+            say(message, style="red")
+        rejected += counts.rejected.total()
+    if rejected:
+        raise UserError(f"{rejected} entries were rejected", where=path, how="fix or remove them")
+
+
+def _shown_in(progress: Progress, task: TaskID) -> Callable[[int, int], None]:
+    return lambda done, total: progress.update(task, completed=done, total=total)
