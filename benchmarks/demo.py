@@ -8,7 +8,7 @@ from core.features.extraction import Extraction
 from core.features.inputs import read_inputs
 from core.features.opening import prepare_features
 from core.features.store import FeatureStore
-from core.terminal.data_cli import synth
+from search.data_cli import synth
 
 ROOT = Path(__file__).parents[1]
 

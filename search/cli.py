@@ -17,6 +17,7 @@ import analysis.cli
 import core.terminal.cli
 from core.errors import UserError
 from core.terminal.console import console, say, say_if_installed
+from search.data_cli import app as data_app
 from search.external_cli import app as external_app
 from search.features_cli import (
     AddressOption,
@@ -56,6 +57,7 @@ app = typer.Typer(
 )
 app.add_typer(core.terminal.cli.app)
 app.add_typer(analysis.cli.app)
+app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
 app.add_typer(winner_app)
 app.add_typer(external_app)

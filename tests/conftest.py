@@ -171,7 +171,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small synthetic data set with its tiny InternVL, created by the code that users run."""
-    from core.terminal.data_cli import synth
+    from search.data_cli import synth
 
     def make(folder: Path) -> None:
         synth(folder / "data", buildings=12, images_per_building=3, seed=0)

@@ -24,7 +24,7 @@ ONLY_IN = {
     "transformers": {"core/backbone/internvl.py", "core/backbone/tiny.py"},
     "typer": {
         "core/terminal/cli.py",
-        "core/terminal/data_cli.py",
+        "search/data_cli.py",
         "analysis/cli.py",
         "search/cli.py",
         "search/external_cli.py",
@@ -117,7 +117,7 @@ def test_analysis_reads_of_core_only_what_is_free_of_torch() -> None:
 def test_commands_import_what_they_run_only_when_called() -> None:
     allowed = {
         "core.terminal.cli",
-        "core.terminal.data_cli",
+        "search.data_cli",
         "core.terminal.console",
         "analysis.cli",
         "search.external_cli",

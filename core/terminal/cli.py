@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.terminal.console import FeatureDisplay, print_epoch, say, say_if_installed, show
-from core.terminal.data_cli import app as data_app
 
 if TYPE_CHECKING:
     from core.config import EvaluationConfig, TrainConfig
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 PROJECT = "crossmodal-search"
 """Default project in Weights & Biases; WANDB_PROJECT overrides it."""
 app = typer.Typer()
-app.add_typer(data_app, name="data")
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", callback=say_if_installed, help="Training configuration (YAML).")
