@@ -43,6 +43,7 @@ def confirm(
     from core.campaign.trials import baseline_of
     from core.errors import UserError
     from core.files.folders import CampaignFolder
+    from core.files.ownership import require_ours
     from search.campaign import Cluster, Listeners, advance
     from search.confirm import measure_repeats, propose_confirmation
     from search.progress import CampaignProgress
@@ -50,6 +51,7 @@ def confirm(
     require_cluster_first(address)
     campaign = CampaignFolder(folder.resolve())
     proposals = propose_confirmation(campaign, top=top, seeds=seeds)
+    require_ours(campaign.root, campaign.NAMES)  # before an hour of training, not when the leaderboard is written
     settings, cluster = proposals.campaign, Cluster(address, nodes)
     features = prepare_campaign_features(settings, campaign, cluster, verify=False)
     known = {(trial.confirms, trial.seed) for trial in read_confirmations(campaign)}
@@ -156,6 +158,7 @@ def retrain(
     """Retrain the best trial as the final two-stage model, and evaluate it once on the test split."""
     from analysis.trials import load_trials, lost_files
     from core.files.folders import CampaignFolder
+    from core.files.ownership import require_ours
     from core.terminal.tables import scorecard_tables
     from search.final_run import track_retrained
     from search.retrain import require_free_output
@@ -166,6 +169,7 @@ def retrain(
     winner = find_as_searched(campaign) if as_searched else find_winner(campaign)
     winner = on_all_buildings(winner) if on == "all" else winner
     require_free_output(winner, output_dir)
+    require_ours(campaign.root, campaign.NAMES)
     for path in lost_files(campaign, load_trials(campaign)):
         say(f"{path} is missing or torn; the winner is taken from the study", style="yellow")
     _print_plan(winner)

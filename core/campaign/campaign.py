@@ -180,6 +180,13 @@ class Campaign(Section):
             raise ValueError("limits.gpu_hours has no effect, since resources.gpu is 0")
         return self
 
+    @classmethod
+    def refuse_other_kind(cls, content: object, path: Path) -> None:
+        if isinstance(content, dict) and "train" not in content and content.keys() & TrainConfig.model_fields.keys():
+            raise UserError(
+                "is a training configuration, not a campaign", where=path, how="name it in the train: of a campaign"
+            )
+
     @model_validator(mode="after")
     def _cmaes_has_one_objective(self) -> Self:
         if self.sampler.kind == "cmaes" and len(self.goals) > 1:

@@ -186,7 +186,10 @@ def _read_study(campaign: Campaign, folder: CampaignFolder, name: str, read: Cal
 def _read_journal(folder: CampaignFolder, name: str, read: Callable[[optuna.Study], Read]) -> Read:
     """Read a copy without the last line if a driver is still writing it."""
     content = folder.journal.read_bytes() if folder.journal.exists() else b""
-    if b"\n" not in content:  # a driver is just creating it
+    if b"\n" not in content:
+        if folder.trials():
+            raise UserError("is missing or empty, though there are trials", where=folder.journal, how="restore it")
+        # a driver is just creating it
         raise UserError("holds no study yet", where=folder.root, how="wait for its first trial")
     read_json_lines(folder.journal)  # names the line that is not JSON
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,6 +1,7 @@
 """Checkpoints: weights, configuration, fingerprint and history of a run in one file; reading it runs no code."""
 
 import io
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,8 @@ def load_checkpoint(path: Path, *, fingerprint: str | None = None) -> Checkpoint
         return parse_checkpoint(path.read_bytes(), where=path, fingerprint=fingerprint)
     except FileNotFoundError:
         raise UserError("there is no such checkpoint", where=path) from None
+    except IsADirectoryError:
+        raise UserError("is a folder, not a checkpoint", where=path, how="name a file in it") from None
 
 
 def parse_checkpoint(data: bytes, *, where: object, fingerprint: str | None = None) -> Checkpoint:
@@ -98,6 +101,8 @@ def parse_checkpoint(data: bytes, *, where: object, fingerprint: str | None = No
     try:
         if not data.startswith(ZIP_MAGIC):
             raise ValueError("not a ZIP file; torch would try its legacy formats")
+        if zipfile.ZipFile(io.BytesIO(data)).testzip() is not None:
+            raise ValueError("a byte differs from what was written, which torch does not check")
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         checkpoint = _read(content, where)
     except UserError:
