@@ -12,6 +12,7 @@ from tests.commands import CommandLine
 from tests.hostile.refusal import Change, assert_refused, write_config
 
 BOX = [0.5, 0.5, 0.2, 0.2]
+NOT_FINITE = "bboxes[0]: contains values that are not finite numbers"
 
 
 def regions(**fields: Any) -> Change:
@@ -52,11 +53,11 @@ ENTRIES: dict[str, tuple[Change, str]] = {
     "boxes that are an object": (regions(bboxes={"0": BOX}), "must be lists"),
     "a box of three numbers": (regions(bboxes=[[0.1, 0.2, 0.3]]), "bboxes[0]: has 3 numbers instead of 4"),
     "a box of five numbers": (regions(bboxes=[[0.1] * 5]), "bboxes[0]: has 5 numbers instead of 4"),
-    "a box of text": (regions(bboxes=[["a", "b", "c", "d"]]), "bboxes[0]: contains values that are not finite"),
-    "a box of booleans": (regions(bboxes=[[True, True, True, True]]), "bboxes[0]: contains values that are not finite"),
+    "a box of text": (regions(bboxes=[["a", "b", "c", "d"]]), NOT_FINITE),
+    "a box of booleans": (regions(bboxes=[[True, True, True, True]]), NOT_FINITE),
     "a box that is text": (regions(bboxes=["0.5 0.5 0.2 0.2"]), "bboxes[0]"),
-    "a box with NaN": (regions(bboxes=[[0.5, 0.5, float("nan"), 0.2]]), "bboxes[0]: contains values that are not finite"),
-    "a box with infinity": (regions(bboxes=[[0.5, 0.5, float("inf"), 0.2]]), "bboxes[0]: contains values that are not finite"),
+    "a box with NaN": (regions(bboxes=[[0.5, 0.5, float("nan"), 0.2]]), NOT_FINITE),
+    "a box with infinity": (regions(bboxes=[[0.5, 0.5, float("inf"), 0.2]]), NOT_FINITE),
     "a box of pixels": (regions(bboxes=[[56, 56, 20, 20]]), "looks like pixels"),
     "an unknown relation": (regions(relations=["beneath"]), "relations[0]: 'beneath' is not one of left, right, above"),
     "a relation that is a number": (regions(relations=[3]), "relations[0]: '3' is not one of left, right, above"),
@@ -93,7 +94,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "too deep a list": (b"[" * 100_000, "is nested too deeply to be read"),
     "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is not UTF-8 text (byte 0)"),
     "a Git LFS pointer": (
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a Git LFS pointer, not the file itself",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a Git LFS pointer, not the file",
     ),
 }  # fmt: skip
 

@@ -59,10 +59,10 @@ NOT_UNDERSTOOD: dict[str, tuple[list[object], str]] = {
         ["search", "campaign.yaml", "--trials", "2.5"],
         "'--trials': Input should be a valid",
     ),
-    "no trials": (["search", "campaign.yaml", "--trials", 0], "'--trials': Input should be greater than or 1"),
+    "no trials": (["search", "campaign.yaml", "--trials", 0], "'--trials': Input should be greater than"),
     "negative hours": (
         ["search", "campaign.yaml", "--hours", -1],
-        "'--hours': Input should be greater than or 0",
+        "'--hours': Input should be greater than",
     ),
     "an unknown format": (["leaderboard", "small", "--format", "pdf"], "'pdf' is not one of"),
     "two campaigns": (["search", "a.yaml", "b.yaml"], "b.yaml"),
