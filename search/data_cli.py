@@ -8,12 +8,12 @@ import typer
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from core.data.other_formats import Format
 from core.terminal.console import console, progress_bar, say, show
 
 if TYPE_CHECKING:
     from core.formats.importing import Imported
 
-FormatName = Literal["geotext", "karpathy", "coco", "xvlm", "jsonl", "csv", "entities", "webdataset", "arrow"]
 app = typer.Typer(
     help="Draw, import or check a data set.",
     no_args_is_help=True,
@@ -65,7 +65,7 @@ def _build_tiny_checkpoint(checkpoint: Path, dataset: Path, seed: int) -> None:
 def import_(
     source: Annotated[Path, typer.Argument(help="File or folder of a published data set.")],
     out: Annotated[Path, typer.Argument(help="Folder to write; must be empty or missing.")],
-    format_: Annotated[FormatName | None, typer.Option("--format", help="Default: recognised.")] = None,
+    format_: Annotated[Format | None, typer.Option("--format", help="Default: recognised.")] = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder that the paths of images start from; default: looked for.")
     ] = None,

@@ -36,10 +36,8 @@ def read(path: Path, split: str, findings: Findings) -> Iterator[Record]:
         texts = captions_of(captions.pop(str(image.get("id")), []), where, findings)
         if texts:
             yield Record(where, _names(image, path), texts, split, fields=image)
-    for unknown, texts in captions.items():
-        findings.drop(
-            "captions of an image that is not listed", str(path), f"image_id {unknown}, {len(texts)} captions"
-        )
+    for unknown, unused in captions.items():
+        findings.drop("captions of an image that is not listed", str(path), f"{len(unused)} of image_id {unknown}")
 
 
 def _lists(content: Any, path: Path) -> tuple[list[Any], list[Any]]:

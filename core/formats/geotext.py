@@ -1,7 +1,7 @@
 """GeoText-1652 as published: train.json, test files and images in a folder, in one archive, or partly in archives.
 
-The authors' cloud folder is a zip with `train/`, `test/` and the JSON files; on the hub, `images/` holds `*.tar.gz` files
-to be unpacked where they lie. Paths in the JSON files start from the folder that holds `train/` and `test/`.
+The authors' cloud folder is a zip with `train/`, `test/` and the JSON files; on the hub, `images/` holds `*.tar.gz`
+files to be unpacked where they lie. Paths in the JSON files start from the folder that holds `train/` and `test/`.
 Source: Chu et al. 2024 (2311.12751), github.com/MultimodalGeo/GeoText-1652.
 """
 

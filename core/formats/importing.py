@@ -7,7 +7,7 @@ command starts it again.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from core.data.other_formats import NAMES, Format
@@ -49,7 +49,7 @@ class Options:
     """Folder of its images; None to look for them around the source."""
     copy: bool = False
     """Copy image files instead of linking them."""
-    choices: Choices = Choices()
+    choices: Choices = field(default_factory=Choices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Karpathy's `dataset_*.json` (COCO, Flickr8k, Flickr30k) and files made after it (RSICD, UCM, Sydney, VizWiz).
 
-One object: `images`, each with `filename`, `filepath` in COCO's, `split`, and `sentences`, each with `raw` and `tokens`.
+One object: `images`, each with `filename`, in COCO's `filepath`, `split`, and `sentences`, each with `raw` and
+`tokens`.
 Source: Karpathy and Fei-Fei 2015 (1412.2306), caption_datasets.zip.
 """
 

@@ -1,6 +1,7 @@
-"""Where the images of a source are, and how they come below images/: linked, copied, or written as the source has them."""
+"""Where the images of a source are, and how they come below images/: linked, copied, or written as they are."""
 
 import errno
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -98,11 +99,8 @@ def image_roots(source: Path, images: Path | None) -> list[Path]:
 def _around(folder: Path) -> Iterator[Path]:
     """A folder, those in it that are named after images, and the same above it if it is one of annotations."""
     yield folder
-    yield from sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_dir() and any(word in path.name.lower() for word in ("image", "img"))
-    )
+    below = sorted(path for path in folder.iterdir() if path.is_dir())
+    yield from (path for path in below if re.search("image|img", path.name.lower()))
     if folder.absolute().name.lower() == FOLDER_OF_ANNOTATIONS:
         yield from _around(folder.absolute().parent)
 
@@ -111,10 +109,8 @@ def _below(name: str, roots: Sequence[Path]) -> str | None:
     """A path as one below a folder of images, if it stays there."""
     path = PurePosixPath(name)
     if path.is_absolute():
-        for root in (way for root in roots for way in (root.absolute(), root.resolve())):
-            if path.is_relative_to(root.as_posix()):
-                path = path.relative_to(root.as_posix())
-                break
+        ways = [way.as_posix() for root in roots for way in (root.absolute(), root.resolve())]
+        path = next((path.relative_to(way) for way in ways if path.is_relative_to(way)), path)
     parts = [part for part in path.parts if part != "."]
     if path.is_absolute() or ".." in parts or not parts or "\0" in name:
         return None
