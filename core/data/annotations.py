@@ -144,6 +144,8 @@ def _raw_entries(path: Path, image_root: Path) -> Iterator[tuple[str, Any]]:
     found = format_of_json(content)
     if not isinstance(content, list):
         raise UserError("is not a list of entries", where=path, how=import_hint(path, found))
+    if found == "xvlm" and "image" not in content[0]:
+        raise UserError("its first entry has no image", where=path, how=import_hint(path, found))
     if not content:
         raise UserError("holds no entry", where=path, how="an empty data set cannot be used")
     if not image_root.is_dir():

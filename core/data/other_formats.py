@@ -16,6 +16,10 @@ NAMES: dict[Format, str] = {
     "webdataset": "a webdataset",
     "arrow": "a Hugging Face data set on disk",
 }
+IMAGE = (
+    "image", "image_path", "img_path", "image_file", "file_name", "filename", "image_name", "img", "filepath", "path",
+)  # fmt: skip
+"""Keys of an image's path in published lists and tables, in lower case."""
 SUFFIXES: dict[str, Format] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".tar": "webdataset",
 }  # fmt: skip
@@ -30,8 +34,10 @@ def format_of_json(content: Any) -> Format | None:
             return "coco"
         case {"image": _, "caption": _}:
             return "jsonl"  # of one line
-        case [dict(first), *_]:
-            return "geotext" if _is_geotext(first) else "xvlm"
+        case [dict(first), *_] if _is_geotext(first):
+            return "geotext"
+        case [dict(first), *_] if any(str(key).lower() in IMAGE for key in first):
+            return "xvlm"
     return None
 
 

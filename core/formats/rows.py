@@ -10,12 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from core.data.geometry import RELATIONS
+from core.data.other_formats import IMAGE
 from core.errors import UserError
 from core.formats.records import Findings, Record, Region
 
-IMAGE = (
-    "image", "image_path", "img_path", "image_file", "file_name", "filename", "image_name", "img", "filepath", "path",
-)  # fmt: skip
 CAPTION = ("caption", "captions", "text", "texts", "raw", "sentences_raw", "comment", "description", "sentences")
 NUMBERED_CAPTION = re.compile(r"(caption|text|sentence|comment)[ _]?\d+")
 SENTENCE = ("sentences", "sentence", "phrases", "phrase", "expression", "ref")

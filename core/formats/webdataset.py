@@ -8,11 +8,12 @@ Source: github.com/webdataset/webdataset; the key is the path up to the first do
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from core.data.other_formats import IMAGE
 from core.errors import UserError
 from core.files.json_files import decode_json
 from core.formats.archives import IMAGE_SUFFIXES, tar_members
 from core.formats.records import Findings, Record
-from core.formats.rows import CAPTION, IMAGE, record_of_row
+from core.formats.rows import CAPTION, record_of_row
 
 TEXTS = ("txt", "caption", "text", "captions", "cap")
 JSON = "json"

@@ -6,6 +6,7 @@ import pytest
 
 from core.files.json_files import read_json
 from tests.commands import CommandLine
+from tests.core.formats.sources import draw
 
 
 def test_synthetic_data_is_drawn_checked_and_marked_as_synthetic(crossmodal: CommandLine, tmp_path: Path) -> None:
@@ -57,3 +58,25 @@ def test_a_foreign_folder_in_place_of_the_tiny_backbone_is_kept(crossmodal: Comm
     shutil.rmtree(tmp_path / "d" / "tiny-internvl")
     assert crossmodal(*drawn).code == 0
     assert (tmp_path / "d" / ".tiny-internvl.partial" / "thesis.tex").read_text() == "mine"
+
+
+def test_import_says_what_it_does_counts_what_it_left_out_and_names_the_next_command(
+    crossmodal: CommandLine, tmp_path: Path
+) -> None:
+    draw(tmp_path / "in", "a.jpg", "b.jpg")
+    rows = [
+        "image,caption,x1,y1,x2,y2,split",
+        "a.jpg,a roof,0,0,20,20,train",
+        "b.jpg,a pool,,,,,test",
+        "c.jpg,x,,,,,test",
+    ]
+    (tmp_path / "in/all.csv").write_text("\n".join(rows))
+    outcome = crossmodal("data", "import", tmp_path / "in/all.csv", tmp_path / "out")
+    assert outcome.code == 0
+    assert "all.csv: a table" in outcome.out
+    assert "dropped: image that is missing: 1" in outcome.out
+    assert "line 4: image that is missing (c.jpg)" in outcome.out
+    assert f"next: crossmodal data check {tmp_path / 'out'}" in outcome.out
+    assert crossmodal("data", "check", tmp_path / "out").code == 0
+    again = crossmodal("data", "import", tmp_path / "in/all.csv", tmp_path / "out")
+    assert (again.code, "is not empty; name another folder" in again.err) == (2, True)
