@@ -36,7 +36,7 @@ def read(folder: Path, split: str, findings: Findings) -> Iterator[Record]:
             name, size, boxes = _annotation(folder / ANNOTATIONS / f"{path.stem}.xml", path.stem, findings)
             lines = _text(path).split("\n")
         except UserError as error:
-            findings.drop("image whose files cannot be read", str(path), error)
+            findings.drop("image whose files cannot be read", str(path), str(error))
             continue
         for number, line in enumerate(lines, start=1):
             where = f"{path}: line {number}"

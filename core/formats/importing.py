@@ -88,8 +88,13 @@ class Import:
         yield f"{self.source}: {NAMES[self.detected.format]}"
         if len(parts) > 1:
             yield "reads " + ", ".join(f"{path.name} ({split})" for path, split in parts[:20])
-        found = "copied" if self.options.copy else "linked"
-        yield f"images: {found} from {' or '.join(map(str, self.roots))}; those in archives are written as they are"
+        found = f"{'copied' if self.options.copy else 'linked'} from {' or '.join(map(str, self.roots))}"
+        match self.detected.format:
+            case "webdataset":
+                found = "written as the archives have them"
+            case "arrow" | "geotext":
+                found = f"written as archives and tables have them, else {found}"
+        yield f"images: {found}"
         own = "the first part of image_id" if self.detected.format == "geotext" else "every image is its own"
         yield f"groups: {own if choices.grouping is None else choices.grouping}"
         yield f"writes {self.out}"

@@ -20,9 +20,7 @@ def split_called(name: str) -> str | None:
 
 
 def split_in_name(path: PurePath, default: str = TRAIN) -> str:
-    """The split that a file's name contains as a word (`captions_val2017.json`), else that of its folder."""
-    for name in (path.name.partition(".")[0], path.parent.name):
-        words = re.findall(r"[a-z]+", name.lower())
-        if found := next((KNOWN[word] for word in words if word in KNOWN), None):
-            return found
-    return default
+    """The split that a file's name contains as a word (`captions_val2017.json`), else the one its folder is called."""
+    words = re.findall(r"[a-z]+", path.name.partition(".")[0].lower())
+    named = next((KNOWN[word] for word in words if word in KNOWN), None)
+    return named or split_called(path.parent.name) or default

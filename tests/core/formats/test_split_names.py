@@ -15,6 +15,7 @@ from core.formats.split_names import split_called, split_in_name
         ("test/00000.tar", "test"),
         ("latest.csv", "train"),
         ("contest/all.csv", "train"),
+        ("my test data/all.csv", "train"),
     ],
 )
 def test_a_file_is_of_the_split_that_its_name_or_folder_has_as_a_word(path: str, split: str) -> None:

@@ -23,7 +23,7 @@ def test_samples_of_shards_become_images_as_they_are(tmp_path: Path) -> None:
     }
     tar(folder / "train-000000.tar", first)
     tar(folder / "test-000000.tar", {"000000.txt": b"four\nfive\n", "000000.jpg": jpeg(2)})
-    files, _ = import_to(folder, tmp_path / "out")
+    files, _ = import_to(folder, tmp_path / "out", layout="xyxy")
     assert [entry["caption"] for entry in files["train"]] == ["one", "two", "three"]
     assert files["train"][1]["bboxes"] == [[0.75, 0.75, 0.5, 0.5]]
     (tested,) = files["test"]
