@@ -47,6 +47,12 @@ def data_files(folder: Path) -> list[Path]:
         UserError: state.json does not name them, or names one outside the folder.
     """
     match read_json(folder / STATE):
+        case {"_indices_data_files": [_, *_]}:
+            raise UserError(
+                "keeps the order of its rows in another file",
+                where=folder / STATE,
+                how="save it again with a current version of datasets",
+            )
         case {"_data_files": [*files]} if all(isinstance(file, dict) for file in files):
             names = [file.get("filename") for file in files]
             if names and all(isinstance(name, str) and PurePath(name).name == name != ".." for name in names):

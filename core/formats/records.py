@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.errors import shown
+from core.errors import UserError, shown
 
 MESSAGES = 5
 """Number of drops that are told in full."""
@@ -67,4 +67,5 @@ class Findings:
         """
         self.dropped[what] += 1
         if len(self.messages) < MESSAGES:
-            self.messages.append(f"{where}: {what}" + ("" if detail is None else f" ({shown(detail)})"))
+            told = what if detail is None else f"{what} ({shown(detail)})"
+            self.messages.append(str(UserError(told, where=where)))  # printable, on one line

@@ -68,6 +68,7 @@ def test_an_image_of_which_only_the_path_is_stored_is_looked_for(tmp_path: Path)
         ({}, "does not name the Arrow files beside it"),
         ({"_data_files": [{"filename": "../secret.arrow"}]}, "does not name the Arrow files beside it"),
         ({"_data_files": [{"filename": "gone.arrow"}]}, "gone.arrow: is missing"),
+        ({"_indices_data_files": [{"filename": "i.arrow"}]}, "keeps the order of its rows in another file"),
     ],
 )
 def test_a_folder_whose_state_does_not_name_its_files_is_one_line(tmp_path: Path, state: Any, message: str) -> None:
