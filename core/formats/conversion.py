@@ -18,7 +18,7 @@ from core.formats.boxes import Layout, Size, Unit, four_numbers, settle_layout, 
 from core.formats.grouping import Grouping, group_name
 from core.formats.placing import Images
 from core.formats.records import Findings, Record
-from core.formats.rows import LAYOUT_FIELD, is_text
+from core.formats.rows import is_text
 from core.formats.split_names import TEST, TRAIN, split_called
 
 FURTHER_TEST = re.compile(r"test[A-Za-z0-9_-]{1,60}")
@@ -73,12 +73,12 @@ class Conversion:
             return
         image_id = self._image_id(record, place)
         if image_id is None:
-            self.findings.drop("record without a group", record.where, record.names[0])
+            self.findings.drop("record without a group", record.where, f"fields: {', '.join(map(str, record.fields))}")
         elif not is_text(image_id + place):
             self.findings.drop("image whose path is not text", record.where, record.names[0])
         else:
-            if layout := record.fields.get(LAYOUT_FIELD):
-                self._layouts.add(layout)
+            if record.layout is not None:
+                self._layouts.add(record.layout)
             self._drafts.append(_Draft(replace(record, content=None, fields={}), place, split, image_id))
 
     def entries(self, where: str) -> Entries:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.errors import UserError, shown
+from core.formats.boxes import Layout
 
 MESSAGES = 5
 """Number of drops that are told in full."""
@@ -37,6 +38,8 @@ class Record:
     split: str
     """As the source calls it; the file's own name if it says nothing."""
     regions: tuple[Region, ...] = ()
+    layout: Layout | None = None
+    """Of the boxes, if the names of columns say it."""
     content: bytes | None = None
     """The image file itself, if the source contains it; else it is looked for below the folders of images."""
     place: str | None = None

@@ -12,6 +12,7 @@ from typing import Any
 from core.data.geometry import RELATIONS
 from core.data.other_formats import IMAGE
 from core.errors import UserError
+from core.formats.boxes import Layout
 from core.formats.records import Findings, Record, Region
 
 CAPTION = ("caption", "captions", "text", "texts", "raw", "sentences_raw", "comment", "description", "sentences")
@@ -19,13 +20,12 @@ NUMBERED_CAPTION = re.compile(r"(caption|text|sentence|comment)[ _]?\d+")
 SENTENCE = ("sentences", "sentence", "phrases", "phrase", "expression", "ref")
 BOX = ("bboxes", "boxes", "bbox", "box")
 RELATION = ("relations",)
-CORNERS = {
+CORNERS: dict[Layout, tuple[tuple[str, ...], ...]] = {
     "xyxy": (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max")),
     "xywh": (("x", "y", "w", "h"), ("x", "y", "width", "height")),
     "cxcywh": (("cx", "cy", "w", "h"), ("cx", "cy", "width", "height")),
 }
 """Layout → names of four columns that hold one box each row."""
-LAYOUT_FIELD = "box layout by column names"
 SPLIT = "split"
 
 
@@ -54,7 +54,8 @@ def record_of_row(row: Mapping[str, Any], where: str, split: str, findings: Find
         captions=captions,
         split=own.strip() if isinstance(own, str) and own.strip() else split,
         regions=regions,
-        fields={**row, LAYOUT_FIELD: layout_by_columns(cells)},
+        layout=layout_by_columns(cells),
+        fields=row,
     )
 
 
@@ -96,7 +97,7 @@ def is_text(value: Any) -> bool:
     return True
 
 
-def layout_by_columns(cells: Mapping[str, Any]) -> str | None:
+def layout_by_columns(cells: Mapping[str, Any]) -> Layout | None:
     """The layout of boxes in four columns of their own, by the names of these columns."""
     return next((layout for layout, kinds in CORNERS.items() for names in kinds if set(names) <= set(cells)), None)
 

@@ -6,6 +6,7 @@ Source: github.com/webdataset/webdataset; the key is the path up to the first do
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from core.data.other_formats import IMAGE
@@ -53,10 +54,7 @@ def _sample(path: Path, key: str, parts: dict[str, bytes], split: str, findings:
     record = record_of_row({**row, "image": name}, where, split, findings)
     if record is not None:
         place = f"{path.name.partition('.')[0]}/{name}"
-        yield Record(
-            where, record.names, record.captions, record.split, record.regions, parts[suffix], place,
-            fields={**record.fields, **row},
-        )  # fmt: skip
+        yield replace(record, content=parts[suffix], place=place)
 
 
 def _row(where: str, parts: dict[str, bytes], findings: Findings) -> dict[str, object] | None:

@@ -39,6 +39,7 @@ def test_a_record_without_a_group_or_of_no_known_split_is_dropped_and_counted(tm
     converting.add(record("a/z.jpg", house="7", part="holdout"))
     assert [entry["image_id"] for entry in converting.entries("f")["train"]] == ["7/a/x.jpg"]
     assert converting.findings.dropped == {"record without a group": 1, "record of no known split": 1}
+    assert converting.findings.messages[0] == "f: a/y.jpg: record without a group (fields: house, part)"
 
 
 def test_a_test_split_is_drawn_by_group(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from core.errors import UserError
 from core.formats.records import Findings, Record, Region
-from core.formats.rows import LAYOUT_FIELD, record_of_row, require_columns
+from core.formats.rows import record_of_row, require_columns
 from tests.core.formats.sources import ANYTHING, WORDS
 
 
@@ -40,7 +40,7 @@ def test_captions_in_numbered_columns_are_all_read() -> None:
 def test_a_row_of_image_caption_and_box_is_a_region_described_by_its_caption() -> None:
     found = record(image="a.jpg", caption="a roof", x1="1", y1="2", x2="30", y2="40")
     assert found.regions == (Region("a roof", [1.0, 2.0, 30.0, 40.0]),)
-    assert found.fields[LAYOUT_FIELD] == "xyxy"
+    assert found.layout == "xyxy"
     assert record(image="a.jpg", caption="a roof", x1="", y1="", x2="", y2="").regions == ()
     assert record(image="a.jpg", phrase="a roof", bbox="[1, 2, 30, 40]").captions == ("a roof",)
 
