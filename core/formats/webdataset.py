@@ -14,10 +14,12 @@ from core.errors import UserError
 from core.files.json_files import decode_json
 from core.formats.archives import IMAGE_SUFFIXES, tar_members
 from core.formats.records import Findings, Record
-from core.formats.rows import CAPTION, record_of_row
+from core.formats.rows import CAPTION, first_of, record_of_row
 
 TEXTS = ("txt", "caption", "text", "captions", "cap")
 JSON = "json"
+CAPTIONS = tuple(name for name in CAPTION if name != "sentences")
+"""Keys of captions in a JSON file; sentences beside a text belong to boxes."""
 
 
 def read(path: Path, split: str, findings: Findings) -> Iterator[Record]:
@@ -65,7 +67,8 @@ def _row(where: str, parts: dict[str, bytes], findings: Findings) -> dict[str, o
             content = decode_json(parts[JSON], where=where)
             row = content if isinstance(content, dict) else {"captions": content}
         text = next((parts[suffix] for suffix in TEXTS if suffix in parts), None)
-        if text is not None and not any(name in CAPTION for name in row):
+        own = first_of({name.lower(): value for name, value in row.items()}, CAPTIONS)
+        if text is not None and own is None:
             row["caption"] = [line for line in text.decode("utf-8-sig").splitlines() if line.strip()]
     except (UserError, UnicodeDecodeError) as error:
         findings.drop("sample whose text cannot be read", where, error.what if isinstance(error, UserError) else error)

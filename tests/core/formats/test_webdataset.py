@@ -16,6 +16,7 @@ def test_samples_of_shards_become_images_as_they_are(tmp_path: Path) -> None:
     folder.mkdir()
     about = {"captions": ["two", "three"], "sentences": ["this"], "bboxes": [[20, 10, 40, 20]], "key": "000001"}
     first = {
+        "000000.json": b'{"caption": null, "sentences": ["p"], "bboxes": [[0, 0, 40, 20]]}',
         "000000.jpg": jpeg(0),
         "000000.txt": b"one\n",
         "000001.json": json.dumps(about).encode(),
