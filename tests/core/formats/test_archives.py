@@ -1,5 +1,6 @@
 import io
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -61,8 +62,6 @@ def test_a_file_that_would_fill_the_memory_is_left_out(tmp_path: Path, monkeypat
 @settings(max_examples=40)
 @given(st.integers(0, 10_000), st.binary(min_size=1, max_size=30), st.sampled_from(["w", "w:gz", "w:xz", "zip"]))
 def test_a_damaged_archive_is_one_line(place: int, damage: bytes, kind: str) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.tar"
         intact = zipped(path, FILES) if kind == "zip" else tar(path, FILES, kind)

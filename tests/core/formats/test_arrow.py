@@ -1,4 +1,5 @@
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,6 @@ def test_a_table_without_captions_is_refused_with_its_columns(tmp_path: Path) ->
 @settings(max_examples=30)
 @given(st.integers(0, 2000), st.binary(min_size=1, max_size=8))
 def test_a_damaged_file_is_records_or_one_line(place: int, damage: bytes) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         source = saved(Path(folder) / "set", [row(1, "a.jpg", ["one"])])
         path = source / "data-00000-of-00001.arrow"

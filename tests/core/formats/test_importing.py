@@ -7,6 +7,7 @@ import pytest
 from core.data.annotations import check_dataset, read_annotations
 from core.errors import UserError
 from core.formats.conversion import Choices
+from core.formats.grouping import Grouping
 from core.formats.importing import Options, prepare
 from tests.core.formats.sources import draw, import_to, write
 
@@ -71,8 +72,6 @@ def test_pixels_read_as_fractions_write_nothing(tmp_path: Path) -> None:
 
 
 def test_groups_of_both_splits_are_counted(tmp_path: Path) -> None:
-    from core.formats.grouping import Grouping
-
     _, imported = import_to(source(tmp_path), tmp_path / "out", layout="xywh", grouping=Grouping(column="house"))
     assert imported.shared_groups == 1
 

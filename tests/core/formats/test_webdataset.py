@@ -1,4 +1,5 @@
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,6 @@ def test_a_name_that_leads_out_of_the_folder_is_dropped(tmp_path: Path) -> None:
     ANYTHING,
 )
 def test_any_tar_is_a_data_set_or_one_line(files: dict[str, bytes], about: Any) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         content = tar(Path(folder) / "a.tar", {**files, "e.jpg": jpeg(), "e.json": json.dumps(about).encode()})
         survives("a.tar", content.read_bytes())
