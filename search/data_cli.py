@@ -2,16 +2,22 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from core.terminal.console import console, progress_bar, say
+from core.data.other_formats import Format
+from core.terminal.console import console, progress_bar, say, show
+
+if TYPE_CHECKING:
+    from core.formats.importing import Imported
 
 app = typer.Typer(
-    help="Draw or check a data set.", no_args_is_help=True, epilog="Example: crossmodal data synth output/demo-data"
+    help="Draw, import or check a data set.",
+    no_args_is_help=True,
+    epilog="Example: crossmodal data synth output/demo-data",
 )
 
 
@@ -53,6 +59,68 @@ def _build_tiny_checkpoint(checkpoint: Path, dataset: Path, seed: int) -> None:
     with scratch_folder(dataset) as partial:
         build_tiny_checkpoint(partial / checkpoint.name, texts, seed=seed)
         (partial / checkpoint.name).rename(checkpoint)
+
+
+@app.command("import", epilog="Example: crossmodal data import rsicd/dataset_rsicd.json data/rsicd")
+def import_(
+    source: Annotated[Path, typer.Argument(help="File or folder of a published data set.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; must be empty or missing.")],
+    format_: Annotated[Format | None, typer.Option("--format", help="Default: recognised.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder that the paths of images start from; default: looked for.")
+    ] = None,
+    boxes: Annotated[
+        Literal["xyxy", "xywh", "cxcywh"] | None,
+        typer.Option(help="Corners; corner and size; centre and size. Default: the format's, or recognised."),
+    ] = None,
+    box_unit: Annotated[
+        Literal["pixels", "fractions"] | None, typer.Option(help="Default: the format's, or recognised.")
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="What belongs together: none, column:NAME, or folder:N of the image's path (-1: the last)."),
+    ] = None,
+    split_column: Annotated[str | None, typer.Option(help="Column that names the split of a record.")] = None,
+    test_fraction: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.9, help="Share of the groups to test on, if the source has no test split; 0: none."),
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the image files instead of linking them.")] = False,
+) -> None:
+    """Convert a published data set into GeoText-1652's format: train.json, test.json and images/."""
+    from core.formats.conversion import Choices
+    from core.formats.grouping import Grouping
+    from core.formats.importing import Options, prepare
+
+    grouping = None if group is None else Grouping.parse(group)
+    choices = Choices(grouping, split_column, test_fraction, boxes, box_unit)
+    planned = prepare(source, out, Options(format_, images, copy, choices))
+    for line in planned.plan():
+        say(line)
+    with progress_bar() as progress:
+        task = progress.add_task("reading records", total=None)
+        imported = planned.run(lambda done: progress.update(task, completed=done))
+    _print_import(imported)
+    say(f"next: crossmodal data check {out}")
+
+
+def _print_import(imported: "Imported") -> None:
+    table = Table()
+    for heading in ("split", "images", "captions", "regions", "groups"):
+        table.add_column(heading, justify="left" if heading == "split" else "right", no_wrap=True)
+    for split, counts in imported.splits.items():
+        numbers = (counts.images, counts.captions, counts.regions, counts.groups)
+        table.add_row(split, *(f"{number:,}" for number in numbers))
+    show(table)
+    for kind, count in imported.findings.repaired.items():
+        if count:
+            say(f"repaired: {kind}: {count:,}")
+    for kind, count in imported.findings.dropped.items():
+        say(f"dropped: {kind}: {count:,}", style="yellow")
+    for message in imported.findings.messages:
+        say(f"  {message}")
+    if imported.shared_groups:
+        say(f"note: {imported.shared_groups:,} groups are in both train and test", style="yellow")
 
 
 @app.command(epilog="Example: crossmodal data check data/GeoText1652")

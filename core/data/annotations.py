@@ -14,6 +14,7 @@ from typing import Any
 from core.data.entries import Entry, EntryRegion, parse_entry
 from core.data.geometry import RELATIONS, Box, relation_of
 from core.data.images import open_image
+from core.data.other_formats import format_of_file, format_of_json, import_hint
 from core.errors import UserError, shown
 from core.files.json_files import read_json
 
@@ -139,9 +140,12 @@ def check_dataset(
 
 def _raw_entries(path: Path, image_root: Path) -> Iterator[tuple[str, Any]]:
     """Each entry, with its name in messages."""
-    content = read_json(path)
+    content = _read(path)
+    found = format_of_json(content)
     if not isinstance(content, list):
-        raise UserError("is not a list of entries", where=path)
+        raise UserError("is not a list of entries", where=path, how=import_hint(path, found))
+    if found == "xvlm" and "image" not in content[0]:
+        raise UserError("its first entry has no image", where=path, how=import_hint(path, found))
     if not content:
         raise UserError("holds no entry", where=path, how="an empty data set cannot be used")
     if not image_root.is_dir():
@@ -149,6 +153,16 @@ def _raw_entries(path: Path, image_root: Path) -> Iterator[tuple[str, Any]]:
             "there is no such folder of images", where=image_root, how="set data.image_root or --image-root"
         )
     return ((f"{path}: entry {number}", raw) for number, raw in enumerate(content))
+
+
+def _read(path: Path) -> Any:
+    """Content of an annotation file; one that is no JSON, but of another known format, is called that."""
+    try:
+        return read_json(path)
+    except UserError as error:
+        if hint := import_hint(path, format_of_file(path)):
+            raise UserError(error.what, where=path, how=hint) from None
+        raise
 
 
 def _add(entry: Entry, by_image: dict[str, list[Entry]]) -> None:

@@ -81,6 +81,25 @@ def open_image(path: Path) -> tuple[Image.Image, list[str]]:
     return upright, [repair for repair, needed in applies.items() if needed]
 
 
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image as `open_image` opens it, without decoding its pixels.
+
+    Raises:
+        UserError: the file is missing or is not an image.
+    """
+    if problem := file_problem(path):
+        raise UserError(f"the image {problem}", where=path)
+    for category in (UserWarning, Image.DecompressionBombWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            lies = _orientation(image)[0] >= 5
+    except Exception as error:  # as in open_image
+        raise UserError(f"cannot be read as an image ({_reason(path, error)})", where=path) from None
+    return (height, width) if lies else (width, height)
+
+
 def file_problem(path: Path) -> str | None:
     """Reason why there is no regular file to open, such as 'is missing'; None if there is one.
 

@@ -30,24 +30,32 @@ def read_json(path: Path) -> Any:
         UserError: names the file and what is wrong with it, with line and column where they are known. A key that is
             given twice in one object is a mistake.
     """
-    content = _content(path)
+    return decode_json(_content(path), where=path)
+
+
+def decode_json(content: bytes, *, where: object) -> Any:
+    """One JSON value from the bytes of a file, read as `read_json` does.
+
+    Raises:
+        UserError: names `where` and what is wrong.
+    """
     if not content.strip(b"\0 \t\r\n"):
-        raise UserError("is empty", where=path)
+        raise UserError("is empty", where=where)
     if content.startswith(GIT_LFS_POINTER):
-        raise UserError("is a Git LFS pointer, not the file itself", where=path, how="run git lfs pull")
+        raise UserError("is a Git LFS pointer, not the file itself", where=where, how="run git lfs pull")
     if not (encoding := json.detect_encoding(content)).startswith("utf-8"):
-        raise UserError(f"is {encoding.upper()} text, not UTF-8", where=path, how="save it as UTF-8")
+        raise UserError(f"is {encoding.upper()} text, not UTF-8", where=where, how="save it as UTF-8")
     try:
         return _DECODER.decode(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise UserError(f"is not UTF-8 text (byte {error.start})", where=path) from None
+        raise UserError(f"is not UTF-8 text (byte {error.start})", where=where) from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
-        raise UserError(f"is not valid JSON ({error.msg} at {place})", where=path) from None
+        raise UserError(f"is not valid JSON ({error.msg} at {place})", where=where) from None
     except ValueError as error:
-        raise UserError(f"is not valid JSON ({error})", where=path) from None
+        raise UserError(f"is not valid JSON ({error})", where=where) from None
     except RecursionError:
-        raise UserError("is nested too deeply to be read", where=path) from None
+        raise UserError("is nested too deeply to be read", where=where) from None
 
 
 def _content(path: Path) -> bytes:

@@ -1,11 +1,18 @@
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from core.files.json_files import read_json
 from tests.commands import CommandLine
+from tests.core.formats.sources import draw, jpeg, write
+from tests.core.formats.test_archives import tar
+from tests.core.formats.test_arrow import row, saved
+from tests.core.formats.test_entities import entities_folder
+from tests.core.formats.test_geotext import IMAGES, published
 
 
 def test_synthetic_data_is_drawn_checked_and_marked_as_synthetic(crossmodal: CommandLine, tmp_path: Path) -> None:
@@ -57,3 +64,88 @@ def test_a_foreign_folder_in_place_of_the_tiny_backbone_is_kept(crossmodal: Comm
     shutil.rmtree(tmp_path / "d" / "tiny-internvl")
     assert crossmodal(*drawn).code == 0
     assert (tmp_path / "d" / ".tiny-internvl.partial" / "thesis.tex").read_text() == "mine"
+
+
+def test_import_says_what_it_does_counts_what_it_left_out_and_names_the_next_command(
+    crossmodal: CommandLine, tmp_path: Path
+) -> None:
+    draw(tmp_path / "in", "a.jpg", "b.jpg")
+    rows = [
+        "image,caption,x1,y1,x2,y2,split",
+        "a.jpg,a roof,0,0,20,20,train",
+        "b.jpg,a pool,,,,,test",
+        "c.jpg,x,,,,,test",
+    ]
+    (tmp_path / "in/all.csv").write_text("\n".join(rows))
+    outcome = crossmodal("data", "import", tmp_path / "in/all.csv", tmp_path / "out")
+    assert outcome.code == 0
+    assert "all.csv: a table" in outcome.out
+    assert "dropped: image that is missing: 1" in outcome.out
+    assert "line 4: image that is missing (c.jpg)" in outcome.out
+    assert f"next: crossmodal data check {tmp_path / 'out'}" in outcome.out
+    assert crossmodal("data", "check", tmp_path / "out").code == 0
+    again = crossmodal("data", "import", tmp_path / "in/all.csv", tmp_path / "out")
+    assert (again.code, "is not empty; name another folder" in again.err) == (2, True)
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+SECTIONS = {part.partition("\n")[0]: part for part in DOCUMENT.split("\n## ")}
+DOCUMENTED = re.findall(r"^(?:\$ )?crossmodal (data import .+)$", DOCUMENT, re.MULTILINE)
+
+
+def example(title: str) -> str:
+    """The first block of code of a section."""
+    return re.findall(r"```\w*\n(.*?)```", SECTIONS[title], re.DOTALL)[0]
+
+
+def images_of(source: Path, title: str, images: str) -> None:
+    """An example as a file, with the images that it names."""
+    write(source, example(title))
+    draw(Path(images), *re.findall(r"[\w/-]+\.(?:jpg|tif)", example(title)))
+
+
+def flickr30k(source: Path) -> None:
+    entities_folder(source.parent)
+    write(source / "test.txt", "1000092795")
+    write(source / "train.txt", "")
+    draw(Path("flickr30k-images"), "1000092795.jpg")
+
+
+def shards(source: Path) -> None:
+    source.mkdir()
+    tar(source / "test-00000.tar", {"000000000.jpg": jpeg(), "000000000.txt": b"one"})
+
+
+SOURCES: dict[str, Callable[[Path], object]] = {
+    "rsicd/dataset_rsicd.json": lambda source: images_of(source, "Karpathy files", "rsicd/RSICD_images"),
+    "dataset_rsicd.json": lambda source: images_of(source, "Karpathy files", "RSICD_images"),
+    "dataset_coco.json": lambda source: images_of(source, "Karpathy files", "coco"),
+    "captions_train2017.json": lambda source: images_of(source, "COCO captions", "coco/train2017"),
+    "rsicd_train.json": lambda source: images_of(source, "JSON lists (X-VLM, PIR)", "rsicd"),
+    "all.jsonl": lambda source: images_of(source, "JSON Lines", "."),
+    "captions.csv": lambda source: images_of(source, "CSV and TSV", "."),
+    "results.csv": lambda source: (
+        write(source, "image_name| comment_number| comment\na.jpg| 0| one\nb.jpg| 0| two\n"),
+        draw(Path("flickr30k_images"), "a.jpg", "b.jpg"),
+    ),
+    "GeoText1652_Dataset": lambda source: draw(published(source), *IMAGES),
+    "flickr30k_entities": flickr30k,
+    "shards": shards,
+    "saved": lambda source: (
+        saved(source / "test", [row(1, "a.jpg", ["one"])]) and write(source / "dataset_dict.json", {"splits": ["test"]})
+    ),
+}
+
+
+@pytest.mark.parametrize("command", DOCUMENTED)
+def test_every_import_in_the_docs_runs_on_the_example_of_its_section(
+    crossmodal: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source, out = map(Path, command.split()[2:4])
+    build = next(build for name, build in SOURCES.items() if source.as_posix().endswith(name))
+    build(source)
+    outcome = crossmodal(*command.split())
+    assert outcome.code == 0, outcome.err
+    assert list(out.glob("*.json"))
+    assert "dropped" not in outcome.out

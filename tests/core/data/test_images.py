@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from core.data.images import open_image
+from core.data.images import open_image, upright_size
 from core.errors import UserError
 
 RAMP = np.linspace(0.0, 1.0, 64).reshape(8, 8)
@@ -208,6 +208,7 @@ def test_every_orientation_turns_upright_as_in_pillow(tmp_path: Path, orientatio
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
     assert (levels(path) == expected).all()
+    assert upright_size(path) == expected.shape[1::-1]
 
 
 DAMAGED_EXIF = {
@@ -296,6 +297,8 @@ def test_a_file_that_is_no_image_is_named_with_the_reason(tmp_path: Path, conten
     message = refusal(tmp_path / "a.jpeg")
     assert message.startswith(f"{tmp_path / 'a.jpeg'}: cannot be read as an image (")
     assert reason in message
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        upright_size(tmp_path / "a.jpeg")
 
 
 def test_too_many_pixels_are_detected_from_the_header_alone(tmp_path: Path) -> None:
