@@ -14,6 +14,7 @@ from core.evaluation.metrics import (
     first_relevant_ranks,
     group_bootstrap,
     median_rank,
+    members_by_group,
     official_group_indices,
     recall_at,
     relation_scores,
@@ -88,9 +89,13 @@ def test_chance_is_what_random_scores_reach() -> None:
             recall_at(first_relevant_ranks(torch.rand(4, 10, generator=generator), queries, gallery), k)
             for _ in range(4000)
         ]
-        assert chance_recall(queries, gallery, k) == pytest.approx(float(np.mean(reached)), abs=0.01)
-    assert chance_recall(queries, gallery, 1) == pytest.approx((0.1 + 0.3 + 0.6 + 0.6) / 4)
-    assert chance_recall(queries, gallery, 100) == 1.0
+        assert chance_recall(members_by_group(queries, gallery), len(gallery), k) == pytest.approx(
+            float(np.mean(reached)), abs=0.01
+        )
+    assert chance_recall(members_by_group(queries, gallery), len(gallery), 1) == pytest.approx(
+        (0.1 + 0.3 + 0.6 + 0.6) / 4
+    )
+    assert chance_recall(members_by_group(queries, gallery), len(gallery), 100) == 1.0
 
 
 def test_the_official_script_is_off_by_one_at_every_new_building() -> None:

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from core.config import ModelConfig, TrainConfig
 from core.evaluation.embedding import embed_split, embed_texts
-from core.evaluation.metrics import chunked_ranks, first_relevant_ranks
-from core.evaluation.ranking import RankingRule, Relevance, Search, rerank
+from core.evaluation.metrics import first_relevant_ranks
+from core.evaluation.ranking import RankingRule, Relevance, Search, ranks_by_similarity, rerank
 from core.evaluation.retrieval import (
     PROTOCOLS,
     Protocol,
@@ -117,7 +117,7 @@ def test_reranking_by_similarity_itself_changes_nothing(model: CrossModalModel, 
         return (images.embedded * texts.embedded).sum(dim=1)
 
     search, relevance = captions_over_images(model, split)
-    first = chunked_ranks(search.queries, search.gallery, *relevance)
+    first = ranks_by_similarity(search, relevance)
     model.match_odds = similarity  # type: ignore[method-assign]
     for k in (1, 5, 36, 256):
         (again,) = rerank(model, search, [relevance], [first], RankingRule(k))
@@ -128,7 +128,7 @@ def test_reranking_permutes_the_shortlist_and_leaves_the_rest_below_it(
     model: CrossModalModel, split: FeatureSplit
 ) -> None:
     search, relevance = captions_over_images(model, split)
-    first = chunked_ranks(search.queries, search.gallery, *relevance)
+    first = ranks_by_similarity(search, relevance)
     (again,) = rerank(model, search, [relevance], [first], RankingRule(7))
     assert torch.equal(again <= 7, first <= 7)
     assert torch.equal(again[first > 7], first[first > 7])
