@@ -286,6 +286,11 @@ class Evaluation(Record):
     """Whether equal texts were one, relevant to all images that they stand under."""
 
     @property
+    def texts_in_words(self) -> str:
+        """Number of texts in the gallery, as `310 texts`."""
+        return f"{self.queries_text} {'distinct texts' if self.unique_texts else 'texts'}"
+
+    @property
     def variant(self) -> str:
         """What stands behind the protocol, or a metric, in names; empty for similarity alone."""
         return ("_query_bank" if self.query_bank != "none" else "") + ("_reranked" if self.rerank else "")

@@ -22,6 +22,7 @@ from core.records import (
     Interval,
     Scorecard,
 )
+from core.terminal.tables import recall_in_words
 from search.winner import Winner
 
 PROTOCOLS = {
@@ -29,6 +30,7 @@ PROTOCOLS = {
     "image": "only the image of a caption is relevant, and its captions",
     "geotext-official": "relevance of the published script of GeoText-1652, with its off-by-one",
 }
+ALONE = " Every image is a building of its own, so that protocols cannot differ."
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +126,24 @@ def _figures(final: FinalModel) -> list[str]:
     times = ", ".join(read.began for read in final.reads)
     parts = [f"The test split was read {'once' if count == 1 else f'{count} times'} for this model ({times})."]
     for protocol, meaning in PROTOCOLS.items():
-        same = [each for each in final.card.evaluations if each.protocol == protocol]
+        same = [each for each in final.card.distinct if each.protocol == protocol]
+        if not same:
+            continue
         first = same[0]
         parts.append(
-            f"Protocol `{protocol}`: {meaning}. {first.queries_image} images, {first.queries_text} texts, "
-            f"{first.groups} buildings; ties count against the query; 95 % intervals by bootstrap over buildings."
+            f"Protocol `{protocol}`: {meaning}. {first.queries_image} images, {first.texts_in_words}, "
+            f"{first.groups} buildings; ties count against the query{_if_for(same)}; 95 % intervals by bootstrap over "
+            f"buildings.{'' if first.groups < first.queries_image else ALONE}"
         )
         headings = [cell for each in same for cell in (_order(each), "95 %")]
         rows = [[name, *_cells(same, name), f"{first.metrics[f'chance_{name}']:.1%}"] for name in RETRIEVAL_KEYS]
         parts.append(_table(["", *headings, "chance"], rows))
     return parts
+
+
+def _if_for(evaluations: Sequence[Evaluation]) -> str:
+    """What stands in brackets beside a recall, where ties matter."""
+    return " (in brackets: for it)" if any(each.optimistic for each in evaluations) else ""
 
 
 def _order(evaluation: Evaluation) -> str:
@@ -148,7 +158,7 @@ def _order(evaluation: Evaluation) -> str:
 def _cells(evaluations: Sequence[Evaluation], name: str) -> Iterator[str]:
     for evaluation in evaluations:
         interval = evaluation.intervals[name]
-        yield f"{interval.value:.1%}"
+        yield recall_in_words(evaluation, name)
         yield f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
 
 

@@ -48,6 +48,14 @@ def train(
     save_embeddings: Annotated[
         bool, typer.Option("--save-embeddings", "--save_embeddings", help="With --evaluate: also write embeddings.npz.")
     ] = False,
+    unique_texts: Annotated[
+        bool,
+        typer.Option(
+            "--unique-texts",
+            "--unique_texts",
+            help="With --evaluate: count equal captions as one text, relevant to all images that they stand under.",
+        ),
+    ] = False,
     again: AgainOption = False,
 ) -> None:
     """Train a model (a restarted run continues after its last complete epoch), or evaluate a checkpoint."""
@@ -59,12 +67,15 @@ def train(
     if evaluate:
         if checkpoint is None:
             raise UserError("--evaluate needs --checkpoint", how="name the checkpoint to measure")
+        if unique_texts:
+            settings = settings.with_overrides({"evaluation.unique_texts": True})
         outputs = {"use_wandb": use_wandb, "save_embeddings": save_embeddings}
         _evaluate(settings, checkpoint, output_dir, again=again, **outputs)
         return
-    if save_embeddings or again:
-        option = "--save_embeddings" if save_embeddings else "--again"
-        raise UserError(f"{option} goes with --evaluate", how="train first, then evaluate the checkpoint")
+    measuring = {"--save_embeddings": save_embeddings, "--unique-texts": unique_texts, "--again": again}
+    for option, given in measuring.items():
+        if given:
+            raise UserError(f"{option} goes with --evaluate", how="train first, then evaluate the checkpoint")
     _train(settings, checkpoint, output_dir, use_wandb=use_wandb)
 
 
