@@ -73,9 +73,9 @@ class EpochMetrics(Record):
     loss_itm: float
     loss_box: float | None
     loss_spatial: float | None
-    """None in stage 1, which has no box and relation losses."""
+    """None in stage 1, which has no box and relation losses, and where the training data contain none."""
     steps_without_regions: int
-    """Steps of a joint epoch whose batch had no regions."""
+    """Steps of a joint epoch whose batch had no regions, although the training data contain some."""
     t2i_r1: float
     t2i_r5: float
     t2i_r10: float
@@ -209,6 +209,8 @@ class Examples:
     images: int
     """Size of the gallery."""
     regions: Sequence[RegionExample]
+    alone: bool = False
+    """Whether every image is a building of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.terminal.console import FeatureDisplay, print_epoch, say, say_if_installed, show
+from core.terminal.console import FeatureDisplay, print_epoch, say, say_if_installed, say_lines, show
 
 if TYPE_CHECKING:
     from core.config import EvaluationConfig, TrainConfig
@@ -80,7 +80,7 @@ def train(
 
 
 def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, use_wandb: bool) -> None:
-    from core.features.inputs import read_inputs
+    from core.features.inputs import absences, read_inputs
     from core.features.opening import open_features
     from core.files.folders import RunFolder
     from core.model.checkpoints import load_checkpoint
@@ -90,6 +90,7 @@ def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, 
     others = _wandb_names(use_wandb)
     require_free_run(output_dir, *others)
     inputs = read_inputs(config)
+    say_lines(absences(inputs, config))
     start_from = load_checkpoint(checkpoint, fingerprint=inputs.parts.fingerprint) if checkpoint else None
     with FeatureDisplay() as display:
         features = open_features(config, inputs=inputs, display=display)
@@ -166,6 +167,7 @@ def train_two_stage(
 ) -> None:
     """Train stage 1 (align), then stage 2 (joint) from its weights."""
     from core.config import load_config
+    from core.features.inputs import absences, read_inputs
     from core.features.opening import open_features
     from core.tracked_runs import RunStart
     from core.training.runs import hold_two_stage, require_free_two_stage, run_two_stage, split_stages
@@ -174,8 +176,10 @@ def train_two_stage(
     stages = split_stages(settings)
     others = _wandb_names(use_wandb)
     require_free_two_stage(output_dir, *others)
+    inputs = read_inputs(settings)
+    say_lines(absences(inputs, settings))
     with FeatureDisplay() as display:
-        features = open_features(settings, display=display)
+        features = open_features(settings, inputs=inputs, display=display)
     with (
         hold_two_stage(output_dir, *others) as identity,
         _tracker(output_dir, identity, use_wandb=use_wandb) as tracker,

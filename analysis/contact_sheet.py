@@ -1,0 +1,104 @@
+"""The contact sheet of a data set: one HTML page of some of its images, with their boxes, captions and sentences."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from analysis.report import render
+from analysis.report_pictures import box_colour, numbered_picture
+from core.data.annotations import NO_RELATION, AnnotatedImage
+from core.data.geometry import RELATIONS
+from core.errors import UserError
+from core.files.atomic import write_atomically
+
+IMAGES = 48
+"""On a page, shared evenly between its files."""
+MARK = '<meta name="generator" content="crossmodal data check">'
+"""By which a page is known to be ours."""
+HEAD_BYTES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The sentence of a region."""
+
+    sentence: str
+    colour: str
+    relation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """An image with what is written beside it."""
+
+    source: str
+    name: str
+    group: str
+    captions: Sequence[str]
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The images of one file."""
+
+    title: str
+    note: str
+    cards: Sequence[Card]
+
+
+def require_free_sheet(path: Path) -> None:
+    """Check that a sheet can be written there; call it before long work.
+
+    Raises:
+        UserError: there is a file that is no contact sheet, or a folder, or no folder to write it to.
+    """
+    if not path.parent.is_dir():
+        raise UserError("there is no such folder", where=path.parent, how="create it, or name another file")
+    if path.is_dir():
+        raise UserError("is a folder", where=path, how="name a file")
+    if path.exists() and MARK not in path.open(encoding="utf-8", errors="replace").read(HEAD_BYTES):
+        raise UserError("is no contact sheet, and is not overwritten", where=path, how="name another file")
+
+
+def write_sheet(path: Path, files: Mapping[str, Sequence[AnnotatedImage]]) -> None:
+    """Write the sheet: a page that needs nothing else, with images at equal distances in each file.
+
+    Args:
+        files: name of an annotation file → its images.
+    Raises:
+        UserError: as `require_free_sheet`, or an image cannot be read.
+    """
+    require_free_sheet(path)
+    most = max(1, IMAGES // max(1, len(files)))
+    parts = [_part(name, images, most) for name, images in files.items()]
+    content = {"title": "Contact sheet", "mark": Markup(f"{MARK}\n"), "parts": parts}
+    write_atomically(path, render("contact_sheet.html", content))
+
+
+def _part(name: str, images: Sequence[AnnotatedImage], most: int) -> Part:
+    chosen = chosen_rows(len(images), most)
+    note = f"{len(chosen)} of {len(images):,} images, at equal distances in the file."
+    return Part(name, note, [_card(images[row]) for row in chosen])
+
+
+def chosen_rows(count: int, most: int) -> list[int]:
+    """Up to `most` of `count` rows, at equal distances."""
+    return [row * count // min(count, most) for row in range(min(count, most))]
+
+
+def _card(image: AnnotatedImage) -> Card:
+    lines = [
+        Line(region.sentence, box_colour(number), _relation(region.relation, number))
+        for number, region in enumerate(image.regions)
+    ]
+    source = numbered_picture(image.path, [region.box for region in image.regions])
+    return Card(source, image.image_id, image.group, image.captions, lines)
+
+
+def _relation(relation: int, number: int) -> str:
+    if relation == NO_RELATION:
+        return "" if number else "reference region"
+    return RELATIONS[relation]
