@@ -45,7 +45,7 @@ def searched(findings: Findings) -> list[str]:
 
 
 def _relevance(row: "pd.Series[Any]") -> str:
-    if row["gallery_groups"] == row["gallery_images"]:
+    if row.get("gallery_groups") == row["gallery_images"]:
         return "An answer is right if it is of the same image: every image is a building of its own."
     return "An answer is right if it is of the same building."
 

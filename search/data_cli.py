@@ -91,7 +91,7 @@ def check(
         write_sheet(sheet, {shown(str(file.path)): file.images for file in checked})
         say(f"contact sheet: {sheet}")
     if problems:
-        raise UserError(" and ".join(problems), where=paths[0] if len(paths) == 1 else None, how="fix or remove them")
+        raise UserError(", ".join(problems), where=paths[0] if len(paths) == 1 else None, how="fix or remove them")
 
 
 def _annotation_files(paths: list[Path]) -> list[Path]:
@@ -143,17 +143,14 @@ def _say_overlaps(checked: "list[CheckedFile]") -> list[str]:
     problems = []
     for overlap in overlaps(checked):
         first, second = overlap.splits
-        serious = (first, second) == ("train", "test")
-        found = {
-            f"{len(overlap.groups)} buildings": [shown(group) for group in overlap.groups],
-            f"{len(overlap.images)} images": [shown(f"{a} is {b}") for a, b in overlap.images],
-        }
+        serious = overlap.splits == ("train", "test")
+        found = {"buildings": overlap.groups, "images": [f"{a} is {b}" for a, b in overlap.images]}
         for what, names in found.items():
             if names:
-                more = ", …" if len(names) > NAMED else ""
-                line = f"{what} of {second} are in {first}, too: {', '.join(names[:NAMED])}{more}"
+                listed = ", ".join(map(shown, names[:NAMED])) + (", …" if len(names) > NAMED else "")
+                line = f"{what} of {second} that are in {first}, too: {len(names):,} ({listed})"
                 say(line, style="red" if serious else "yellow")
-                problems += [f"{what} of test are in train, too"] if serious else []
+                problems += [f"{what} shared by train and test: {len(names):,}"] if serious else []
     if len(checked) > 1 and (unknown := [file.path.name for file in checked if file.split is None]):
         names = ", ".join(map(shown, unknown))
         say(f"not compared with others, since the name does not say train, val or test: {names}", style="yellow")

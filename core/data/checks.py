@@ -122,12 +122,12 @@ def doubts(file: CheckedFile) -> Iterator[str]:
     if shared := shared_captions(file.images):
         if file.split == "test":
             yield (
-                f"{len(shared):,} captions stand under several buildings: they tie (evaluation.unique_texts counts "
-                "equal captions as one text)"
+                f"captions under several buildings: {len(shared):,}, which tie (evaluation.unique_texts counts equal "
+                "captions as one text)"
             )
         else:
             yield (
-                f"{len(shared):,} captions stand under several buildings: false negatives of the contrastive loss "
+                f"captions under several buildings: {len(shared):,}, false negatives of the contrastive loss "
                 "(loss.positives: text treats equal captions as positives)"
             )
 
