@@ -59,8 +59,13 @@ def require_free_sheet(path: Path) -> None:
         raise UserError("there is no such folder", where=path.parent, how="create it, or name another file")
     if path.is_dir():
         raise UserError("is a folder", where=path, how="name a file")
-    if path.exists() and MARK not in path.open(encoding="utf-8", errors="replace").read(HEAD_BYTES):
+    if path.exists() and not (path.is_file() and _is_sheet(path)):
         raise UserError("is no contact sheet, and is not overwritten", where=path, how="name another file")
+
+
+def _is_sheet(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return MARK.encode() in stream.read(HEAD_BYTES)
 
 
 def write_sheet(path: Path, files: Mapping[str, Sequence[AnnotatedImage]]) -> None:

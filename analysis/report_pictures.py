@@ -46,7 +46,7 @@ def region_picture(example: RegionExample) -> str:
 
 
 def numbered_picture(path: Path, boxes: Sequence[Corners]) -> str:
-    """An image as the source of an `<img>`, with boxes in the colours of `box_colour`.
+    """An image as the source of an `<img>`, with numbered boxes in the colours of `box_colour`.
 
     Raises:
         UserError: the image is missing or damaged.
@@ -54,7 +54,11 @@ def numbered_picture(path: Path, boxes: Sequence[Corners]) -> str:
     image = _enlarged(path)
     draw = ImageDraw.Draw(image)
     for number, box in enumerate(boxes):
-        draw.rectangle(_pixels(box, image.size), outline=box_colour(number), width=3)
+        x, y, right, bottom = _pixels(box, image.size)
+        draw.rectangle((x, y, right, bottom), outline=box_colour(number), width=3)
+        place = min(x, image.width - 6.0 - 7 * len(str(number + 1))), min(y, image.height - 13.0)
+        draw.rectangle(draw.textbbox(place, f" {number + 1} "), fill=box_colour(number))
+        draw.text(place, f" {number + 1} ", fill="black")
     return _as_source(image)
 
 

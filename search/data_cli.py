@@ -144,7 +144,10 @@ def _say_overlaps(checked: "list[CheckedFile]") -> list[str]:
     for overlap in overlaps(checked):
         first, second = overlap.splits
         serious = overlap.splits == ("train", "test")
-        found = {"buildings": overlap.groups, "images": [f"{a} is {b}" for a, b in overlap.images]}
+        found = {
+            "buildings": overlap.groups,
+            "images": [str(a) if a == b else f"{a} is {b}" for a, b in overlap.images],
+        }
         for what, names in found.items():
             if names:
                 listed = ", ".join(map(shown, names[:NAMED])) + (", …" if len(names) > NAMED else "")

@@ -33,7 +33,8 @@ def file(split: Split | None, *images: AnnotatedImage) -> CheckedFile:
     ("name", "split"),
     [
         ("train.json", "train"), ("rsicd_train.json", "train"), ("geo_test_24.json", "test"),
-        ("val2014.json", "validation"), ("dev.json", "validation"), ("latest.json", None), ("captions.json", None), ("train_test.json", None),
+        ("val2014.json", "validation"), ("dev.json", "validation"), ("latest.json", None), ("captions.json", None),
+        ("train_test.json", None),
         ("Test.JSON", "test"),
     ],
 )  # fmt: skip
