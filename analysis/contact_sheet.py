@@ -8,10 +8,9 @@ from markupsafe import Markup
 
 from analysis.report import render
 from analysis.report_pictures import box_colour, numbered_picture
-from core.data.annotations import NO_RELATION, AnnotatedImage
-from core.data.geometry import RELATIONS
 from core.errors import UserError
 from core.files.atomic import write_atomically
+from core.records import Corners
 
 IMAGES = 48
 """On a page, shared evenly between its files."""
@@ -21,32 +20,24 @@ HEAD_BYTES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """The sentence of a region."""
+class SheetRegion:
+    """A region of an image."""
 
     sentence: str
-    colour: str
-    relation: str
+    box: Corners
+    relation: str | None
+    """To the first region of the image; None for that one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
-    """An image with what is written beside it."""
+class SheetImage:
+    """An annotated image, as plain data."""
 
-    source: str
+    path: Path
     name: str
     group: str
     captions: Sequence[str]
-    lines: Sequence[Line]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The images of one file."""
-
-    title: str
-    note: str
-    cards: Sequence[Card]
+    regions: Sequence[SheetRegion]
 
 
 def require_free_sheet(path: Path) -> None:
@@ -68,7 +59,7 @@ def _is_sheet(path: Path) -> bool:
         return MARK.encode() in stream.read(HEAD_BYTES)
 
 
-def write_sheet(path: Path, files: Mapping[str, Sequence[AnnotatedImage]]) -> None:
+def write_sheet(path: Path, files: Mapping[str, Sequence[SheetImage]]) -> None:
     """Write the sheet: a page that needs nothing else, with images at equal distances in each file.
 
     Args:
@@ -78,15 +69,12 @@ def write_sheet(path: Path, files: Mapping[str, Sequence[AnnotatedImage]]) -> No
     """
     require_free_sheet(path)
     most = max(1, IMAGES // max(1, len(files)))
-    parts = [_part(name, images, most) for name, images in files.items()]
+    parts = [
+        {"title": name, "count": len(images), "cards": [_card(images[row]) for row in chosen_rows(len(images), most)]}
+        for name, images in files.items()
+    ]
     content = {"title": "Contact sheet", "mark": Markup(f"{MARK}\n"), "parts": parts}
     write_atomically(path, render("contact_sheet.html", content))
-
-
-def _part(name: str, images: Sequence[AnnotatedImage], most: int) -> Part:
-    chosen = chosen_rows(len(images), most)
-    note = f"{len(chosen)} of {len(images):,} images, at equal distances in the file."
-    return Part(name, note, [_card(images[row]) for row in chosen])
 
 
 def chosen_rows(count: int, most: int) -> list[int]:
@@ -94,16 +82,8 @@ def chosen_rows(count: int, most: int) -> list[int]:
     return [row * count // min(count, most) for row in range(min(count, most))]
 
 
-def _card(image: AnnotatedImage) -> Card:
-    lines = [
-        Line(region.sentence, box_colour(number), _relation(region.relation, number))
-        for number, region in enumerate(image.regions)
-    ]
-    source = numbered_picture(image.path, [region.box for region in image.regions])
-    return Card(source, image.image_id, image.group, image.captions, lines)
-
-
-def _relation(relation: int, number: int) -> str:
-    if relation == NO_RELATION:
-        return "" if number else "reference region"
-    return RELATIONS[relation]
+def _card(image: SheetImage) -> dict[str, object]:
+    """An image as the template shows it."""
+    boxes = [region.box for region in image.regions]
+    regions = [(region, box_colour(number)) for number, region in enumerate(image.regions)]
+    return {"image": image, "source": numbered_picture(image.path, boxes), "regions": regions}

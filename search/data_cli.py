@@ -11,6 +11,8 @@ from rich.table import Table
 from core.terminal.console import console, progress_bar, say
 
 if TYPE_CHECKING:
+    from analysis.contact_sheet import SheetImage
+    from core.data.annotations import AnnotatedImage
     from core.data.checks import CheckedFile
 
 NAMED = 3
@@ -88,10 +90,23 @@ def check(
     )
     problems += _say_overlaps(checked)
     if sheet is not None:
-        write_sheet(sheet, {shown(str(file.path)): file.images for file in checked})
+        write_sheet(sheet, {shown(str(file.path)): list(map(_on_sheet, file.images)) for file in checked})
         say(f"contact sheet: {sheet}")
     if problems:
         raise UserError(", ".join(problems), where=paths[0] if len(paths) == 1 else None, how="fix or remove them")
+
+
+def _on_sheet(image: "AnnotatedImage") -> "SheetImage":
+    """An image as plain data."""
+    from analysis.contact_sheet import SheetImage, SheetRegion
+    from core.data.annotations import NO_RELATION
+    from core.data.geometry import RELATIONS
+
+    regions = [
+        SheetRegion(each.sentence, each.box, None if each.relation == NO_RELATION else RELATIONS[each.relation])
+        for each in image.regions
+    ]
+    return SheetImage(image.path, image.image_id, image.group, image.captions, regions)
 
 
 def _annotation_files(paths: list[Path]) -> list[Path]:
@@ -131,7 +146,7 @@ def _check_file(path: Path, image_root: Path | None) -> "CheckedFile":
     for message in file.counts.messages:
         say(message, style="red")
     for doubt in doubts(file):
-        say(doubt, style="yellow")
+        console.print(doubt, style="yellow", highlight=False, markup=False)  # wrapped, as the table is
     return file
 
 

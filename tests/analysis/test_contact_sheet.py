@@ -1,10 +1,10 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from analysis.contact_sheet import IMAGES, chosen_rows, require_free_sheet, write_sheet
-from core.data.annotations import AnnotatedImage, read_annotations
+from analysis.contact_sheet import IMAGES, SheetImage, SheetRegion, chosen_rows, require_free_sheet, write_sheet
 from core.errors import UserError
 from tests.browser import browser, find_browser
 
@@ -14,8 +14,15 @@ PICTURES = "[...document.images].map(image => image.complete && image.naturalWid
 
 
 @pytest.fixture
-def files(demo: Path) -> dict[str, list[AnnotatedImage]]:
-    return {name: read_annotations(demo / name, demo / "images").images for name in ("train.json", "test.json")}
+def files(demo: Path) -> dict[str, list[SheetImage]]:
+    first, second = SheetRegion("a red roof", (0, 0, 1, 0.5), None), SheetRegion("a pool", (0.9, 0.9, 1, 1), "below")
+    return {
+        split: [
+            SheetImage(path, path.name, path.parent.name, [f"caption of {path.name}"], [first, second])
+            for path in sorted((demo / "images" / split).rglob("*.jpeg"))
+        ]
+        for split in ("train", "test")
+    }
 
 
 def test_rows_are_at_equal_distances_and_always_the_same() -> None:
@@ -24,25 +31,23 @@ def test_rows_are_at_equal_distances_and_always_the_same() -> None:
     assert chosen_rows(0, 24) == []
 
 
-def test_the_sheet_shows_images_with_captions_and_sentences(
-    files: dict[str, list[AnnotatedImage]], tmp_path: Path
-) -> None:
+def test_the_sheet_shows_images_with_captions_and_sentences(files: dict[str, list[SheetImage]], tmp_path: Path) -> None:
     write_sheet(tmp_path / "sheet.html", files)
     text = (tmp_path / "sheet.html").read_text()
     assert text.count("data:image/jpeg") == IMAGES
     assert "24 of 36 images" in text
     assert not re.search(r'(?:src|href)="(?!data:|#)', text)
-    first = files["train.json"][0]
-    for expected in (*first.captions, *(region.sentence for region in first.regions), "(reference region)"):
+    first = files["train"][0]
+    for expected in (*first.captions, "a red roof", "(reference region)", "a pool", "(below)"):
         assert expected in text
     before = text
     write_sheet(tmp_path / "sheet.html", files)  # its own page is overwritten
     assert (tmp_path / "sheet.html").read_text() == before
 
 
-def test_texts_are_escaped(files: dict[str, list[AnnotatedImage]], tmp_path: Path) -> None:
-    (image, *_) = files["train.json"]
-    shown = AnnotatedImage(image.path, image.image_id, image.group, ("<script>x</script>",), image.regions)
+def test_texts_are_escaped(files: dict[str, list[SheetImage]], tmp_path: Path) -> None:
+    (image, *_) = files["train"]
+    shown = replace(image, captions=["<script>x</script>"])
     write_sheet(tmp_path / "sheet.html", {"<b>.json": [shown], "empty.json": []})
     text = (tmp_path / "sheet.html").read_text()
     assert "<script>" not in text
@@ -63,7 +68,7 @@ def test_a_foreign_file_is_kept(tmp_path: Path) -> None:
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 @pytest.mark.parametrize("width", [400, 1400])
 def test_a_browser_shows_the_sheet_without_errors_at_any_width(
-    files: dict[str, list[AnnotatedImage]], tmp_path: Path, width: int
+    files: dict[str, list[SheetImage]], tmp_path: Path, width: int
 ) -> None:
     assert BROWSER is not None
     write_sheet(tmp_path / "sheet.html", files)

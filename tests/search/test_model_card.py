@@ -141,7 +141,7 @@ def test_data_without_boxes_or_buildings_have_no_section_on_them(
     assert planted_features.test is not None
     splits = {name: without_regions(getattr(planted_features, name)) for name in ("train", "validation", "test")}
     own = [replace(each, groups=each.queries_image) for each in final.card.evaluations]
-    bare = replace(final, card=replace(final.card, regions={}, evaluations=own))
+    bare = replace(final, card=replace(final.card, regions={}, grounding={}, evaluations=own))
     text = model_card(bare, winner, replace(planted_features, **splits))
     assert text.count("The data contain no boxes") == 1
     assert not any(word in text for word in ("## Boxes", "spatial relations", "| regions", "box_iou"))

@@ -84,7 +84,7 @@ def test_buildings_and_images_that_two_splits_share_are_noted(copy: Path, moved:
 def test_what_the_training_data_lack_is_told(demo_config: TrainConfig, tmp_path: Path) -> None:
     assert absences(read_inputs(demo_config), demo_config) == []
     entries = read_json(demo_config.data.train_annotations)
-    bare = [{"image": entry["image"], "caption": entry["caption"]} for entry in entries]
+    bare = [{**entry, "sentences": None, "bboxes": None} for entry in entries]
     single = [{**entry, "sentences": entry["sentences"][:1], "bboxes": entry["bboxes"][:1]} for entry in entries]
     config, lines = demo_config, []
     for records in (bare, single):
