@@ -139,10 +139,15 @@ def test_data_without_boxes_or_buildings_have_no_section_on_them(
     final: FinalModel, winner: Winner, planted_features: Features
 ) -> None:
     assert planted_features.test is not None
-    splits = {name: without_regions(getattr(planted_features, name)) for name in ("train", "validation", "test")}
+    features = replace(
+        planted_features,
+        train=without_regions(planted_features.train),
+        validation=without_regions(planted_features.validation),
+        test=without_regions(planted_features.test),
+    )
     own = [replace(each, groups=each.queries_image) for each in final.card.evaluations]
     bare = replace(final, card=replace(final.card, regions={}, grounding={}, evaluations=own))
-    text = model_card(bare, winner, replace(planted_features, **splits))
+    text = model_card(bare, winner, features)
     assert text.count("The data contain no boxes") == 1
     assert not any(word in text for word in ("## Boxes", "spatial relations", "| regions", "box_iou"))
     assert re.findall("Protocol `(.*?)`", text) == ["building"]
