@@ -1,6 +1,7 @@
 """A leaderboard as CSV, JSON, Markdown, LaTeX and HTML.
 
-CSV and JSON hold every column in full precision, recall as a fraction; the others are for reading.
+CSV and JSON hold every column in full precision, recall as a fraction; the others are for reading. Columns of boxes and
+relations are left out where no trial has any.
 """
 
 import csv
@@ -20,6 +21,7 @@ from analysis.boards import Board
 from core.files.atomic import write_atomically
 from core.files.folders import CampaignFolder
 from core.files.ownership import claim_folder
+from core.records import GROUNDING_METRICS
 
 SUFFIXES = (".csv", ".md", ".tex", ".html")
 """Of the files in a campaign's folder."""
@@ -49,7 +51,10 @@ def to_json(boards: Sequence[Board], top: int | None = None) -> str:
 def _records(boards: Sequence[Board], top: int | None) -> list[dict[str, Any]]:
     frames = [frame for board in boards for frame in (board.best(top), board.final)]
     rows = [row for frame in frames for row in frame.to_dict("records")]
-    return [{str(name): _plain(str(name), value) for name, value in row.items()} for row in rows]
+    records = [{str(name): _plain(str(name), value) for name, value in row.items()} for row in rows]
+    of_regions = {name for row in records for name in row if name.startswith(GROUNDING_METRICS)}
+    absent = {name for name in of_regions if all(row.get(name) is None for row in records)}
+    return [{name: value for name, value in row.items() if name not in absent} for row in records]
 
 
 def _plain(name: str, value: Any) -> Any:

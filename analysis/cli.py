@@ -156,6 +156,7 @@ def compare(
         "Differences are two-stage minus single-stage, query by query; 95 % intervals by bootstrap over buildings.",
         "Training epochs and seconds count the run that a checkpoint began with: stage 1, for a stage 2.",
         *comparison.grounding_notes({"single-stage": single.scorecard, "two-stage": two.scorecard}),
+        *comparison.tie_notes([single.scorecard, two.scorecard]),
         *comparison.read_notes([single.scorecard, two.scorecard]),
     ]
     report = Report("Single-stage vs. two-stage", table, notes, [figures.differences(table)])
@@ -187,7 +188,8 @@ def benchmark(
     require_free_report(output_dir, "benchmark")
     measured = _measure(checkpoints, again=again)
     table = comparison.benchmark_table(dict(zip(labels, (each.scorecard for each in measured), strict=True)))
-    notes = [_gallery(measured[0].scorecard), *comparison.read_notes([each.scorecard for each in measured])]
+    cards = [each.scorecard for each in measured]
+    notes = [_gallery(cards[0]), *comparison.tie_notes(cards), *comparison.read_notes(cards)]
     write_report(output_dir, "benchmark", Report("Benchmark", table, notes, [figures.recall_bars(table)]))
     _print_frame(table.set_index("label").T.rename_axis("metric").reset_index(), notes)
     say(f"benchmark.md, .csv, .json and .html in {output_dir}")
@@ -298,6 +300,12 @@ def _measure(paths: list[Path], *, again: bool) -> "list[Measured]":
                 where=path,
                 how="compare checkpoints of the same backbone, data and extraction",
             )
+        if checkpoint.config.evaluation.unique_texts != checkpoints[0].config.evaluation.unique_texts:
+            raise UserError(
+                "counts equal texts otherwise than the first one (evaluation.unique_texts)",
+                where=path,
+                how="compare checkpoints that were trained with the same setting",
+            )
     inputs_of_each = [read_inputs(checkpoint.config) for checkpoint in checkpoints]
     for path, checkpoint, inputs in zip(paths, checkpoints, inputs_of_each, strict=True):
         require_same_features(checkpoint, inputs.parts.fingerprint, path)  # all of them, before any extraction
@@ -318,7 +326,7 @@ def _gallery(card: "Scorecard") -> str:
     first = card.find("building", reranked=False)
     regions = f"; boxes and relations on the {card.regions_split} split" if card.regions_split else ""
     return (
-        f"Retrieval on the {first.split} split by building: {first.queries_image} images, {first.queries_text} texts, "
+        f"Retrieval on the {first.split} split by building: {first.queries_image} images, {first.texts_in_words}, "
         f"{first.groups} buildings{regions}."
     )
 

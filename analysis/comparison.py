@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from core.bootstrap import bootstrap_difference
 from core.errors import UserError
-from core.records import RETRIEVAL_KEYS, Interval, Samples, Scorecard, parts_of
+from core.records import OPTIMISTIC, RETRIEVAL_KEYS, Interval, Samples, Scorecard, parts_of
 
 Verdict = Literal["better", "worse", "not distinguishable"]
 LOWER_IS_BETTER = frozenset({"box_l1"})
@@ -93,7 +93,8 @@ def _verdict(metric: str, interval: Interval) -> Verdict:
 def comparison_table(differences: Sequence[Difference], first: Scorecard, second: Scorecard) -> pd.DataFrame:
     """The methodology's table: metric, single_stage, two_stage, difference, low, high, verdict.
 
-    Rows of cost (epochs, seconds, memory, parameters) have no interval or verdict, since they were measured once.
+    Rows of cost (epochs, seconds, memory, parameters) and those with ties counted for the query have no interval or
+    verdict.
     """
     rows: list[dict[str, object]] = [
         {
@@ -107,10 +108,28 @@ def comparison_table(differences: Sequence[Difference], first: Scorecard, second
         }
         for difference in differences
     ]
+    for metric, (a, b) in _optimistic_pairs(first, second).items():
+        rows.append({"metric": metric, "single_stage": a, "two_stage": b, "difference": b - a, "verdict": "–"})
     for metric, a in cost(first).items():
         b = cost(second)[metric]
         rows.append({"metric": metric, "single_stage": a, "two_stage": b, "difference": b - a, "verdict": "–"})
     return pd.DataFrame(rows)
+
+
+def _optimistic_pairs(first: Scorecard, second: Scorecard) -> dict[str, tuple[float, float]]:
+    """Recalls by building with ties counted for the query, of both models, where that differs for one of them."""
+    plain = [card.find("building", reranked=False) for card in (first, second)]
+    names = [name for name in RETRIEVAL_KEYS if any(name in each.optimistic for each in plain)]
+    values = ({name: each.optimistic.get(name, each.metrics[name]) for name in names} for each in plain)
+    a, b = values
+    return {f"{name}_{OPTIMISTIC}": (a[name], b[name]) for name in names}
+
+
+def tie_notes(cards: Sequence[Scorecard]) -> list[str]:
+    """What the rows with ties counted for the query are, if there are any."""
+    if not any(card.find("building", reranked=False).optimistic for card in cards):
+        return []
+    return [f"Ties count against the query, in rows that end in _{OPTIMISTIC} for it; these stand where they differ."]
 
 
 def benchmark_table(cards: Mapping[str, Scorecard]) -> pd.DataFrame:
@@ -126,9 +145,11 @@ def benchmark_table(cards: Mapping[str, Scorecard]) -> pd.DataFrame:
         trained_on = ", ".join(f"{label} on {fingerprint}" for label, fingerprint in fingerprints.items())
         raise UserError(f"the checkpoints were trained on different features ({trained_on})", how="leave some out")
     rows = []
+    tied = {name for card in cards.values() for name in card.find("building", reranked=False).optimistic}
     for label, card in cards.items():
         plain = card.find("building", reranked=False)
-        figures = dict(plain.metrics)
+        favourable = plain.metrics | plain.optimistic
+        figures = plain.metrics | {f"{name}_{OPTIMISTIC}": favourable[name] for name in plain.metrics if name in tied}
         for other in card.evaluations:
             if other.protocol == plain.protocol and other.variant:
                 figures |= {f"{name}{other.variant}": other.metrics[name] for name in (*RETRIEVAL_KEYS, "recall_mean")}

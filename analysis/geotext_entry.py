@@ -91,6 +91,8 @@ def official_split(evaluation: Evaluation, data: DataConfig) -> str:
     """
     if evaluation.split != "test" or data.test_annotations is None:
         raise _refused(f"figures of the {evaluation.split} split")
+    if evaluation.unique_texts:
+        raise _refused("figures with equal texts as one (evaluation.unique_texts)")
     for annotations in (data.test_annotations, data.train_annotations):
         if is_synthetic(annotations):
             raise _refused(f"figures of synthetic data ({annotations.parent / SYNTHETIC})")

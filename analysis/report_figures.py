@@ -20,7 +20,7 @@ COMPLETE, PRUNED, BEST, REFERENCE = "#0072B2", "#B0B0B0", "#D55E00", "#222222"
 """Colours that colour-blind readers tell apart (Okabe and Ito)."""
 STATES = {"complete": ("complete", COMPLETE), "pruned": ("stopped early", PRUNED)}
 LOSSES = {"itc": "contrastive", "itm": "matching", "box": "boxes", "spatial": "relations"}
-LOSS_COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#009E73")
+LOSS_COLOURS = {"itc": "#0072B2", "itm": "#56B4E9", "box": "#E69F00", "spatial": "#009E73"}
 HEIGHT, SMALL_HEIGHT = 380, 240
 LABEL_LENGTH = 11
 
@@ -228,14 +228,16 @@ def loss_shares(history: pd.DataFrame, weights: LossConfig) -> go.Figure:
     Args:
         history: rows of one trial of `load_history`.
     """
-    weighted = {name: getattr(weights, name) * history[f"loss_{name}"].astype(float).fillna(0.0) for name in LOSSES}
+    logged = {name: history[f"loss_{name}"].astype(float) for name in LOSSES}
+    weighted = {name: getattr(weights, name) * loss.fillna(0.0) for name, loss in logged.items() if loss.notna().any()}
     total = sum(weighted.values(), start=pd.Series(0.0, index=history.index))
     stages = np.where(history["stage"] == JOINT, "joint stage", "alignment")
     figure = go.Figure()
-    for (name, loss), colour in zip(weighted.items(), LOSS_COLOURS, strict=True):
+    for name, loss in weighted.items():
         figure.add_bar(
-            x=history["epoch"] + 1, y=100 * loss / total, name=LOSSES[name], marker_color=colour, text=stages,
-            textposition="none", hovertemplate="epoch %{x}, %{text}: %{y:.1f} %<extra>" + LOSSES[name] + "</extra>",
+            x=history["epoch"] + 1, y=100 * loss / total, name=LOSSES[name], marker_color=LOSS_COLOURS[name],
+            text=stages, textposition="none",
+            hovertemplate="epoch %{x}, %{text}: %{y:.1f} %<extra>" + LOSSES[name] + "</extra>",
         )  # fmt: skip
     return _finish(figure, "epoch", "share of the weighted sum, %").update_layout(barmode="stack")
 

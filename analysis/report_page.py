@@ -125,8 +125,9 @@ def _leaderboard(findings: Findings) -> Section:
     columns = _columns(findings)
     rows = [[words.trial_cell(row, name) for name in columns] for _, row in chosen.iterrows()]
     note = (
-        f"The best {min(ROWS, len(ranked))} of {len(ranked)} trials with a score, and the baseline. Recall and "
-        "relations in percent, gains in percentage points; t2i retrieves images by text, i2t texts by image."
+        f"The best {min(ROWS, len(ranked))} of {len(ranked)} trials with a score, and the baseline. Recall"
+        f"{' and relations' if 'relation_accuracy' in columns else ''} in percent, gains in percentage points; t2i "
+        "retrieves images by text, i2t texts by image."
     )
     best = [number for number, trial in enumerate(chosen["number"]) if trial == findings.best_number]
     return Section("leaderboard", "Trials", [note], PageTable(list(columns.values()), rows, marked=best))

@@ -14,6 +14,8 @@ THUMBNAIL, PICTURE = 132, 320
 """Longest side in pixels: of the images that a query found, and of an image with boxes."""
 QUALITY = 80
 TRUE, PREDICTED, REFERENCE = "#00C853", "#FF6D00", "#29B6F6"
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#FFFFFF")
+"""Of boxes of one image (Okabe and Ito)."""
 DASH = 5
 
 
@@ -34,15 +36,41 @@ def region_picture(example: RegionExample) -> str:
     Raises:
         UserError: the image is missing or damaged.
     """
-    image, _ = open_image(example.image)
-    scale = PICTURE / max(image.size)
-    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    image = _enlarged(example.image)
     draw = ImageDraw.Draw(image)
     if example.relation is not None:
         draw.rectangle(_pixels(example.reference_box, image.size), outline=REFERENCE, width=2)
     draw.rectangle(_pixels(example.box, image.size), outline=TRUE, width=3)
     _draw_dashed(draw, _pixels(example.predicted_box, image.size), PREDICTED)
     return _as_source(image)
+
+
+def numbered_picture(path: Path, boxes: Sequence[Corners]) -> str:
+    """An image as the source of an `<img>`, with numbered boxes in the colours of `box_colour`.
+
+    Raises:
+        UserError: the image is missing or damaged.
+    """
+    image = _enlarged(path)
+    draw = ImageDraw.Draw(image)
+    for number, box in enumerate(boxes):
+        x, y, right, bottom = _pixels(box, image.size)
+        draw.rectangle((x, y, right, bottom), outline=box_colour(number), width=3)
+        place = min(x, image.width - 6.0 - 7 * len(str(number + 1))), min(y, image.height - 13.0)
+        draw.rectangle(draw.textbbox(place, f" {number + 1} "), fill=box_colour(number))
+        draw.text(place, f" {number + 1} ", fill="black")
+    return _as_source(image)
+
+
+def box_colour(number: int) -> str:
+    """Colour of a box of an image, from 0; they repeat after eight."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def _enlarged(path: Path) -> Image.Image:
+    image, _ = open_image(path)
+    scale = PICTURE / max(image.size)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
 def _pixels(box: Corners, size: Sequence[int]) -> tuple[float, float, float, float]:

@@ -38,11 +38,16 @@ def searched(findings: Findings) -> list[str]:
     return [
         f"Adapters on the frozen backbone {Path(campaign.train.features.backbone).name}, for retrieving images by text "
         f"and texts by image, trained on {of} and validated on {int(first['gallery_images']):,} images and "
-        f"{int(first['gallery_texts']):,} texts of buildings held out from training. An answer is right if it is of "
-        "the same building.",
+        f"{int(first['gallery_texts']):,} texts of buildings held out from training. {_relevance(first)}",
         f"{dimensions} settings were searched by {_sampler(campaign)} for the highest validation "
         f"{findings.objective}{meaning}. Budget: {budget(campaign.limits)}. {progress(trials)}",
     ]
+
+
+def _relevance(row: "pd.Series[Any]") -> str:
+    if row.get("gallery_groups") == row["gallery_images"]:
+        return "An answer is right if it is of the same image: every image is a building of its own."
+    return "An answer is right if it is of the same building."
 
 
 def _sampler(campaign: Campaign) -> str:
@@ -204,11 +209,13 @@ def pruning_note(trials: pd.DataFrame, epochs: int) -> list[str]:
 
 def pictures_note(examples: Examples, name: str) -> list[str]:
     """What the pictures show, and how often the model is right."""
+    right = "their own image" if examples.alone else "an image of the right building"
+    framed = "The framed image is the caption's own" if examples.alone else "Framed images are of the right building"
     return [
         f"From the validation split, with {name}. Of {examples.queries:,} text queries over {examples.images:,} "
-        f"images, {examples.right_queries:,} ({percent(examples.right_queries / examples.queries)} %) find an image of "
-        "the right building first. The examples are drawn at random, each of another building. Framed images are of "
-        "the right building; the numbers are similarities."
+        f"images, {examples.right_queries:,} ({percent(examples.right_queries / examples.queries)} %) find {right} "
+        f"first. The examples are drawn at random, each of another building. {framed}; the numbers are "
+        "similarities."
     ]
 
 

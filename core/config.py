@@ -201,6 +201,8 @@ class EvaluationConfig(Section):
     query_bank: QueryBank = "none"
     """Whether text queries are also measured with QB-Norm (2112.12777), which normalises their similarities by how
     strongly captions of the training split activate each image of the gallery."""
+    unique_texts: bool = False
+    """Whether equal captions count as one text of the gallery, relevant to all images that they stand under."""
 
 
 class TrainConfig(Section):
@@ -268,6 +270,8 @@ def config_hash(config: TrainConfig) -> str:
     content = config.model_dump(mode="json", exclude=PLACES)
     if config.data.train_on == "training":  # so that runs from before this setting keep their hash
         del content["data"]["train_on"]
+    if not config.evaluation.unique_texts:
+        del content["evaluation"]["unique_texts"]
     return hash_of(content)
 
 

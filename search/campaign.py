@@ -9,7 +9,7 @@ from core.campaign.campaign import Campaign, Limits, changed_keys, read_campaign
 from core.campaign.dimensions import Choice
 from core.campaign.trials import Standing
 from core.config import TrainConfig
-from core.data.annotations import NO_RELATION, AnnotatedImage
+from core.data.annotations import NO_RELATION, AnnotatedImage, Region
 from core.errors import UserError
 from core.features.fingerprint import FingerprintParts
 from core.files.atomic import write_atomically
@@ -17,6 +17,7 @@ from core.files.folders import CampaignFolder
 from core.files.json_files import read_json, write_json
 from core.files.ownership import claim_folder, hold_folder
 from core.readings import Reading, distinct
+from core.records import GROUNDING_METRICS
 from core.sections import dump_yaml
 from core.tracked_runs import Tracker
 from core.tracking import build_tracker
@@ -272,22 +273,34 @@ def require_unchanged_features(features: CampaignFeatures, folder: CampaignFolde
 
 
 def require_regions(campaign: Campaign, images: Sequence[AnnotatedImage]) -> None:
-    """Refuse to search weights of losses for which the training data contain no targets.
+    """Refuse to search weights of losses, and to ask for figures, for which the training data contain no targets.
 
     Raises:
-        UserError: names the settings.
+        UserError: names the settings, or the figures.
     """
     regions = [region for image in images for region in image.regions]
     related = any(region.relation != NO_RELATION for region in regions)
     pointless = [key for key, used in {**dict.fromkeys(BOX_KEYS, bool(regions)), "loss.spatial": related}.items()
                  if key in campaign.space.dimensions and not used]  # fmt: skip
     if pointless:
-        missing = "relations between regions" if regions else "boxes"
         raise UserError(
-            f"{' and '.join(pointless)} would have no effect, since the training data contain no {missing}",
+            f"{' and '.join(pointless)} would have no effect, since the training data contain no {_missing(regions)}",
             where="space",
             how="remove them from the space",
         )
+    measured = dict(zip(GROUNDING_METRICS, (bool(regions), related), strict=True))
+    asked = {"constraints": campaign.constraints.root, "objectives": [goal.figure for goal in campaign.goals]}
+    for place, names in asked.items():
+        if unknown := [name for name in names if not measured.get(name, True)]:
+            raise UserError(
+                f"{' and '.join(unknown)} is never measured, since the data contain no {_missing(regions)}",
+                where=place,
+                how="leave it out",
+            )
+
+
+def _missing(regions: Sequence[Region]) -> str:
+    return "relations between regions" if regions else "boxes"
 
 
 def read_features(folder: CampaignFolder) -> dict[Variant, dict[str, object]]:

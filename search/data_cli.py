@@ -12,8 +12,13 @@ from core.data.other_formats import Format
 from core.terminal.console import console, progress_bar, say, show
 
 if TYPE_CHECKING:
+    from analysis.contact_sheet import SheetImage
+    from core.data.annotations import AnnotatedImage
+    from core.data.checks import CheckedFile
     from core.formats.importing import Imported
 
+NAMED = 3
+"""Shared buildings and images that are printed."""
 app = typer.Typer(
     help="Draw, import or check a data set.",
     no_args_is_help=True,
@@ -123,40 +128,117 @@ def _print_import(imported: "Imported") -> None:
         say(f"note: {imported.shared_groups:,} groups are in both train and test", style="yellow")
 
 
-@app.command(epilog="Example: crossmodal data check data/GeoText1652")
+@app.command(epilog="Example: crossmodal data check data/GeoText1652 --sheet sheet.html")
 def check(
-    path: Annotated[Path, typer.Argument(help="Annotation file, or folder with train.json and test.json.")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Annotation files, or folders that hold train.json and test.json.")
+    ],
     image_root: Annotated[
-        Path | None, typer.Option(help="Folder of the images; default: images/ beside the annotations.")
+        Path | None,
+        typer.Option(
+            "--image-root", "--image_root", help="Folder of the images; default: images/ beside the annotations."
+        ),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Also write a page with some of the images, their boxes and captions.")
     ] = None,
 ) -> None:
-    """Read a complete data set, images included, and count its contents, repairs and errors."""
-    from core.data.annotations import check_dataset
+    """Read complete data sets, images included: count contents, repairs and errors, and compare train with test."""
+    from analysis.contact_sheet import require_free_sheet, write_sheet
     from core.errors import UserError, shown
-    from core.files.folders import SYNTHETIC
 
-    files = [path] if path.is_file() else sorted(path.glob("*.json"))
-    files = [file for file in files if file.name != SYNTHETIC]
-    if not files:
-        raise UserError("holds no annotation file", where=path, how="name a GeoText-format JSON file or its folder")
-    rejected = 0
-    for file in files:
-        root = image_root or file.parent / "images"
-        with progress_bar() as progress:
-            task = progress.add_task(f"checking {shown(file.name)}", total=None)
-            counts = check_dataset(file, root, on_progress=_shown_in(progress, task))
-        say(shown(str(file)), style="bold")
-        table = Table(show_header=False)
-        table.add_column(overflow="fold")  # wraps on a narrow terminal instead of being cut off
-        table.add_column(justify="right", no_wrap=True)
-        for name, value in counts.rows():
-            table.add_row(name, f"{value:,}")
-        console.print(table)
-        for message in counts.messages:
-            say(message, style="red")
-        rejected += counts.rejected.total()
-    if rejected:
-        raise UserError(f"{rejected} entries were rejected", where=path, how="fix or remove them")
+    files = _annotation_files(paths)
+    if sheet is not None:
+        require_free_sheet(sheet)
+    checked = [_check_file(file, image_root) for file in files]
+    problems = (
+        [f"{rejected} entries were rejected"] if (rejected := sum(f.counts.rejected.total() for f in checked)) else []
+    )
+    problems += _say_overlaps(checked)
+    if sheet is not None:
+        write_sheet(sheet, {shown(str(file.path)): list(map(_on_sheet, file.images)) for file in checked})
+        say(f"contact sheet: {sheet}")
+    if problems:
+        raise UserError(", ".join(problems), where=paths[0] if len(paths) == 1 else None, how="fix or remove them")
+
+
+def _on_sheet(image: "AnnotatedImage") -> "SheetImage":
+    """An image as plain data."""
+    from analysis.contact_sheet import SheetImage, SheetRegion
+    from core.data.annotations import NO_RELATION
+    from core.data.geometry import RELATIONS
+
+    regions = [
+        SheetRegion(each.sentence, each.box, None if each.relation == NO_RELATION else RELATIONS[each.relation])
+        for each in image.regions
+    ]
+    return SheetImage(image.path, image.image_id, image.group, image.captions, regions)
+
+
+def _annotation_files(paths: list[Path]) -> list[Path]:
+    """The files named, and those in the folders named, each once."""
+    from core.errors import UserError
+    from core.files.folders import SYNTHETIC
+    from core.files.ownership import IDENTITY
+
+    found: dict[Path, Path] = {}
+    for path in paths:
+        files = [path] if path.is_file() else sorted(path.glob("*.json"))
+        files = [file for file in files if path.is_file() or file.name not in (SYNTHETIC, IDENTITY)]
+        if not files:
+            raise UserError("holds no annotation file", where=path, how="name a GeoText-format JSON file or its folder")
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def _check_file(path: Path, image_root: Path | None) -> "CheckedFile":
+    from core.data.checks import check_file, doubts, statistics
+    from core.errors import shown
+
+    with progress_bar() as progress:
+        task = progress.add_task(f"checking {shown(path.name)}", total=None)
+        file = check_file(path, image_root or path.parent / "images", on_progress=_shown_in(progress, task))
+    say(shown(str(path)), style="bold")
+    table = Table(show_header=False)
+    table.add_column(overflow="fold")  # wraps on a narrow terminal instead of being cut off
+    table.add_column(justify="right", no_wrap=True)
+    table.add_row("split, by the file's name", file.split or "unknown")
+    for name, value in file.counts.rows():
+        table.add_row(name, f"{value:,}")
+    for name, figure in statistics(file.images):
+        table.add_row(name, figure)
+    console.print(table)
+    for message in file.counts.messages:
+        say(message, style="red")
+    for doubt in doubts(file):
+        console.print(doubt, style="yellow", highlight=False, markup=False)  # wrapped, as the table is
+    return file
+
+
+def _say_overlaps(checked: "list[CheckedFile]") -> list[str]:
+    """Print what splits share; returns what of that is an error, in words."""
+    from core.data.checks import overlaps
+    from core.errors import shown
+
+    problems = []
+    for overlap in overlaps(checked):
+        first, second = overlap.splits
+        serious = overlap.splits == ("train", "test")
+        found = {
+            "buildings": overlap.groups,
+            "images": [str(a) if a == b else f"{a} is {b}" for a, b in overlap.images],
+        }
+        for what, names in found.items():
+            if names:
+                listed = ", ".join(map(shown, names[:NAMED])) + (", …" if len(names) > NAMED else "")
+                line = f"{what} of {second} that are in {first}, too: {len(names):,} ({listed})"
+                say(line, style="red" if serious else "yellow")
+                problems += [f"{what} shared by train and test: {len(names):,}"] if serious else []
+    if len(checked) > 1 and (unknown := [file.path.name for file in checked if file.split is None]):
+        names = ", ".join(map(shown, unknown))
+        say(f"not compared with others, since the name does not say train, val or test: {names}", style="yellow")
+    return problems
 
 
 def _shown_in(progress: Progress, task: TaskID) -> Callable[[int, int], None]:

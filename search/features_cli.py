@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 
 from core.terminal.cli import ConfigOption
-from core.terminal.console import FeatureDisplay, say, show
+from core.terminal.console import FeatureDisplay, say, say_lines, show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,7 +113,7 @@ def prepare_campaign_features(
 ) -> "CampaignFeatures":
     """The features of all trials of a campaign; nothing is extracted for a campaign that could not use it."""
     from core.features.extraction import Extraction
-    from core.features.inputs import read_inputs
+    from core.features.inputs import absences, read_inputs
     from search.campaign import (
         CampaignFeatures,
         campaign_readings,
@@ -126,6 +126,7 @@ def prepare_campaign_features(
     variants = extraction_variants(campaign, campaign.base)
     inputs_of_each = [read_inputs(config, verify=verify) for config in variants]
     require_regions(campaign, inputs_of_each[0].images["train"])
+    say_lines(absences(inputs_of_each[0], campaign.base))
     parts = {extraction_variant(config): inputs.parts for config, inputs in zip(variants, inputs_of_each, strict=True)}
     features = CampaignFeatures(parts, campaign_readings(campaign))
     require_unchanged_features(features, folder)

@@ -22,6 +22,7 @@ from core.records import (
     Interval,
     Scorecard,
 )
+from core.terminal.tables import recall_in_words
 from search.winner import Winner
 
 PROTOCOLS = {
@@ -29,6 +30,7 @@ PROTOCOLS = {
     "image": "only the image of a caption is relevant, and its captions",
     "geotext-official": "relevance of the published script of GeoText-1652, with its off-by-one",
 }
+ALONE = " Every image is a building of its own, so that protocols cannot differ."
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +63,11 @@ def model_card(final: FinalModel, winner: Winner, features: Features) -> str:
         features: that it was trained and measured on.
     """
     sections = {
-        f"Model card: {winner.campaign}, trial {winner.number}": _introduction(final, winner),
+        f"Model card: {winner.campaign}, trial {winner.number}": _introduction(final, winner, features),
         "Data": _data(winner.config, features),
         "Figures on the test split": _figures(final),
         "Validation": _validation(final, winner),
-        "Boxes and relations": _regions(final.card),
+        **_regions(final.card, features),
         "Where it comes from": _parents(winner),
         "Limits": _limits(final, winner),
         "Receipt": _receipt(final),
@@ -86,17 +88,23 @@ def command_of(winner: Winner, checkpoint: Path) -> str:
     return shlex.join(["crossmodal", "retrain", str(winner.folder.root), "--output-dir", str(output), *options])
 
 
-def _introduction(final: FinalModel, winner: Winner) -> list[str]:
+def _introduction(final: FinalModel, winner: Winner, features: Features) -> list[str]:
     recipe = winner.config.recipe
     joint = recipe.epochs - recipe.stage1_epochs
     stages = f"{recipe.stage1_epochs} alignment and {joint} joint epochs" if recipe.stage1_epochs else f"{joint} epochs"
     efficiency = final.card.efficiency
     return [
         f"Adapters and heads with {efficiency.trainable_parameters:,} trainable parameters on a frozen "
-        f"{Path(winner.config.features.backbone).name}, for image-text retrieval, boxes and spatial relations. Trained "
-        f"for {stages}; the weights, `{final.path.name}`, are those of epoch {final.card.epoch} of the last stage, "
+        f"{Path(winner.config.features.backbone).name}, for image-text retrieval{_targets(features)}. Trained for "
+        f"{stages}; the weights, `{final.path.name}`, are those of epoch {final.card.epoch} of the last stage, "
         "from 0."
     ]
+
+
+def _targets(features: Features) -> str:
+    if len(features.train.boxes) == 0:
+        return ""
+    return ", boxes and spatial relations" if (features.train.relations >= 0).any() else " and boxes"
 
 
 def _data(config: TrainConfig, features: Features) -> list[str]:
@@ -112,7 +120,11 @@ def _data(config: TrainConfig, features: Features) -> list[str]:
     ]
     if synthetic:
         notes.append("**The images are synthetic:** the figures say nothing about real photographs.")
-    return [_table(["split", "buildings", "images", "captions", "regions"], rows), *notes]
+    headings = ["split", "buildings", "images", "captions", "regions"]
+    if not any(len(split.boxes) for split in splits.values() if split is not None):
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
+        notes.append("The data contain no boxes, so that there are no losses or figures of boxes and relations.")
+    return [_table(headings, rows), *notes]
 
 
 def _sizes(split: FeatureSplit) -> tuple[int, int, int, int]:
@@ -124,16 +136,24 @@ def _figures(final: FinalModel) -> list[str]:
     times = ", ".join(read.began for read in final.reads)
     parts = [f"The test split was read {'once' if count == 1 else f'{count} times'} for this model ({times})."]
     for protocol, meaning in PROTOCOLS.items():
-        same = [each for each in final.card.evaluations if each.protocol == protocol]
+        same = [each for each in final.card.distinct if each.protocol == protocol]
+        if not same:
+            continue
         first = same[0]
         parts.append(
-            f"Protocol `{protocol}`: {meaning}. {first.queries_image} images, {first.queries_text} texts, "
-            f"{first.groups} buildings; ties count against the query; 95 % intervals by bootstrap over buildings."
+            f"Protocol `{protocol}`: {meaning}. {first.queries_image} images, {first.texts_in_words}, "
+            f"{first.groups} buildings; ties count against the query{_if_for(same)}; 95 % intervals by bootstrap over "
+            f"buildings.{'' if first.groups < first.queries_image else ALONE}"
         )
         headings = [cell for each in same for cell in (_order(each), "95 %")]
         rows = [[name, *_cells(same, name), f"{first.metrics[f'chance_{name}']:.1%}"] for name in RETRIEVAL_KEYS]
         parts.append(_table(["", *headings, "chance"], rows))
     return parts
+
+
+def _if_for(evaluations: Sequence[Evaluation]) -> str:
+    """What stands in brackets beside a recall, where ties matter."""
+    return " (in brackets: for it)" if any(each.optimistic for each in evaluations) else ""
 
 
 def _order(evaluation: Evaluation) -> str:
@@ -148,7 +168,7 @@ def _order(evaluation: Evaluation) -> str:
 def _cells(evaluations: Sequence[Evaluation], name: str) -> Iterator[str]:
     for evaluation in evaluations:
         interval = evaluation.intervals[name]
-        yield f"{interval.value:.1%}"
+        yield recall_in_words(evaluation, name)
         yield f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
 
 
@@ -176,7 +196,14 @@ def difference_in_words(difference: Difference) -> str:
     )
 
 
-def _regions(card: Scorecard) -> list[str]:
+def _regions(card: Scorecard, features: Features) -> dict[str, list[str]]:
+    """The section on boxes and relations; none where the training data have none and none were measured."""
+    if not card.regions and len(features.train.boxes) == 0:
+        return {}
+    return {"Boxes and relations": _measured_regions(card)}
+
+
+def _measured_regions(card: Scorecard) -> list[str]:
     if not card.regions:
         return ["Not measured: no split that it was not trained on has regions."]
     baselines = {TEXT_ONLY: "sentence alone", SHUFFLED: "images shuffled", MEAN_BOX: "mean box"}

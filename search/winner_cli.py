@@ -10,7 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from core.terminal.cli import AgainOption, OutputOption, say_reranking
-from core.terminal.console import FeatureDisplay, console, print_epoch, say, show
+from core.terminal.console import FeatureDisplay, console, print_epoch, say, say_lines, show
 from search.features_cli import AddressOption, NodesOption, prepare_campaign_features, require_cluster_first
 
 if TYPE_CHECKING:
@@ -212,11 +212,12 @@ def print_losses(metrics: "EpochMetrics") -> None:
 
 def _features_of(config: "TrainConfig", campaign: "CampaignFolder", *, with_test: bool = False) -> "Features":
     """The features that trials of a campaign read, if they are still those that it started with."""
-    from core.features.inputs import read_inputs
+    from core.features.inputs import absences, read_inputs
     from core.features.opening import open_features
     from search.campaign import CampaignFeatures, extraction_variant, require_unchanged_features
 
     inputs = read_inputs(config)
+    say_lines(absences(inputs, config))
     require_unchanged_features(
         CampaignFeatures({extraction_variant(config): inputs.parts}, config.readings.all), campaign
     )

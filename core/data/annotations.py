@@ -86,7 +86,8 @@ class DatasetCounts:
     def rows(self) -> Iterator[tuple[str, int]]:
         """Name and count, in the order to print."""
         yield from (("images", self.images), ("captions", self.captions), ("regions", self.regions))
-        yield from ((f"relation {name}", self.relations[name]) for name in RELATIONS)
+        if self.regions:
+            yield from ((f"relation {name}", self.relations[name]) for name in RELATIONS)
         yield ("buildings", self.groups)
         yield from ((f"repaired: {kind}", count) for kind, count in self.repaired.items())
         yield from ((f"note: {kind}", count) for kind, count in self.notes.items())
@@ -117,7 +118,18 @@ def check_dataset(
     Raises:
         UserError: the file as a whole cannot be read.
     """
-    counts = DatasetCounts()
+    return check_images(path, image_root, on_progress=on_progress)[0]
+
+
+def check_images(
+    path: Path, image_root: Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[DatasetCounts, list[AnnotatedImage]]:
+    """`check_dataset` with the images that were counted.
+
+    Raises:
+        UserError: the file as a whole cannot be read.
+    """
+    counts, sound = DatasetCounts(), []
     by_image: dict[str, list[Entry]] = {}
     for where, raw in _raw_entries(path, image_root):
         try:
@@ -134,8 +146,9 @@ def check_dataset(
             counts.reject(error)
         else:
             counts.add(image)
+            sound.append(image)
         on_progress(done, len(images))
-    return counts
+    return counts, sound
 
 
 def _raw_entries(path: Path, image_root: Path) -> Iterator[tuple[str, Any]]:
@@ -184,8 +197,20 @@ def _merge(same: Sequence[Entry], repaired: Counter[str]) -> AnnotatedImage:
     distinct = tuple(dict.fromkeys(captions))
     if len(distinct) < len(captions):
         repaired["repeated caption dropped"] += len(captions) - len(distinct)
-    parsed = [region for entry in same for region in entry.regions]
+    parsed = list(_regions_of_one_reference(same, repaired))
     return AnnotatedImage(first.image, first.image_id, _group(first.image_id), distinct, _regions(parsed, repaired))
+
+
+def _regions_of_one_reference(same: Sequence[Entry], repaired: Counter[str]) -> Iterator[EntryRegion]:
+    """The regions of all entries; relations given in an entry that begins with another region are dropped."""
+    reference = next((entry.regions[0] for entry in same if entry.regions), None)
+    for entry in same:
+        for number, region in enumerate(entry.regions):
+            assert reference is not None, "there is a region"
+            if region.relation is not None and number and entry.regions[0][:2] != reference[:2]:
+                repaired["relation to another first region replaced"] += 1
+                region = region._replace(relation=None)
+            yield region
 
 
 def _regions(parsed: Sequence[EntryRegion], repaired: Counter[str]) -> tuple[Region, ...]:

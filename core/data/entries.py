@@ -94,6 +94,8 @@ def _text(value: Any, name: str, where: str) -> str:
 def _image_id(value: Any, where: str) -> str | None:
     if _is_absent(value):
         return None
+    if isinstance(value, float) and value.is_integer():  # how pandas writes integers beside empty cells
+        return str(int(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):

@@ -91,6 +91,19 @@ def embed_split(model: CrossModalModel, split: FeatureSplit) -> EmbeddedSplit:
     )
 
 
+def captions_once(embedded: EmbeddedSplit) -> tuple[TextView, Tensor]:
+    """The distinct captions of a split as the heads see them, [U] in the order of their rows, and the row [M] in them.
+
+    Equal captions are one, whichever images they stand under.
+    """
+    rows, index = torch.unique(embedded.split.caption_text, return_inverse=True)
+    some = torch.empty_like(rows)
+    some[index] = torch.arange(len(index), device=rows.device)  # any of the equal ones
+    attends = embedded.captions.features is not None
+    features = SelectedRows(embedded.split.texts, rows) if attends else None
+    return TextView(embedded.captions.embedded[some], features), index
+
+
 @torch.no_grad()
 def embed_texts(model: CrossModalModel, split: FeatureSplit) -> Tensor:
     """Embeddings [T, D] of the distinct texts of a split, in the mode in which the model is.

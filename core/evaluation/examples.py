@@ -71,6 +71,7 @@ def examples_of(model: CrossModalModel, split: FeatureSplit, images: Sequence[An
         queries=len(ranks),
         images=len(images),
         regions=_regions(model, embedded, images),
+        alone=len(torch.unique(split.groups)) == len(images),
     )
 
 

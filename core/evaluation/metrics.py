@@ -1,6 +1,8 @@
 """Metrics as pure functions. Recall is a fraction in 0..1; items with equal int64 keys are relevant to each other."""
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +15,17 @@ from core.records import MAJORITY, Interval
 
 SCORE_BYTES = 32 * 2**20
 """Maximum memory of a block of scores, about the cache of a processor; determines the number of queries in it."""
+
+
+class Members(NamedTuple):
+    """Which gallery rows are relevant to each query."""
+
+    rows: Tensor
+    """[U, most] int64, rows of the gallery, padded."""
+    exists: Tensor
+    """[U, most] bool, which of them are not padding."""
+    row_of_query: Tensor
+    """[Q] int64 in 0..U-1"""
 
 
 def first_relevant_ranks(scores: Tensor, query_groups: Tensor, gallery_groups: Tensor) -> Tensor:
@@ -58,19 +71,50 @@ def chunked_ranks(
     Raises:
         ValueError: a query has nothing relevant in the gallery, or an embedding is not finite.
     """
+    members = members_by_group(query_groups, gallery_groups)
+    ranks = torch.empty(len(queries), dtype=torch.int64, device=queries.device)
+    for block, scores, relevant, best in _scored_blocks(queries, gallery, members, score_bytes):
+        ranks[block] = 1 + count_true(scores >= best) - count_true(relevant >= best)
+    return ranks
+
+
+def rank_bounds(
+    queries: Tensor, gallery: Tensor, members: Members, *, score_bytes: int = SCORE_BYTES
+) -> tuple[Tensor, Tensor]:
+    """Ranks [Q] of the first relevant item by dot products, with ties counted against the query, and for it.
+
+    The first are those of `chunked_ranks`. The second are the best that any way of breaking ties can give.
+
+    Args:
+        queries, gallery: [Q, D] and [G, D] float32.
+        members: relevant rows of the gallery.
+        score_bytes: maximum memory of one block of scores.
+    Raises:
+        ValueError: an embedding is not finite.
+    """
+    against, favourable = (torch.empty(len(queries), dtype=torch.int64, device=queries.device) for _ in range(2))
+    for block, scores, relevant, best in _scored_blocks(queries, gallery, members, score_bytes):
+        against[block] = 1 + count_true(scores >= best) - count_true(relevant >= best)
+        favourable[block] = 1 + count_true(scores > best)
+    return against, favourable
+
+
+def _scored_blocks(
+    queries: Tensor, gallery: Tensor, members: Members, score_bytes: int
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """A block of queries, with its scores [q, G], those of its relevant items [q, most] and the best of these [q, 1].
+
+    The memory of the scores is used again for the next block.
+    """
     if not (queries.isfinite().all() and gallery.isfinite().all()):
         raise ValueError("embeddings must be finite")
-    members, exists, row_of_query = _members(query_groups, gallery_groups)
-    ranks = torch.empty(len(queries), dtype=torch.int64, device=queries.device)
     blocks = list(row_blocks(len(queries), len(gallery), max_bytes=score_bytes))
     memory = queries.new_empty(blocks[0].stop if blocks else 0, len(gallery))  # new pages would cost a third
     for block in blocks:
         scores = torch.matmul(queries[block], gallery.T, out=memory[: block.stop - block.start])
-        rows = row_of_query[block]
-        relevant = scores.gather(1, members[rows]).masked_fill_(~exists[rows], -math.inf)  # [q, most members]
-        best = relevant.amax(dim=1, keepdim=True)
-        ranks[block] = 1 + count_true(scores >= best) - count_true(relevant >= best)
-    return ranks
+        rows = members.row_of_query[block]
+        relevant = scores.gather(1, members.rows[rows]).masked_fill_(~members.exists[rows], -math.inf)
+        yield block, scores, relevant, relevant.amax(dim=1, keepdim=True)
 
 
 def count_true(mask: Tensor) -> Tensor:
@@ -78,16 +122,39 @@ def count_true(mask: Tensor) -> Tensor:
     return mask.sum(dim=1, dtype=torch.int32)
 
 
-def _members(query_groups: Tensor, gallery_groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gallery rows of each group, padded: [groups, most members]; mask of the real ones; and each query's group [Q]."""
+def members_by_group(query_groups: Tensor, gallery_groups: Tensor) -> Members:
+    """Gallery rows of each query's group.
+
+    Args:
+        query_groups, gallery_groups: [Q] and [G] int64; equal means relevant.
+    Raises:
+        ValueError: a query has nothing relevant in the gallery.
+    """
     groups, index, counts = torch.unique(gallery_groups, return_inverse=True, return_counts=True)
     row_of_query = torch.searchsorted(groups, query_groups).clamp(max=len(groups) - 1)
     if not torch.equal(groups[row_of_query], query_groups):
         raise ValueError("a query has no relevant item in the gallery")
-    exists = torch.arange(int(counts.max()), device=groups.device) < counts[:, None]
-    members = torch.zeros_like(exists, dtype=torch.int64)
-    members[exists] = index.argsort(stable=True)
-    return members, exists, row_of_query
+    return Members(*_padded(index.argsort(stable=True), counts), row_of_query)
+
+
+def members_of_pairs(queries: Tensor, gallery: Tensor) -> Members:
+    """Gallery rows that stand beside each query in a list of relevant pairs, which need not be equal groups.
+
+    Args:
+        queries, gallery: [P] int64, row of the query and of the gallery item of each pair; pairs may repeat. Every
+            query has one, rows from 0.
+    """
+    pairs = torch.unique(torch.stack([queries, gallery]), dim=1)  # sorted by query
+    counts = torch.bincount(pairs[0])
+    return Members(*_padded(pairs[1], counts), torch.arange(len(counts), device=counts.device))
+
+
+def _padded(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Values [sum of counts] as rows [U, most] of so many, and which of these are not padding."""
+    exists = torch.arange(int(counts.max()), device=counts.device) < counts[:, None]
+    rows = torch.zeros_like(exists, dtype=torch.int64)
+    rows[exists] = values
+    return rows, exists
 
 
 def recall_at(ranks: Tensor, k: int) -> float:
@@ -104,23 +171,18 @@ def median_rank(ranks: Tensor) -> float:
     return float(np.median(ranks.cpu().numpy()))
 
 
-def chance_recall(query_groups: Tensor, gallery_groups: Tensor, k: int) -> float:
-    """Expected recall at k of a random order.
+def chance_recall(members: Members, size: int, k: int) -> float:
+    """Expected recall at k of a random order of a gallery of `size` items.
 
-    Args:
-        query_groups, gallery_groups: [Q] and [G] int64; equal means relevant.
-    Raises:
-        KeyError: a query has no relevant item in the gallery.
     Source: hypergeometric distribution, 1 − C(G − n, k) / C(G, k) for a query with n relevant items.
     """
-    size = len(gallery_groups)
     k = min(k, size)
-    values, counts = torch.unique(gallery_groups, return_counts=True)
-    miss_probability = {
-        int(group): math.prod((size - int(count) - i) / (size - i) for i in range(k)) if size - int(count) >= k else 0.0
-        for group, count in zip(values, counts, strict=True)
-    }
-    return float(np.mean([1 - miss_probability[int(group)] for group in query_groups]))
+    counts, index = torch.unique(members.exists.sum(dim=1), return_inverse=True)
+    miss_probability = [
+        math.prod((size - count - i) / (size - i) for i in range(k)) if size - count >= k else 0.0
+        for count in counts.tolist()
+    ]
+    return float(np.mean(1 - np.array(miss_probability)[index[members.row_of_query].cpu().numpy()]))
 
 
 def official_group_indices(groups: Tensor) -> Tensor:

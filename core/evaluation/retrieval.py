@@ -1,18 +1,38 @@
 """Retrieval metrics of a model on a split: a quick validation after each epoch, and the full evaluation."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from core.evaluation.embedding import EmbeddedSplit, embed_split
-from core.evaluation.metrics import chance_recall, group_bootstrap, median_rank, official_group_indices, recall_at
+from core.evaluation.embedding import EmbeddedSplit, captions_once, embed_split
+from core.evaluation.metrics import (
+    chance_recall,
+    group_bootstrap,
+    median_rank,
+    members_by_group,
+    official_group_indices,
+    recall_at,
+)
 from core.evaluation.query_bank import normalise
-from core.evaluation.ranking import RankingRule, Relevance, Search, ranks_by_similarity, rerank
+from core.evaluation.ranking import (
+    TIES,
+    AnyRelevance,
+    PairedRelevance,
+    RankingRule,
+    Relevance,
+    Search,
+    Ties,
+    rank_bounds_by_similarity,
+    ranks_by_similarity,
+    rerank,
+)
 from core.evaluation.regions import measure_regions
 from core.features.store import FeatureSplit
 from core.model.model import CrossModalModel
+from core.model.views import TextView
 from core.records import RETRIEVAL_KEYS, Evaluation, Samples
 
 Protocol = Literal["image", "building", "geotext-official"]
@@ -88,35 +108,68 @@ class Measurement:
     samples: dict[str, Samples]
 
 
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """The texts of a gallery: all captions, or each distinct one once."""
+
+    view: TextView
+    """U of them"""
+    of_caption: Tensor | None
+    """[M], row of each caption in them; None if they are the captions"""
+    image: Tensor
+    """[U], row of an image that each stands under"""
+
+
 def measure_retrieval(
-    model: CrossModalModel, embedded: EmbeddedSplit, rule: RankingRule, *, split_name: str
+    model: CrossModalModel, embedded: EmbeddedSplit, rule: RankingRule, *, split_name: str, unique_texts: bool = False
 ) -> dict[Protocol, Measurement]:
     """Recall and median rank in both directions by each protocol, with chance and 95 % intervals over buildings.
 
     All protocols are measured on the same order of the gallery, which is the costly part.
+
+    Args:
+        unique_texts: equal captions are one text, relevant to all images that they stand under; intervals count it to
+            the building of one of these.
     """
-    split = embedded.split
-    t2i, i2t = both_directions(embedded, bank=rule.bank)
-    text_ranks, image_ranks = _ranks(model, split, t2i, rule), _ranks(model, split, i2t, rule)
+    split, texts = embedded.split, _texts_once(embedded) if unique_texts else _all_captions(embedded)
+    t2i, i2t = both_directions(replace(embedded, captions=texts.view), bank=rule.bank)
+    relevant_images, relevant_texts = (
+        {protocol: _relevance(split, protocol, search, texts) for protocol in PROTOCOLS} for search in (t2i, i2t)
+    )
+    text_ranks, image_ranks = _ranks(model, t2i, relevant_images, rule), _ranks(model, i2t, relevant_texts, rule)
     measurements: dict[Protocol, Measurement] = {}
     for protocol in PROTOCOLS:
-        ranks = _BothRanks(text_ranks[protocol], image_ranks[protocol])
-        captions, images = relevance_of(split, protocol, t2i)
-        samples = hits_of(ranks.t2i.final, ranks.i2t.final, split)
+        ranks, favourable = (_BothRanks(text_ranks[protocol, ties], image_ranks[protocol, ties]) for ties in TIES)
+        samples = _hits("t2i", ranks.t2i.final, split.groups[texts.image]) | _hits("i2t", ranks.i2t.final, split.groups)
+        figures = retrieval_figures(ranks.t2i.final, ranks.i2t.final)
+        chance = _chance(t2i, relevant_images[protocol]) | _chance(i2t, relevant_texts[protocol])
         evaluation = Evaluation(
             split=split_name,
             protocol=protocol,
             rerank=rule.rerank,
-            queries_text=len(captions),
-            queries_image=len(images),
+            queries_text=len(t2i.queries),
+            queries_image=len(i2t.queries),
             groups=len(torch.unique(split.groups)),
-            metrics=_metrics(ranks, captions, images, rule.rerank),
+            metrics=figures | chance | _ceilings(ranks, rule.rerank),
             intervals={name: group_bootstrap(sample.values, sample.groups) for name, sample in samples.items()},
             rerank_weight=rule.rerank_weight if rule.rerank else None,
             query_bank="none" if rule.bank is None else "train_captions",
+            optimistic=_optimistic(favourable, figures),
+            unique_texts=unique_texts,
         )
         measurements[protocol] = Measurement(evaluation, samples)
     return measurements
+
+
+def _all_captions(embedded: EmbeddedSplit) -> _Texts:
+    return _Texts(embedded.captions, None, embedded.split.caption_image)
+
+
+def _texts_once(embedded: EmbeddedSplit) -> _Texts:
+    view, of_caption = captions_once(embedded)
+    images = embedded.split.caption_image
+    first = images.new_full((len(view.embedded),), len(embedded.split.groups))
+    return _Texts(view, of_caption, first.scatter_reduce(0, of_caption, images, "amin"))
 
 
 def both_directions(embedded: EmbeddedSplit, *, bank: Tensor | None = None) -> tuple[Search, Search]:
@@ -162,23 +215,44 @@ class _BothRanks:
     i2t: _Ranks
 
 
-def _ranks(model: CrossModalModel, split: FeatureSplit, search: Search, rule: RankingRule) -> dict[Protocol, _Ranks]:
-    relevances = [relevance_of(split, protocol, search) for protocol in PROTOCOLS]
-    firsts = [ranks_by_similarity(search, relevance) for relevance in relevances]
-    finals = rerank(model, search, relevances, firsts, rule) if rule.rerank else firsts
-    return dict(zip(PROTOCOLS, map(_Ranks, firsts, finals), strict=True))
+def _relevance(split: FeatureSplit, protocol: Protocol, search: Search, texts: _Texts) -> AnyRelevance:
+    """`relevance_of`, where a text may stand under several images."""
+    by_caption = relevance_of(split, protocol, search)
+    if texts.of_caption is None:
+        return by_caption
+    keys = by_caption if search.texts_ask else Relevance(by_caption.gallery, by_caption.queries)
+    images, exists, groups = members_by_group(keys.queries, keys.gallery)
+    pairs = exists[groups]  # [M, most images of a group]
+    texts_of_pairs = texts.of_caption[:, None].expand_as(pairs)[pairs]
+    images_of_pairs = images[groups][pairs]
+    ends = (texts_of_pairs, images_of_pairs) if search.texts_ask else (images_of_pairs, texts_of_pairs)
+    return PairedRelevance(*ends)
 
 
-def _metrics(ranks: _BothRanks, captions: Tensor, images: Tensor, depth: int) -> dict[str, float]:
-    metrics = {
-        **retrieval_figures(ranks.t2i.final, ranks.i2t.final),
-        **{f"chance_t2i_r{k}": chance_recall(captions, images, k) for k in (1, 5, 10)},
-        **{f"chance_i2t_r{k}": chance_recall(images, captions, k) for k in (1, 5, 10)},
-    }
-    if depth:
-        metrics["t2i_ceiling"] = recall_at(ranks.t2i.first, depth)
-        metrics["i2t_ceiling"] = recall_at(ranks.i2t.first, depth)
-    return metrics
+def _ranks(
+    model: CrossModalModel, search: Search, relevances: Mapping[Protocol, AnyRelevance], rule: RankingRule
+) -> dict[tuple[Protocol, Ties], _Ranks]:
+    counted = {(name, ties): each.counting(ties) for name, each in relevances.items() for ties in TIES}
+    firsts = [ranks for each in relevances.values() for ranks in rank_bounds_by_similarity(search, each)]
+    finals = rerank(model, search, list(counted.values()), firsts, rule) if rule.rerank else firsts
+    return dict(zip(counted, map(_Ranks, firsts, finals), strict=True))
+
+
+def _chance(search: Search, relevance: AnyRelevance) -> dict[str, float]:
+    members, direction = relevance.members(), "t2i" if search.texts_ask else "i2t"
+    return {f"chance_{direction}_r{k}": chance_recall(members, len(search.gallery), k) for k in (1, 5, 10)}
+
+
+def _ceilings(ranks: _BothRanks, depth: int) -> dict[str, float]:
+    if not depth:
+        return {}
+    return {"t2i_ceiling": recall_at(ranks.t2i.first, depth), "i2t_ceiling": recall_at(ranks.i2t.first, depth)}
+
+
+def _optimistic(ranks: _BothRanks, figures: Mapping[str, float]) -> dict[str, float]:
+    """Those recalls that ties change if they count for the query."""
+    favourable = retrieval_figures(ranks.t2i.final, ranks.i2t.final)
+    return {name: favourable[name] for name in (*RETRIEVAL_KEYS, "recall_mean") if favourable[name] != figures[name]}
 
 
 def hits_of(t2i: Tensor, i2t: Tensor, split: FeatureSplit) -> dict[str, Samples]:

@@ -100,7 +100,9 @@ def measure(checkpoint: Checkpoint, features: Features, *, name: str, settings: 
     started = time.monotonic()
     embedded = embed_split(model, split.to(device))
     order = _order(chosen_reranking(checkpoint, model, features, settings), settings)
-    evaluations, samples = _retrieval(model, embedded, _ranking_rules(model, train, order, settings), split_name)
+    evaluations, samples = _retrieval(
+        model, embedded, _ranking_rules(model, train, order, settings), split_name, settings
+    )
     with_regions, regions_split = embedded, split_name
     if len(split.boxes) == 0 and held_out:
         with_regions, regions_split = embed_split(model, features.validation.to(device)), "validation"
@@ -174,10 +176,17 @@ def _ranking_rules(
 
 
 def _retrieval(
-    model: CrossModalModel, embedded: EmbeddedSplit, rules: Sequence[RankingRule], split_name: str
+    model: CrossModalModel,
+    embedded: EmbeddedSplit,
+    rules: Sequence[RankingRule],
+    split_name: str,
+    settings: EvaluationConfig,
 ) -> tuple[list[Evaluation], dict[str, Samples]]:
     """Evaluations by each protocol under each rule, and the samples of the first rule by the main protocol."""
-    rounds = [measure_retrieval(model, embedded, rule, split_name=split_name) for rule in rules]
+    rounds = [
+        measure_retrieval(model, embedded, rule, split_name=split_name, unique_texts=settings.unique_texts)
+        for rule in rules
+    ]
     evaluations = [measured[protocol].evaluation for protocol in PROTOCOLS for measured in rounds]
     return evaluations, rounds[0][MAIN_PROTOCOL].samples
 

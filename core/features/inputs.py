@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from core.backbone.checkpoint_files import backbone_files
 from core.backbone.hub import checkpoint_folder
 from core.config import DataConfig, TrainConfig
-from core.data.annotations import AnnotatedImage, read_annotations
+from core.data.annotations import NO_RELATION, AnnotatedImage, read_annotations
 from core.data.splits import Split, split_by_group
 from core.errors import UserError
 from core.features.fingerprint import FingerprintParts, fingerprint_parts
@@ -59,6 +59,22 @@ def read_inputs(config: TrainConfig, *, verify: bool = False) -> FeatureInputs:
     files = backbone_files(checkpoint_folder(config.features.backbone))
     parts = fingerprint_parts(config.features, files, images, store / DIGESTS, verify=verify)
     return FeatureInputs(images, parts, dict(repaired), dict(notes))
+
+
+def absences(inputs: FeatureInputs, config: TrainConfig) -> list[str]:
+    """What the training data lack that the configuration would use, a line each: boxes, relations, buildings."""
+    splits: tuple[Split, ...] = ("train", "validation") if config.data.train_on == "all" else ("train",)
+    images = [image for split in splits for image in inputs.images[split]]
+    regions = [region for image in images for region in image.regions]
+    related = any(region.relation != NO_RELATION for region in regions)
+    found = []
+    if not regions and (config.loss.box or config.loss.spatial):
+        found.append("the training data contain no boxes: box and relation losses are off")
+    elif not related and config.loss.spatial:
+        found.append("the training data contain no relations between regions: the relation loss is off")
+    if len({image.group for image in images}) == len(images):
+        found.append("every training image is a building of its own: relevance by building is relevance by image")
+    return found
 
 
 def _refuse_training_file(data: DataConfig) -> None:

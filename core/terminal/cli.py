@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.terminal.console import FeatureDisplay, print_epoch, say, say_if_installed, show
+from core.terminal.console import FeatureDisplay, print_epoch, say, say_if_installed, say_lines, show
 
 if TYPE_CHECKING:
     from core.config import EvaluationConfig, TrainConfig
@@ -48,6 +48,14 @@ def train(
     save_embeddings: Annotated[
         bool, typer.Option("--save-embeddings", "--save_embeddings", help="With --evaluate: also write embeddings.npz.")
     ] = False,
+    unique_texts: Annotated[
+        bool,
+        typer.Option(
+            "--unique-texts",
+            "--unique_texts",
+            help="With --evaluate: count equal captions as one text, relevant to all images that they stand under.",
+        ),
+    ] = False,
     again: AgainOption = False,
 ) -> None:
     """Train a model (a restarted run continues after its last complete epoch), or evaluate a checkpoint."""
@@ -59,17 +67,20 @@ def train(
     if evaluate:
         if checkpoint is None:
             raise UserError("--evaluate needs --checkpoint", how="name the checkpoint to measure")
+        if unique_texts:
+            settings = settings.with_overrides({"evaluation.unique_texts": True})
         outputs = {"use_wandb": use_wandb, "save_embeddings": save_embeddings}
         _evaluate(settings, checkpoint, output_dir, again=again, **outputs)
         return
-    if save_embeddings or again:
-        option = "--save_embeddings" if save_embeddings else "--again"
-        raise UserError(f"{option} goes with --evaluate", how="train first, then evaluate the checkpoint")
+    measuring = {"--save_embeddings": save_embeddings, "--unique-texts": unique_texts, "--again": again}
+    for option, given in measuring.items():
+        if given:
+            raise UserError(f"{option} goes with --evaluate", how="train first, then evaluate the checkpoint")
     _train(settings, checkpoint, output_dir, use_wandb=use_wandb)
 
 
 def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, use_wandb: bool) -> None:
-    from core.features.inputs import read_inputs
+    from core.features.inputs import absences, read_inputs
     from core.features.opening import open_features
     from core.files.folders import RunFolder
     from core.model.checkpoints import load_checkpoint
@@ -79,6 +90,7 @@ def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, 
     others = _wandb_names(use_wandb)
     require_free_run(output_dir, *others)
     inputs = read_inputs(config)
+    say_lines(absences(inputs, config))
     start_from = load_checkpoint(checkpoint, fingerprint=inputs.parts.fingerprint) if checkpoint else None
     with FeatureDisplay() as display:
         features = open_features(config, inputs=inputs, display=display)
@@ -155,6 +167,7 @@ def train_two_stage(
 ) -> None:
     """Train stage 1 (align), then stage 2 (joint) from its weights."""
     from core.config import load_config
+    from core.features.inputs import absences, read_inputs
     from core.features.opening import open_features
     from core.tracked_runs import RunStart
     from core.training.runs import hold_two_stage, require_free_two_stage, run_two_stage, split_stages
@@ -163,8 +176,10 @@ def train_two_stage(
     stages = split_stages(settings)
     others = _wandb_names(use_wandb)
     require_free_two_stage(output_dir, *others)
+    inputs = read_inputs(settings)
+    say_lines(absences(inputs, settings))
     with FeatureDisplay() as display:
-        features = open_features(settings, display=display)
+        features = open_features(settings, inputs=inputs, display=display)
     with (
         hold_two_stage(output_dir, *others) as identity,
         _tracker(output_dir, identity, use_wandb=use_wandb) as tracker,

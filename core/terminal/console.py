@@ -3,7 +3,7 @@
 If the terminal is too narrow for a table, its rows are printed as lines of text, with all cells.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -64,6 +64,12 @@ def _filled(cells: list[str], width: int) -> Iterator[str]:
 def say(text: str, *, style: str | None = None) -> None:
     """Print one line without wrapping it: terminals wrap by themselves, and a pipe keeps it on one line."""
     console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+
+
+def say_lines(texts: Iterable[str]) -> None:
+    """Print what the user may not expect, each on a line."""
+    for text in texts:
+        say(text, style="yellow")
 
 
 def say_if_installed(config: Path) -> Path:

@@ -21,6 +21,7 @@ REGION_ROWS = {
 """Rows above the verdict on a metric."""
 MAJORITY_OF = "relation_accuracy"
 BASELINES = {TEXT_ONLY: "text only", SHUFFLED: "shuffled", MEAN_BOX: "mean box"}
+TIES_RULE = "Ties count against the query; in brackets, where it differs, the figure if they count for it."
 GROUNDING_RULE = (
     "Grounded: above text only and above shuffled images by the lower end of the 95 % interval of the difference, "
     "which stands in the row of the verdict."
@@ -49,10 +50,9 @@ def retrieval_table(evaluations: list[Evaluation]) -> Table:
     bank = "" if first.query_bank == "none" else f"; t2i with a query bank ({first.query_bank})"
     table = _table(
         f"{first.split} split, relevance by {first.protocol}{bank}: {first.queries_image} images, "
-        f"{first.queries_text} texts, {first.groups} buildings"
+        f"{first.texts_in_words}, {first.groups} buildings"
     )
-    if first.groups == first.queries_image:
-        table.caption = "Every image is a building of its own, so that protocols cannot differ."
+    table.caption = "\n".join(_retrieval_notes(evaluations)) or None
     table.add_column("metric")
     for evaluation in evaluations:
         table.add_column(_order(evaluation), justify="right")
@@ -66,6 +66,13 @@ def retrieval_table(evaluations: list[Evaluation]) -> Table:
     return table
 
 
+def _retrieval_notes(evaluations: list[Evaluation]) -> Iterator[str]:
+    if evaluations[0].groups == evaluations[0].queries_image:
+        yield "Every image is a building of its own, so that protocols cannot differ."
+    if any(evaluation.optimistic for evaluation in evaluations):
+        yield TIES_RULE
+
+
 def _order(evaluation: Evaluation) -> str:
     if not evaluation.rerank:
         return "by similarity"
@@ -75,7 +82,13 @@ def _order(evaluation: Evaluation) -> str:
 
 def _recall_cells(evaluation: Evaluation, name: str) -> tuple[str, str]:
     interval = evaluation.intervals[name]
-    return f"{interval.value:.1%}", f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
+    return recall_in_words(evaluation, name), f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
+
+
+def recall_in_words(evaluation: Evaluation, name: str) -> str:
+    """A recall in percent, and in brackets with ties counted for the query, where that differs."""
+    pessimistic, optimistic = evaluation.metrics[name], evaluation.optimistic.get(name)
+    return f"{pessimistic:.1%}" if optimistic is None else f"{pessimistic:.1%} ({optimistic:.1%})"
 
 
 def _regions_table(card: Scorecard) -> Table:

@@ -46,8 +46,19 @@ class Run:
 
     @property
     def with_regions(self) -> bool:
-        """Whether the steps train box or relation losses."""
-        return self.stage.number == JOINT and (self.config.loss.box > 0 or self.config.loss.spatial > 0)
+        """Whether the steps train box or relation losses: there are weights, and boxes, for them."""
+        weighted = self.config.loss.box > 0 or self.config.loss.spatial > 0
+        return self.stage.number == JOINT and weighted and self.has_boxes
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether the training split has regions."""
+        return len(self.features.train.boxes) > 0
+
+    @property
+    def has_relations(self) -> bool:
+        """Whether a region of the training split has a relation."""
+        return bool((self.features.train.relations >= 0).any())
 
     @property
     def steps_per_epoch(self) -> int:

@@ -16,6 +16,7 @@ from core.campaign.trials import SCORED, TrialRecord, gain_over_baseline, standi
 from core.config import TrainConfig
 from core.errors import UserError
 from core.files.folders import CampaignFolder
+from core.records import GROUNDING_METRICS
 from core.tracked_runs import RunEnd, RunStart, ShownTable, Tracker, best_figures
 
 LEADERBOARD: Literal["leaderboard"] = "leaderboard"
@@ -92,7 +93,7 @@ def track_leaderboard(
 
 
 def _as_shown(table: pd.DataFrame, names: dict[int, str]) -> ShownTable:
-    table = table.drop(columns=list(NOT_SHOWN))
+    table = table.drop(columns=[*NOT_SHOWN, *(name for name in GROUNDING_METRICS if table[name].isna().all())])
     table.insert(1, "run", table["number"].map(names))
     columns = [str(column).removeprefix(SEARCHED) for column in table.columns]
     return ShownTable(columns, [[_plain(cell) for cell in row] for row in table.itertuples(index=False, name=None)])

@@ -54,6 +54,13 @@ def test_csv_and_json_hold_every_digit(folder: CampaignFolder, boards: list[Boar
     assert (lines[0]["gallery_groups"], lines[0]["seeds"], lines[0]["number"]) == ("30", "4", "2")
 
 
+def test_columns_of_regions_are_there_only_if_a_trial_has_any(boards: list[Board], tmp_path: Path) -> None:
+    assert not re.search("box_iou|relation", to_csv(boards).splitlines()[0] + to_json(boards))
+    with_boxes = read_boards([searched(tmp_path / "boxes", [metrics(0.2, box_iou=0.5), metrics(0.3)])])
+    assert [row.get("box_iou") for row in json.loads(to_json([*boards, *with_boxes]))].count(0.5) == 1
+    assert "relation_accuracy" not in to_csv(with_boxes)
+
+
 def test_top_limits_rows_of_csv_and_json(boards: list[Board]) -> None:
     assert [row["number"] for row in json.loads(to_json(boards, 1))] == [2, None, None]
     assert to_csv(boards, 1).count("\n") == 1 + 3

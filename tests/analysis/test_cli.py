@@ -2,12 +2,14 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core.config import TrainConfig, load_config
 from core.files.folders import CampaignFolder
+from core.model.checkpoints import load_checkpoint, save_checkpoint
 from core.sections import dump_yaml
 from tests.commands import CommandLine
 
@@ -192,6 +194,19 @@ def test_checkpoints_of_other_features_are_not_compared(crossmodal: CommandLine,
     outcome = crossmodal("benchmark", "--checkpoints", *checkpoints, "--labels", "a", "b", "--output_dir", runs / "b")
     assert outcome.code == 2
     assert "was trained on features" in outcome.err
+
+
+def test_checkpoints_that_count_equal_texts_otherwise_are_refused(
+    crossmodal: CommandLine, runs: Path, tmp_path: Path
+) -> None:
+    path, other = runs / "single" / "checkpoint_2.pth", tmp_path / "unique.pth"
+    checkpoint = load_checkpoint(path)
+    unique = checkpoint.config.with_overrides({"evaluation.unique_texts": True})
+    save_checkpoint(other, replace(checkpoint, config=unique))
+    outcome = crossmodal(
+        "benchmark", "--checkpoints", path, other, "--labels", "a", "b", "--output-dir", tmp_path / "b"
+    )
+    assert (outcome.code, f"{other}: counts equal texts otherwise than the first one" in outcome.err) == (2, True)
 
 
 def test_checkpoints_whose_data_changed_are_refused_before_any_extraction(

@@ -13,6 +13,7 @@ from analysis.comparison import (
     grounding_notes,
     paired_interval,
     read_notes,
+    tie_notes,
 )
 from core.errors import UserError
 from core.records import RETRIEVAL_KEYS, Efficiency, Evaluation, Grounding, Interval, Samples, Scorecard
@@ -155,3 +156,16 @@ def test_notes_say_which_models_depend_on_the_image() -> None:
 def test_models_of_other_features_are_refused() -> None:
     with pytest.raises(UserError, match=r"different features \(a on f, b on g\)"):
         benchmark_table({"a": card(), "b": card(fingerprint="g")})
+
+
+def test_recalls_with_ties_for_the_query_have_rows_and_columns_where_they_differ() -> None:
+    plain, tied = card(), card()
+    tied.evaluations[0].optimistic["i2t_r10"] = 0.75
+    table = comparison_table([], plain, tied)
+    row = table[table["metric"] == "i2t_r10_optimistic"].iloc[0]
+    assert (row["single_stage"], row["two_stage"], row["difference"]) == (0.5, 0.75, 0.25)
+    assert not any(name.endswith("optimistic") for name in comparison_table([], plain, plain)["metric"])
+    benchmark = benchmark_table({"a": plain, "b": tied})
+    assert benchmark["i2t_r10_optimistic"].tolist() == [0.5, 0.75]
+    assert "t2i_r1_optimistic" not in benchmark
+    assert (tie_notes([plain, plain]), len(tie_notes([plain, tied]))) == ([], 1)

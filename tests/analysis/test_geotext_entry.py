@@ -133,6 +133,7 @@ def test_figures_with_a_query_bank_or_another_protocol_do_not_stand_for_official
     ("changes", "file", "problem"),
     [
         ({"split": "validation"}, "test_951_version.json", "figures of the validation split"),
+        ({"unique_texts": True}, "test_951_version.json", "figures with equal texts as one"),
         ({"groups": 100}, "test_951_version.json", "figures of 55,227 images, 165,681 texts and 100 buildings"),
         ({"queries_image": 55_226}, "test_951_version.json", "55,226 images"),
         ({"queries_text": 55_227}, "test_951_version.json", "55,227 texts"),

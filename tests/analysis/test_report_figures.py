@@ -119,6 +119,12 @@ def test_shares_of_the_weighted_losses() -> None:
     assert np.sum(list(shares.values()), axis=0) == pytest.approx([100, 100])
 
 
+def test_losses_that_never_were_have_no_bars() -> None:
+    rows = history((0, 0, 0.1), (0, 1, 0.2)).assign(loss_box=None, loss_spatial=None)
+    figure = figures.loss_shares(rows, LossConfig())
+    assert [trace.name for trace in figure.data] == ["contrastive", "matching"]
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
 def test_the_front_is_what_no_other_trial_dominates(points: list[tuple[int, int]]) -> None:
     table = trials(*({"seconds": cost, "value": value} for cost, value in points))

@@ -123,9 +123,10 @@ def test_any_changed_setting_changes_the_hash() -> None:
     assert len({config_hash(base.with_overrides({"seed": seed})) for seed in range(3)}) == 3
 
 
-def test_runs_from_before_the_choice_of_buildings_keep_their_hash() -> None:
+def test_runs_from_before_a_setting_keep_their_hash() -> None:
     content = TrainConfig().model_dump(mode="json", exclude=places.PLACES)
     assert content["data"].pop("train_on") == "training"
+    assert content["evaluation"].pop("unique_texts") is False
     assert config_hash(TrainConfig()) == hash_of(content)
     assert config_hash(TrainConfig().with_overrides({"data.train_on": "all"})) != hash_of(content)
 

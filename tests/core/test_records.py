@@ -107,3 +107,10 @@ def test_a_run_keeps_its_best_epoch_or_the_last_if_no_building_was_held_out() ->
     assert kept_epoch(history, TrainConfig().with_overrides({"objective": "t2i_r1"})).epoch == 2
     assert kept_epoch(history, TrainConfig().with_overrides({"data.train_on": "all"})).epoch == 2
     assert kept_epoch(history[:1], TrainConfig().with_overrides({"data.train_on": "all"})).epoch == 0
+
+
+def test_an_evaluation_from_before_ties_were_told_is_read() -> None:
+    now = Evaluation("test", "building", 0, 4, 4, 2, {"t2i_r1": 0.5})
+    content = now.to_json()
+    del content["optimistic"], content["unique_texts"]
+    assert Evaluation.from_json(content) == now

@@ -20,7 +20,8 @@ METHODOLOGY: dict[str, Scalar | None] = {
     "features.image_prompt": "Summary above image in one word:",
     "features.text_prompt": "Summary above sentence in one word:", "features.allow_degenerate": False,
     "features.source": "cached", "evaluation.k_test": 256, "evaluation.rerank_weight": None,
-    "evaluation.query_bank": "none", "objective": "recall_mean", "device": "auto", "seed": 0,
+    "evaluation.query_bank": "none", "evaluation.unique_texts": False, "objective": "recall_mean",
+    "device": "auto", "seed": 0,
 }  # fmt: skip
 REAL: dict[str, Scalar] = {
     "optimizer.learning_rate": 1.0e-4, "optimizer.batch_size": 4, "data.validation_fraction": 0.1,

@@ -195,3 +195,23 @@ def test_loss_weights_without_targets_are_not_searched(
         return
     with pytest.raises(UserError, match=refused):
         require_regions(campaign, records)
+
+
+@pytest.mark.parametrize(
+    ("asked", "refused"),
+    [
+        (
+            {"constraints": {"box_iou": {"at_least": 0.1}}},
+            "constraints: box_iou is never measured, since the data contain",
+        ),
+        (
+            {"objectives": ["recall_mean", {"relation_accuracy": "max"}]},
+            "objectives: relation_accuracy is never measured",
+        ),
+    ],
+)
+def test_figures_without_targets_are_not_asked_for(campaign_of: Build, asked: dict[str, Any], refused: str) -> None:
+    campaign = campaign_of(**asked, space={"loss.itc": {"uniform": [0.5, 1.0]}})
+    require_regions(campaign, [image(NO_RELATION, 2)])
+    with pytest.raises(UserError, match=refused):
+        require_regions(campaign, [image()])

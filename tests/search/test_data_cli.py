@@ -149,3 +149,37 @@ def test_every_import_in_the_docs_runs_on_the_example_of_its_section(
     assert outcome.code == 0, outcome.err
     assert list(out.glob("*.json"))
     assert "dropped" not in outcome.out
+
+
+def test_splits_that_share_buildings_and_images_are_refused(
+    crossmodal: CommandLine, demo: Path, tmp_path: Path
+) -> None:
+    records = read_json(demo / "train.json")
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    (tmp_path / "test.json").write_text(json.dumps(records[:3] + read_json(demo / "test.json")))
+    (tmp_path / "more.json").write_text(json.dumps(records))
+    arguments = ["data", "check", tmp_path, tmp_path / "train.json", "--image-root", demo / "images"]
+    outcome = crossmodal(*arguments)
+    assert outcome.code == 2
+    assert outcome.out.count("distinct captions") == 3  # the training file, named twice, is checked once
+    for line in (
+        "buildings of test that are in train, too: 1 (0000)",
+        "images of test that are in train, too: 1 (",
+        "not compared with others, since the name does not say train, val or test: more.json",
+        "only 12 buildings: one in 10 is held out for validation",
+    ):
+        assert line in outcome.out
+    assert outcome.err.strip() == (
+        "error: buildings shared by train and test: 1, images shared by train and test: 1; fix or remove them"
+    )
+
+
+def test_the_demo_has_no_overlap_and_a_contact_sheet(crossmodal: CommandLine, demo: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.html"
+    outcome = crossmodal("data", "check", demo, "--sheet", sheet)
+    assert outcome.code == 0, outcome.err
+    assert f"contact sheet: {sheet}" in outcome.out
+    assert sheet.read_text().count("data:image/jpeg") == 48
+    sheet.write_text("mine")
+    refused = crossmodal("data", "check", demo, "--sheet", sheet)
+    assert (refused.code, "distinct captions" in refused.out, sheet.read_text()) == (2, False, "mine")

@@ -17,6 +17,7 @@ from search.cli import app
 from search.model_card import FinalModel, command_of, model_card
 from search.retrain import retrain
 from search.winner import Winner, on_all_buildings
+from tests.conftest import without_regions
 from tests.search.test_retrain import trained
 
 
@@ -132,3 +133,22 @@ def test_the_weights_are_those_that_the_card_names(final: FinalModel, tmp_path: 
     named = re.search(r"the weights, `([\w.]+)`, are those of epoch (\d+)", text)
     assert named is not None
     assert load_checkpoint(tmp_path / "final" / "stage2" / named[1]).epoch == int(named[2])
+
+
+def test_data_without_boxes_or_buildings_have_no_section_on_them(
+    final: FinalModel, winner: Winner, planted_features: Features
+) -> None:
+    assert planted_features.test is not None
+    features = replace(
+        planted_features,
+        train=without_regions(planted_features.train),
+        validation=without_regions(planted_features.validation),
+        test=without_regions(planted_features.test),
+    )
+    own = [replace(each, groups=each.queries_image) for each in final.card.evaluations]
+    bare = replace(final, card=replace(final.card, regions={}, grounding={}, evaluations=own))
+    text = model_card(bare, winner, features)
+    assert text.count("The data contain no boxes") == 1
+    assert not any(word in text for word in ("## Boxes", "spatial relations", "| regions", "box_iou"))
+    assert re.findall("Protocol `(.*?)`", text) == ["building"]
+    assert "Every image is a building of its own" in text

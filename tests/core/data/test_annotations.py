@@ -178,6 +178,71 @@ def test_a_given_relation_holds_and_a_second_one_is_counted(root: Path) -> None:
     assert annotations.repaired == {"contradictory relation dropped": 2, "relation of a first region dropped": 1}
 
 
+def test_relations_to_another_first_region_give_way_to_those_of_the_boxes(root: Path) -> None:
+    """What the second entry says refers to its own first region, which is not that of the image."""
+    left, middle, right = [0.2, 0.5, 0.1, 0.1], [0.5, 0.5, 0.1, 0.1], [0.8, 0.5, 0.1, 0.1]
+    first = record(sentences=["left"], bboxes=[left], relations=[None])
+    second = record(caption="two", sentences=["right", "middle"], bboxes=[right, middle], relations=[None, "left"])
+    annotations = read_annotations(write(root, [first, second]), root)
+    found = [(region.sentence, region.relation) for region in annotations.images[0].regions]
+    side = RELATIONS.index("right")
+    assert found == [("left", -1), ("right", side), ("middle", side)]
+    assert annotations.repaired == {"relation to another first region replaced": 1}
+
+
+def test_an_absent_id_is_the_path_and_a_number_is_an_id(root: Path) -> None:
+    records = [record(image_id=None), record(1, image_id=7), record(2, image_id=8.0)]
+    annotations = read_annotations(write(root, records), root)
+    assert [image.image_id for image in annotations.images] == ["train/0839/image-0.jpeg", "7", "8"]
+    assert annotations.repaired == {"absent image_id replaced by the path of the image": 1}
+    with pytest.raises(UserError, match=r"image_id must be text or an integer, not 1\.5"):
+        read_annotations(write(root, [record(image_id=1.5)]), root)
+
+
+def test_an_empty_caption_in_a_list_is_dropped_and_counted(root: Path) -> None:
+    annotations = read_annotations(write(root, [record(caption=["one", " ", None, "two"])]), root)
+    assert annotations.images[0].captions == ("one", "two")
+    assert annotations.repaired == {"empty caption dropped": 2}
+
+
+@pytest.mark.parametrize(("beyond", "repairs"), [(0.0009, {}), (0.0011, {"box clamped to the image": 1})])
+def test_a_box_beyond_the_edge_by_rounding_is_no_repair(root: Path, beyond: float, repairs: dict[str, int]) -> None:
+    boxes = [[0.9 + beyond, 0.5, 0.2, 0.2], None, None]
+    annotations = read_annotations(write(root, [record(bboxes=boxes)]), root)
+    assert annotations.images[0].regions[0].box[2] == 1.0
+    assert annotations.repaired == repairs
+
+
+def test_links_to_images_are_followed(root: Path) -> None:
+    """The root itself, a folder below it, and a file below that; what is written may not leave the root."""
+    outside = root.parent / "elsewhere"
+    (root / "train").rename(outside)
+    (root / "train").symlink_to(outside)
+    (root / "file.jpeg").symlink_to(outside / "0839" / "image-1.jpeg")
+    (root.parent / "linked").symlink_to(root)
+    path = write(root, [record(), record(1, image="file.jpeg"), record(2, image=str(root / "train/0839/image-2.jpeg"))])
+    read = read_annotations(path, root.parent / "linked").images
+    assert [image.path.relative_to(root.parent / "linked") for image in read] == [
+        Path("train/0839/image-0.jpeg"),
+        Path("file.jpeg"),
+        Path("train/0839/image-2.jpeg"),
+    ]
+    with pytest.raises(UserError, match="is outside"):
+        read_annotations(write(root, [record(image="../elsewhere/0839/image-0.jpeg")]), root)
+
+
+def test_git_lfs_pointers_are_called_so(root: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (root / "train/0839/image-0.jpeg").write_text(pointer)
+    counts = check_dataset(write(root, [record()]), root)
+    assert list(counts.rejected) == [
+        "cannot be read as an image (it is a Git LFS pointer, not the image itself; run git lfs pull)"
+    ]
+    (root.parent / "train.json").write_text(pointer)
+    with pytest.raises(UserError, match="is a Git LFS pointer, not the file itself; run git lfs pull"):
+        check_dataset(root.parent / "train.json", root)
+
+
 def test_an_image_id_without_a_folder_is_noted(root: Path) -> None:
     annotations = read_annotations(write(root, [record(image_id="a"), record(1, image_id=7), record(2)]), root)
     assert [r.group for r in annotations.images] == ["a", "7", "0839"]

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from torch import Tensor
 
 from core.evaluation.metrics import (
     box_scores,
@@ -14,7 +15,10 @@ from core.evaluation.metrics import (
     first_relevant_ranks,
     group_bootstrap,
     median_rank,
+    members_by_group,
+    members_of_pairs,
     official_group_indices,
+    rank_bounds,
     recall_at,
     relation_scores,
 )
@@ -49,6 +53,41 @@ def test_chunked_ranks_equal_the_direct_way_for_any_chunk(table: ScoreTable, sco
     queries, gallery = table.scores, torch.eye(table.scores.shape[1])  # dot products give the scores back
     chunked = chunked_ranks(queries, gallery, table.query_groups, table.gallery_groups, score_bytes=score_bytes)
     assert chunked.tolist() == slow_ranks(table)
+
+
+@given(score_tables(), st.integers(1, 200))
+def test_ties_for_a_query_rank_it_as_a_sort_with_the_relevant_first(table: ScoreTable, score_bytes: int) -> None:
+    members = members_by_group(table.query_groups, table.gallery_groups)
+    gallery = torch.eye(table.scores.shape[1])
+    against, favourable = rank_bounds(table.scores, gallery, members, score_bytes=score_bytes)
+    assert against.tolist() == slow_ranks(table)
+    expected = first_relevant_ranks(table.scores + 1e-3 * relevance(table), table.query_groups, table.gallery_groups)
+    assert favourable.tolist() == expected.tolist()
+    assert (favourable <= against).all()
+
+
+@given(score_tables())
+def test_without_ties_both_ways_of_counting_them_agree(table: ScoreTable) -> None:
+    scores = table.scores.flatten().argsort().argsort().view_as(table.scores).float()  # no two alike
+    members = members_by_group(table.query_groups, table.gallery_groups)
+    against, favourable = rank_bounds(scores, torch.eye(scores.shape[1]), members)
+    assert against.tolist() == favourable.tolist()
+
+
+@given(score_tables())
+def test_members_of_pairs_are_those_of_groups_where_pairs_are_groups(table: ScoreTable) -> None:
+    pairs = relevance(table).nonzero()
+    listed = members_of_pairs(pairs[:, 0].repeat(2), pairs[:, 1].repeat(2))  # repeated pairs count once
+    grouped, gallery = members_by_group(table.query_groups, table.gallery_groups), torch.eye(table.scores.shape[1])
+    for ours, theirs in zip(*(rank_bounds(table.scores, gallery, each) for each in (listed, grouped)), strict=True):
+        assert ours.tolist() == theirs.tolist()
+    size = len(gallery)
+    assert chance_recall(listed, size, 2) == pytest.approx(chance_recall(grouped, size, 2))
+
+
+def relevance(table: ScoreTable) -> Tensor:
+    """[Q, G] bool"""
+    return table.query_groups[:, None] == table.gallery_groups
 
 
 def test_a_constant_model_ranks_last() -> None:
@@ -88,9 +127,13 @@ def test_chance_is_what_random_scores_reach() -> None:
             recall_at(first_relevant_ranks(torch.rand(4, 10, generator=generator), queries, gallery), k)
             for _ in range(4000)
         ]
-        assert chance_recall(queries, gallery, k) == pytest.approx(float(np.mean(reached)), abs=0.01)
-    assert chance_recall(queries, gallery, 1) == pytest.approx((0.1 + 0.3 + 0.6 + 0.6) / 4)
-    assert chance_recall(queries, gallery, 100) == 1.0
+        assert chance_recall(members_by_group(queries, gallery), len(gallery), k) == pytest.approx(
+            float(np.mean(reached)), abs=0.01
+        )
+    assert chance_recall(members_by_group(queries, gallery), len(gallery), 1) == pytest.approx(
+        (0.1 + 0.3 + 0.6 + 0.6) / 4
+    )
+    assert chance_recall(members_by_group(queries, gallery), len(gallery), 100) == 1.0
 
 
 def test_the_official_script_is_off_by_one_at_every_new_building() -> None:

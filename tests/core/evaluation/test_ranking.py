@@ -12,11 +12,15 @@ from core.evaluation import embedding
 from core.evaluation.embedding import embed_split
 from core.evaluation.metrics import first_relevant_ranks
 from core.evaluation.ranking import (
+    TIES,
+    AnyRelevance,
     Order,
+    PairedRelevance,
     RankingRule,
     Relevance,
     Search,
     _matching_odds,
+    rank_bounds_by_similarity,
     ranks_by_similarity,
     rerank,
     rerank_in_each,
@@ -103,6 +107,29 @@ def test_equal_odds_leave_the_order_by_similarity(case: Case) -> None:
     gallery = case.table.scores.shape[1]  # below it, which of equals are candidates is not told
     first, final = ranks_of(case._replace(odds=torch.zeros_like(case.odds), k=gallery), 1.0)
     assert final == first  # ties of similarity are ties of the sum, and count against the query again
+
+
+@given(cases())
+def test_ties_for_the_query_never_rank_it_worse(case: Case) -> None:
+    case = case._replace(odds=(case.odds / 2).floor())  # so that sums tie, too
+    search, relevance = search_of(case), Relevance(case.table.query_groups, case.table.gallery_groups)
+    firsts = list(rank_bounds_by_similarity(search, relevance))
+    counted: list[AnyRelevance] = [relevance.counting(ties) for ties in TIES]
+    against, favourable = rerank(Told(), search, counted, firsts, RankingRule(case.k))
+    assert (favourable <= against).all()
+    assert torch.equal(
+        against, rerank(Told(), search, [relevance], [ranks_by_similarity(search, relevance)], RankingRule(case.k))[0]
+    )
+
+
+@given(cases())
+def test_relevance_by_pairs_is_that_by_keys_where_they_say_the_same(case: Case) -> None:
+    search, keys = search_of(case), Relevance(case.table.query_groups, case.table.gallery_groups)
+    pairs = PairedRelevance(*(keys.queries[:, None] == keys.gallery).nonzero().T)
+    both: list[AnyRelevance] = [keys, pairs]
+    firsts = [rank_bounds_by_similarity(search, each)[0] for each in both]
+    assert torch.equal(*firsts)
+    assert torch.equal(*rerank(Told(), search, both, firsts, RankingRule(case.k)))
 
 
 def test_a_hand_worked_query() -> None:

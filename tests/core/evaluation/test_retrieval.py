@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from core.config import ModelConfig, TrainConfig
 from core.evaluation.embedding import embed_split, embed_texts
-from core.evaluation.metrics import chunked_ranks, first_relevant_ranks
-from core.evaluation.ranking import RankingRule, Relevance, Search, rerank
+from core.evaluation.metrics import first_relevant_ranks
+from core.evaluation.ranking import RankingRule, Relevance, Search, ranks_by_similarity, rerank
 from core.evaluation.retrieval import (
     PROTOCOLS,
     Protocol,
@@ -117,7 +117,7 @@ def test_reranking_by_similarity_itself_changes_nothing(model: CrossModalModel, 
         return (images.embedded * texts.embedded).sum(dim=1)
 
     search, relevance = captions_over_images(model, split)
-    first = chunked_ranks(search.queries, search.gallery, *relevance)
+    first = ranks_by_similarity(search, relevance)
     model.match_odds = similarity  # type: ignore[method-assign]
     for k in (1, 5, 36, 256):
         (again,) = rerank(model, search, [relevance], [first], RankingRule(k))
@@ -128,7 +128,7 @@ def test_reranking_permutes_the_shortlist_and_leaves_the_rest_below_it(
     model: CrossModalModel, split: FeatureSplit
 ) -> None:
     search, relevance = captions_over_images(model, split)
-    first = chunked_ranks(search.queries, search.gallery, *relevance)
+    first = ranks_by_similarity(search, relevance)
     (again,) = rerank(model, search, [relevance], [first], RankingRule(7))
     assert torch.equal(again <= 7, first <= 7)
     assert torch.equal(again[first > 7], first[first > 7])
@@ -174,3 +174,59 @@ def test_a_split_without_regions_has_no_box_figures(model: CrossModalModel) -> N
 def test_a_validation_has_the_names_of_an_epochs_figures() -> None:
     names = {field.name for field in dataclasses.fields(Validation)}
     assert names < {field.name for field in dataclasses.fields(EpochMetrics)}
+
+
+def with_equal_captions(split: FeatureSplit) -> FeatureSplit:
+    """The same, with each caption from the ninth image on also written under an image of the first eight buildings."""
+    extra = torch.arange(24, 36)
+    return dataclasses.replace(
+        split,
+        caption_text=torch.cat([split.caption_text, extra]),
+        caption_image=torch.cat([split.caption_image, torch.arange(0, 24, 2)]),
+    )
+
+
+def test_figures_with_ties_for_the_query_are_told_where_they_differ(
+    model: CrossModalModel, split: FeatureSplit
+) -> None:
+    assert evaluate(model, split).optimistic == {}
+    tied = evaluate(model, with_equal_captions(split), "image", RankingRule(5))
+    assert tied.optimistic
+    assert all(value > tied.metrics[name] for name, value in tied.optimistic.items())
+    constant = evaluate(Constant(), split)
+    assert constant.optimistic == dict.fromkeys(("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10"), 1.0) | {
+        "recall_mean": 1.0
+    }
+
+
+@pytest.mark.parametrize("rule", [PLAIN, RankingRule(5)], ids=["by similarity", "re-ranked"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_unique_texts_are_those_of_a_split_without_the_repetitions(
+    model: CrossModalModel, split: FeatureSplit, protocol: Protocol, rule: RankingRule
+) -> None:
+    """A caption that is repeated under its own image is dropped by hand, which changes nothing else."""
+    repeated = dataclasses.replace(
+        split,
+        caption_text=torch.cat([split.caption_text, torch.arange(9)]),
+        caption_image=torch.cat([split.caption_image, torch.arange(9)]),
+    )
+    embedded = embed_split(model, repeated)
+    once = measure_retrieval(model, embedded, rule, split_name="validation", unique_texts=True)[protocol]
+    by_hand = evaluate(model, split, protocol, rule)
+    assert once.evaluation == dataclasses.replace(by_hand, unique_texts=True)
+    assert once.evaluation != measure_retrieval(model, embedded, rule, split_name="validation")[protocol].evaluation
+
+
+def test_a_text_under_several_images_is_relevant_to_each(model: CrossModalModel, split: FeatureSplit) -> None:
+    shared = with_equal_captions(split)
+    embedded = embed_split(model, shared)
+    found = measure_retrieval(model, embedded, PLAIN, split_name="validation", unique_texts=True)["image"].evaluation
+    scores = embedded.captions.embedded[:36] @ embedded.images.embedded.T  # one row a text
+    relevant = torch.zeros(36, 36, dtype=torch.bool)
+    relevant[shared.caption_text, shared.caption_image] = True
+    for figure, table, right in (("t2i_r5", scores, relevant), ("i2t_r5", scores.T, relevant.T)):
+        best = table.masked_fill(~right, -9).amax(dim=1, keepdim=True)
+        ranks = 1 + ((table >= best) & ~right).sum(dim=1)
+        assert found.metrics[figure] == pytest.approx(float((ranks <= 5).double().mean()))
+    assert (found.queries_text, found.queries_image, found.texts_in_words) == (36, 36, "36 distinct texts")
+    assert found.optimistic == {}

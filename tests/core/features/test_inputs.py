@@ -8,7 +8,7 @@ import pytest
 
 from core.config import TrainConfig
 from core.errors import UserError
-from core.features.inputs import read_inputs
+from core.features.inputs import absences, read_inputs
 from core.files.json_files import read_json
 
 
@@ -79,3 +79,25 @@ def test_buildings_and_images_that_two_splits_share_are_noted(copy: Path, moved:
     assert notes.pop("image file in the training and in the validation split, under two image ids") > 0
     assert notes.pop("image under several image_ids") == len(again)
     assert notes == building
+
+
+def test_what_the_training_data_lack_is_told(demo_config: TrainConfig, tmp_path: Path) -> None:
+    assert absences(read_inputs(demo_config), demo_config) == []
+    entries = read_json(demo_config.data.train_annotations)
+    bare = [{**entry, "sentences": None, "bboxes": None} for entry in entries]
+    single = [{**entry, "sentences": entry["sentences"][:1], "bboxes": entry["bboxes"][:1]} for entry in entries]
+    config, lines = demo_config, []
+    for records in (bare, single):
+        (tmp_path / "train.json").write_text(json.dumps(records))
+        config = demo_config.with_overrides({"data.train_annotations": str(tmp_path / "train.json")})
+        lines.append(absences(read_inputs(config), config))
+    assert lines == [
+        ["the training data contain no boxes: box and relation losses are off"],
+        ["the training data contain no relations between regions: the relation loss is off"],
+    ]
+    assert absences(read_inputs(config), config.with_overrides({"loss.spatial": 0.0})) == []
+    alone = [{**entry, "image_id": entry["image"].replace("/", "-")} for entry in entries]
+    (tmp_path / "train.json").write_text(json.dumps(alone))
+    assert absences(read_inputs(config), config) == [
+        "every training image is a building of its own: relevance by building is relevance by image"
+    ]

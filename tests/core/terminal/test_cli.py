@@ -210,6 +210,41 @@ def test_evaluate_writes_every_metric_and_the_embeddings(crossmodal: CommandLine
     assert read_run(offline)["summary"]["building/t2i_r1"] == card["evaluations"][2]["metrics"]["t2i_r1"]
 
 
+def test_data_without_boxes_or_buildings_say_so_once_and_equal_texts_count_as_one_on_request(
+    crossmodal: CommandLine, config: Path, demo: Path, tmp_path: Path
+) -> None:
+    for name in ("train", "test"):
+        records = read_json(demo / f"{name}.json")
+        bare = [
+            {"image": r["image"], "image_id": r["image"].replace("/", "-"), "caption": r["caption"]} for r in records
+        ]
+        bare += [{**bare[-1], "caption": bare[0]["caption"]}]  # a caption of two images
+        (tmp_path / f"{name}.json").write_text(json.dumps(bare))
+    annotations = {f"{name}_annotations": str(tmp_path / f"{name}.json") for name in ("train", "test")}
+    edited(config, lambda content: content["data"].update(annotations))
+    run = ["train", "--config", config, "--output-dir", tmp_path / "run"]
+    said = "the training data contain no boxes: box and relation losses are off"
+    trained = crossmodal(*run)
+    assert trained.code == 0, trained.err
+    assert trained.out.count(said) == 1
+    assert "relevance by building is relevance by image" in trained.out
+    epochs = [json.loads(line) for line in (tmp_path / "run" / "log.txt").read_text().splitlines()]
+    assert {(epoch["loss_box"], epoch["box_iou"], epoch["steps_without_regions"]) for epoch in epochs} == {
+        (None, None, 0)
+    }
+    evaluate = [*run[:3], "--evaluate", "--checkpoint", tmp_path / "run" / "checkpoint_best.pth"]
+    shown = crossmodal(*evaluate, "--output-dir", tmp_path / "eval")
+    assert shown.code == 0, shown.err
+    assert shown.out.count("relevance by") == 1
+    assert not any(word in shown.out for word in ("box_iou", "nan", "relations"))
+    once = crossmodal(*evaluate, "--output-dir", tmp_path / "once", "--unique_texts")
+    texts = {text for record in read_json(tmp_path / "test.json") for text in record["caption"]}
+    assert len(texts) < read_json(tmp_path / "eval" / "metrics.json")["evaluations"][0]["queries_text"]
+    assert f"{len(texts)} distinct texts" in " ".join(once.out.split())
+    assert all(each["unique_texts"] for each in read_json(tmp_path / "once" / "metrics.json")["evaluations"])
+    assert "--unique-texts goes with --evaluate" in crossmodal(*run, "--unique-texts").err
+
+
 def test_evaluate_reranks_as_the_run_chose_unless_the_configuration_gives_a_weight(
     crossmodal: CommandLine, config: Path, tmp_path: Path
 ) -> None:
@@ -362,7 +397,7 @@ def test_an_interrupted_extraction_prints_how_to_continue(
     ("command", "work"),
     [
         (["data", "synth", "drawn"], "core.data.synthetic.write_synthetic_dataset"),
-        (["data", "check", "."], "core.data.annotations.check_dataset"),
+        (["data", "check", "."], "core.data.checks.check_file"),
         (["train", "--config", "train.yaml", "--output-dir", "run"], "core.training.runs.run"),
         (["leaderboard", "."], "analysis.boards.read_boards"),
     ],

@@ -114,3 +114,18 @@ def test_where_every_image_is_a_building_there_is_one_table(card: Scorecard) -> 
         "test split, relevance by building: 36 images, 36 texts, 36 buildings"
     ]
     assert "Every image is a building of its own, so that protocols cannot differ." in lines
+
+
+def test_ties_for_the_query_stand_in_brackets_where_they_differ(card: Scorecard) -> None:
+    assert "in brackets" not in "\n".join(printed(card, 200))
+    tied = [
+        replace(each, metrics={**each.metrics, "i2t_r10": 0.0964}, optimistic={"i2t_r10": 0.1032})
+        for each in card.evaluations
+    ]
+    lines = printed(replace(card, evaluations=tied), 200)
+    assert any(line.startswith("metric i2t R@10, by similarity 9.6% (10.3%)") for line in lines)
+    assert (
+        lines.count("Ties count against the query; in brackets, where it differs, the figure if they count for it.") > 0
+    )
+    console = Console(file=io.StringIO(), width=80)
+    assert not any(is_too_wide(table, console) for table in scorecard_tables(replace(card, evaluations=tied)))

@@ -167,13 +167,28 @@ def test_weights_of_another_precision_or_name_are_refused(
         train(small_config, planted_features, start_from=dataclasses.replace(last, weights=extra))
 
 
-def test_a_split_without_regions_trains_with_a_count_instead_of_a_crash(
+def test_steps_without_regions_are_counted(planted_features: Features, small_config: TrainConfig) -> None:
+    split = planted_features.train
+    names = ("sentence_text", "sentence_image", "boxes", "relations", "first_region")
+    one = dataclasses.replace(split, **{name: getattr(split, name)[1:2] for name in names})
+    one = dataclasses.replace(one, first_region=torch.zeros(1, dtype=torch.long))
+    history = train(small_config, dataclasses.replace(planted_features, train=one)).history
+    assert history[0].steps_without_regions == len(split.caption_text) // 24 - 1
+    assert history[0].loss_box is not None
+
+
+def test_losses_of_regions_leave_themselves_out_where_there_are_none(
     planted_features: Features, small_config: TrainConfig
 ) -> None:
     bare = without_regions(planted_features.train)
     history = train(small_config, dataclasses.replace(planted_features, train=bare)).history
-    assert history[0].steps_without_regions == len(bare.caption_text) // 24
-    assert history[0].loss_box == 0.0
+    assert (history[0].loss_box, history[0].loss_spatial, history[0].steps_without_regions) == (None, None, 0)
+    unrelated = dataclasses.replace(
+        planted_features.train, relations=torch.full_like(planted_features.train.relations, -1)
+    )
+    history = train(small_config, dataclasses.replace(planted_features, train=unrelated)).history
+    assert history[0].loss_box is not None
+    assert history[0].loss_spatial is None
 
 
 def test_a_checkpoint_of_other_features_or_shape_is_refused(
