@@ -75,7 +75,7 @@ def _read_npz(path: Path) -> VectorFile:
 
 def _names_in_npz(path: Path) -> list[str]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return list(archive.files)
     except Exception as error:  # a damaged archive makes zipfile and NumPy raise anything
         raise _unreadable(path, error) from None
@@ -83,7 +83,7 @@ def _names_in_npz(path: Path) -> list[str]:
 
 def _array_of_npz(path: Path, name: str) -> NDArray[Any]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return np.asarray(archive[name])
     except Exception as error:
         raise _unreadable(path, error, name) from None
@@ -216,7 +216,7 @@ def _checked(table: NDArray[Any], count: int, path: Path, name: str) -> NDArray[
 
 
 def _unreadable(path: Path, error: Exception, name: str = "") -> UserError:
-    if "allow_pickle" in str(error):
+    if "allow_pickle" in str(error) or "Python objects" in str(error):
         what = f"{name or 'it'} holds Python objects, which are not loaded"
         return UserError(what, where=path, how="save strings as np.array(names), and vectors as floating-point numbers")
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
