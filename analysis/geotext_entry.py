@@ -12,7 +12,7 @@ from pathlib import Path
 
 from analysis.boards import read_final
 from core.campaign.campaign import read_campaign
-from core.config import DataConfig
+from core.config import DataConfig, FeaturesConfig
 from core.errors import UserError
 from core.files.folders import SYNTHETIC, CampaignFolder, is_synthetic
 from core.records import Evaluation
@@ -72,7 +72,7 @@ def official_entry(folder: CampaignFolder, submission: Submission) -> tuple[str,
         "code": submission.code,
         "checkpoint": submission.checkpoint,
         "training_data": submission.training_data,
-        "backbone": Path(train.features.backbone).name,
+        "backbone": _encoder(train.features),
         "date": date,
         "metrics": official_metrics(measured),
         "verified": False,
@@ -141,3 +141,8 @@ def _measured_on(evaluation: Evaluation, reads: int) -> str:
         f"{evaluation.queries_image:,} images, {evaluation.queries_text:,} texts, {evaluation.groups} buildings; "
         f"relevance as in the official script, by similarity without re-ranking.{counted}"
     )
+
+
+def _encoder(features: FeaturesConfig) -> str:
+    """Name of the backbone, and of the vectors if there are any."""
+    return " + ".join(Path(each).name for each in (features.backbone, features.vectors) if each is not None)

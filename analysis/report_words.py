@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -36,9 +35,9 @@ def searched(findings: Findings) -> list[str]:
     dimensions = len(campaign.space.dimensions)
     meaning = " (the mean of R@1, R@5 and R@10 in both directions)" if findings.objective == "recall_mean" else ""
     return [
-        f"Adapters on the frozen backbone {Path(campaign.train.features.backbone).name}, for retrieving images by text "
-        f"and texts by image, trained on {of} and validated on {int(first['gallery_images']):,} images and "
-        f"{int(first['gallery_texts']):,} texts of buildings held out from training. {_relevance(first)}",
+        f"Adapters on {campaign.train.features.encoders}, for retrieving images by text and texts by image, trained on "
+        f"{of} and validated on {int(first['gallery_images']):,} images and {int(first['gallery_texts']):,} texts of "
+        f"buildings held out from training. {_relevance(first)}",
         f"{dimensions} settings were searched by {_sampler(campaign)} for the highest validation "
         f"{findings.objective}{meaning}. Budget: {budget(campaign.limits)}. {progress(trials)}",
     ]

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 def demo_campaign(**changes: object) -> Campaign:
     """configs/campaigns/demo.yaml with other settings at its top level."""
     campaign = load_campaign(ROOT / "configs" / "campaigns" / "demo.yaml")
-    if not campaign.base.data.image_root.exists():
+    if not campaign.base.data.train_annotations.exists():
         synth(ROOT / "output" / "demo-data")
     return campaign.model_copy(update=changes)
 

@@ -134,8 +134,9 @@ class DataConfig(Section):
     """Training annotations, of which a validation split by building is held out."""
     test_annotations: FilePath | None = None
     """Test annotations, read only by `retrain` and `train --evaluate`."""
-    image_root: FilePath = Path("images")
-    """Folder that the `image` paths of the annotations start from."""
+    image_root: FilePath | None = Path("images")
+    """Folder that the `image` paths of the annotations start from. None: there are no pictures, and `image` is
+    the name that vectors of the image have."""
     validation_fraction: Number = Field(default=0.1, gt=0.0, lt=1.0)
     """Fraction of the training buildings held out for validation."""
     split_seed: Seed = 0
@@ -146,11 +147,13 @@ class DataConfig(Section):
 
 
 class FeaturesConfig(Section):
-    """What the frozen backbone computes once, and which of its outputs a run reads."""
+    """What the frozen backbone or other encoders compute once, and which of it a run reads."""
 
-    backbone: BackboneName = "OpenGVLab/InternVL3-1B-hf"
+    backbone: BackboneName | None = "OpenGVLab/InternVL3-1B-hf"
     """A folder in transformers format, or a hub id. A name that is a folder relative to the file means that folder; one
-    that starts with `.`, `/` or `~` is never a hub id."""
+    that starts with `.`, `/` or `~` is never a hub id. None: all readings are vectors."""
+    vectors: FilePath | None = None
+    """Folder of vectors of other encoders, written by `crossmodal features import`."""
     store: FilePath = Path("output/features")
     """Folder of feature stores; each is a sub-folder named by its fingerprint."""
     image_size: Integer = Field(default=448, ge=28, le=4032)
@@ -163,11 +166,11 @@ class FeaturesConfig(Section):
     micro_batch: Integer = Field(default=32, ge=1, le=65536)
     """Images or texts per pass of the backbone; halved when memory runs out."""
     image: ImageReadings = "tower.mean"
-    """Readings of an image, joined with +: tower.cls, tower.mean, projector.mean, lm.image_mean, lm.prompt, or one of
-    another layer as in tower.mean@-6."""
+    """Readings of an image, joined with +: tower.cls, tower.mean, projector.mean, lm.image_mean, lm.prompt, one of
+    another layer as in tower.mean@-6, or one of other encoders as in vectors.clip."""
     text: TextReadings = "lm.last"
-    """Readings of a text, joined with +: lm.last, lm.mean, lm.first, lm.prompt, or one of another layer as in
-    lm.mean@12."""
+    """Readings of a text, joined with +: lm.last, lm.mean, lm.first, lm.prompt, one of another layer as in lm.mean@12,
+    or one of other encoders as in vectors.clip."""
     image_prompt: Prompt = "Summary above image in one word:"
     """Asked below an image by lm readings (E5-V, 2407.12580)."""
     text_prompt: Prompt = "Summary above sentence in one word:"
@@ -180,6 +183,25 @@ class FeaturesConfig(Section):
     """Accept a reading that gives many different inputs the same vector."""
     source: Literal["cached", "live"] = "cached"
     """Read features from the store, or run the backbone in the training loop."""
+
+    @model_validator(mode="after")
+    def _readings_have_a_source(self) -> Self:
+        for reading in (*self.image_readings, *self.text_readings):
+            if reading.is_vector and self.vectors is None:
+                raise ValueError(
+                    f"{reading.name} needs features.vectors, a folder that crossmodal features import wrote"
+                )
+            if reading.is_vector and self.source == "live":
+                raise ValueError(f"{reading.name} cannot be computed live; set features.source: cached")
+            if not reading.is_vector and self.backbone is None:
+                raise ValueError(f"{reading.name} is read of the backbone, but features.backbone is null")
+        return self
+
+    @property
+    def encoders(self) -> str:
+        """What computes the features, in words."""
+        backbone = [] if self.backbone is None else [f"the frozen backbone {Path(self.backbone).name}"]
+        return " and ".join([*backbone, *([] if self.vectors is None else [f"the vectors {self.vectors.name}"])])
 
     @property
     def image_readings(self) -> tuple[Reading, ...]:
@@ -238,9 +260,19 @@ class TrainConfig(Section):
         }
         return sections | content if isinstance(content, dict) else content
 
+    @model_validator(mode="after")
+    def _pictures_exist(self) -> Self:
+        if self.model.uses_grid and self.features.backbone is None:
+            raise ValueError("model looks at the grid of the backbone, but features.backbone is null")
+        of_backbone = [reading.name for reading in self.features.image_readings if not reading.is_vector]
+        if self.data.image_root is None and (of_backbone or self.model.uses_grid):
+            what = of_backbone[0] if of_backbone else "the grid of the backbone"
+            raise ValueError(f"{what} is read of pictures, but data.image_root is null; use vectors.NAME alone")
+        return self
+
     @property
     def readings(self) -> Readings:
-        """What the model reads of the backbone."""
+        """What the model reads of the backbone and of vectors."""
         grid = grid_reading(self.features.grid) if self.model.uses_grid else None
         return Readings(self.features.image_readings, self.features.text_readings, grid)
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from core.files.yaml_files import unfit_character
 
-PLACES = {"data": {"train_annotations", "test_annotations", "image_root"}, "features": {"backbone", "store"}}
+PLACES = {"data": {"train_annotations", "test_annotations", "image_root"}, "features": {"backbone", "vectors", "store"}}
 """Settings that are locations. Their content is covered by the fingerprint of the features."""
 
 

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from core.campaign.campaign import Campaign, Limits, changed_keys, read_campaign, read_limits, read_started
 from core.campaign.dimensions import Choice
@@ -40,6 +40,7 @@ GRID_KEYS = ("features.grid", "model.fusion", "model.image_pooling")
 """Settings that decide which readings a trial uses."""
 PART_NAMES = {
     "backbone": "the backbone's files", "data": "the annotations or images", "version": "the extraction version",
+    "vectors": "the vectors",
 }  # fmt: skip
 """Names of fingerprint parts in messages; the other parts are settings."""
 
@@ -245,7 +246,7 @@ def keep_features(features: CampaignFeatures, folder: CampaignFolder) -> None:
     """Save the fingerprint parts of a campaign's features at its first start; later, refuse a change of them."""
     require_unchanged_features(features, folder)
     if not folder.features.exists():
-        write_json(folder.features, {variant: asdict(parts) for variant, parts in features.by_variant.items()})
+        write_json(folder.features, {variant: parts.to_json() for variant, parts in features.by_variant.items()})
 
 
 def require_unchanged_features(features: CampaignFeatures, folder: CampaignFolder) -> None:
@@ -259,10 +260,15 @@ def require_unchanged_features(features: CampaignFeatures, folder: CampaignFolde
     if not folder.features.exists():
         return
     started = read_features(folder)
-    now = {variant: asdict(parts) for variant, parts in features.by_variant.items()}
+    now = {variant: parts.to_json() for variant, parts in features.by_variant.items()}
     if not now.keys() <= started.keys():
         raise UserError("does not hold the features of this campaign", where=folder.features, how="restore it")
-    changed = {name for variant, parts in now.items() for name in parts if parts[name] != started[variant].get(name)}
+    changed = {
+        name
+        for variant, parts in now.items()
+        for name in parts.keys() | started[variant].keys()
+        if parts.get(name) != started[variant].get(name)
+    }
     if changed:
         changed_parts = " and ".join(PART_NAMES.get(name, name) for name in sorted(changed))
         raise UserError(

@@ -1,5 +1,8 @@
-"""The `features` commands: extract what the frozen backbone computes, here or on a cluster, and describe it."""
+"""The `features` commands: extract what the frozen backbone computes, here or on a cluster, import vectors of other
+encoders, and describe them.
+"""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,11 +19,12 @@ if TYPE_CHECKING:
     from core.config import TrainConfig
     from core.features.extraction import Extraction
     from core.features.store import FeatureStore
+    from core.features.vector_import import ImportReport
     from core.files.folders import CampaignFolder
     from search.campaign import CampaignFeatures, Cluster
 
 app = typer.Typer(
-    help="Extract the frozen backbone's features, or describe them.",
+    help="Extract the frozen backbone's features, import vectors of other encoders, or describe them.",
     no_args_is_help=True,
     epilog="Example: crossmodal features info --config configs/demo/internvl3_bbox.yaml",
 )
@@ -54,6 +58,59 @@ def extract(
     wanted = Extraction(read_inputs(settings, verify=verify), settings.readings.all, shard or SHARD)
     store = extract_missing(settings, wanted, address, nodes)
     say(f"features {store.fingerprint} in {store.folder}")
+
+
+@app.command(
+    "import",
+    epilog="Example: crossmodal features import output/vectors images.npz texts.npz --train train.json "
+    "--test test.json",
+)
+def import_(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the set of vectors that is written.")],
+    vectors: Annotated[
+        list[Path],
+        typer.Argument(metavar="VECTORS", help=".npz, NAME.images.npy or NAME.texts.npy beside a .txt, or .parquet."),
+    ],
+    train: Annotated[Path, typer.Option(help="Training annotations, of which every image and text needs vectors.")],
+    test: Annotated[Path | None, typer.Option(help="Test annotations, likewise.")] = None,
+) -> None:
+    """Make a set of vectors that any encoders computed, which `features.vectors` of a configuration names."""
+    from core.data.annotations import read_annotations
+    from core.features.vector_files import read_vector_file
+    from core.features.vector_import import import_vectors
+
+    files = [read_vector_file(path) for path in vectors]
+    images = [image for path in (train, test) if path is not None for image in read_annotations(path, None).images]
+    report = import_vectors(out, files, images)
+    show(_imported_table(report))
+    for what, count in report.notes.items():
+        say(f"{what}: {count:,}", style="yellow")
+    _say_how_to_use(out, report)
+
+
+def _imported_table(report: "ImportReport") -> Table:
+    table = Table(title="vectors")
+    for heading in ("reading", "of", "count", "width", "distinct", "from"):
+        table.add_column(heading, justify="right" if heading in ("count", "width", "distinct") else "left")
+    for each in report.readings:
+        size = (f"{each.count:,}", f"{each.width:,}", f"{each.distinct:.1%}")
+        table.add_row(f"vectors.{each.name}", each.kind, *size, ", ".join(each.files))
+    return table
+
+
+def _say_how_to_use(out: Path, report: "ImportReport") -> None:
+    from core.features.store import MIN_DISTINCT
+
+    for each in report.readings:
+        if each.distinct < MIN_DISTINCT:
+            say(f"vectors.{each.name} gives few {each.kind} a vector of their own: training refuses it", style="yellow")
+    say(f"the set is in {out}; a training configuration reads it by")
+    say(f"features:\n  vectors: {out.resolve()}")
+    if {each.kind for each in report.readings} == {"images", "texts"}:
+        say("  backbone: null")
+    for kind in ("images", "texts"):
+        if names := [f"vectors.{each.name}" for each in report.readings if each.kind == kind]:
+            say(f"  {kind.removesuffix('s')}: {'+'.join(names)}")
 
 
 @app.command(epilog="Example: crossmodal features info --config configs/demo/internvl3_bbox.yaml")

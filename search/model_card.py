@@ -94,8 +94,8 @@ def _introduction(final: FinalModel, winner: Winner, features: Features) -> list
     stages = f"{recipe.stage1_epochs} alignment and {joint} joint epochs" if recipe.stage1_epochs else f"{joint} epochs"
     efficiency = final.card.efficiency
     return [
-        f"Adapters and heads with {efficiency.trainable_parameters:,} trainable parameters on a frozen "
-        f"{Path(winner.config.features.backbone).name}, for image-text retrieval{_targets(features)}. Trained for "
+        f"Adapters and heads with {efficiency.trainable_parameters:,} trainable parameters on "
+        f"{winner.config.features.encoders}, for image-text retrieval{_targets(features)}. Trained for "
         f"{stages}; the weights, `{final.path.name}`, are those of epoch {final.card.epoch} of the last stage, "
         "from 0."
     ]
@@ -258,7 +258,8 @@ def _limits(final: FinalModel, winner: Winner) -> list[str]:
         f"Recalls hold for a gallery of {evaluation.queries_image} images and {evaluation.queries_text} texts of "
         f"{evaluation.groups} buildings; they fall as a gallery grows.",
         "One model, trained with one seed: intervals are over buildings and do not contain the spread of seeds.",
-        "The backbone is frozen; what its features do not hold, the adapters cannot retrieve.",
+        f"The features are of {winner.config.features.encoders}, frozen: what they do not hold, the adapters cannot "
+        "retrieve.",
     ]
     limits += [
         f"`{name}` is not grounded: it is no evidence that the model looks at the image."

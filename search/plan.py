@@ -17,7 +17,6 @@ import optuna
 import torch
 
 from analysis.trials import load_history, load_trials
-from core.backbone.internvl import load_backbone
 from core.campaign.campaign import Campaign, Pruner
 from core.campaign.trials import SCORED, STALE
 from core.config import TrainConfig
@@ -31,9 +30,10 @@ from core.features.extraction import (
     index_splits,
     split_counts,
 )
-from core.features.inputs import read_inputs
+from core.features.inputs import FeatureInputs, read_inputs
 from core.features.random import SplitShape, random_features
 from core.features.store import FeatureStore, Widths, missing_readings
+from core.features.vector_store import require_vectors, without_vectors
 from core.files.folders import CampaignFolder
 from core.readings import Kind, Reading, Readings
 from core.training.train import train
@@ -143,7 +143,8 @@ def estimate(campaign: Campaign, folder: CampaignFolder, *, slots: int | None = 
     for config in extraction_variants(campaign, campaign.base):
         inputs = read_inputs(config)
         splits = index_splits(inputs.images)
-        extraction.append(_estimate_extraction(config, readings, inputs.parts.fingerprint, splits))
+        require_vectors(inputs, readings)
+        extraction.append(_estimate_extraction(config, readings, inputs, splits))
         shapes = [SplitShape(**split_counts(splits[split])) for split in TIMED_SPLITS]
         tables.append(Tables((shapes[0], shapes[1]), extraction[-1].shapes))
     done, training = _from_history(campaign, folder)
@@ -180,17 +181,20 @@ def expected_epochs(pruner: Pruner, *, epochs: int, trials: int) -> float:
 
 
 def _estimate_extraction(
-    config: TrainConfig, readings: Sequence[Reading], fingerprint: str, splits: Mapping[Split, SplitIndex]
+    config: TrainConfig, readings: Sequence[Reading], inputs: FeatureInputs, splits: Mapping[Split, SplitIndex]
 ) -> ExtractionEstimate:
-    """Of one store."""
+    """Of one store; readings of the backbone are in that of the same data without vectors."""
     images, texts = distinct_inputs(splits)
     root, count = config.features.store, {"images": len(images), "texts": len(texts)}
-    missing = missing_readings(root, fingerprint, readings)
-    timed, seconds = _time_backbone(config, missing, images, texts) if missing else ({}, 0.0)
+    fingerprint, of_backbone = inputs.parts.fingerprint, without_vectors(inputs).parts.fingerprint
+    missing = missing_readings(root, of_backbone, [reading for reading in readings if not reading.is_vector])
+    known, seconds = _time_backbone(config, missing, images, texts) if missing else ({}, 0.0)
+    if inputs.vectors is not None:
+        known |= {each: ([inputs.vectors.width(each)], 0.0) for each in readings if each.is_vector}
     costs = []
     for reading in readings:
         shape, flops = (
-            timed[reading] if reading in timed else _stored_cost(FeatureStore.open(root, fingerprint), reading)
+            known[reading] if reading in known else _stored_cost(FeatureStore.open(root, of_backbone), reading)
         )
         size = (2 if reading.side else 4) * math.prod(shape) * count[reading.kind]
         costs.append(ReadingCost(reading, tuple(shape), size / 1e9, flops / 1e9))
@@ -206,6 +210,8 @@ def _time_backbone(
     config: TrainConfig, readings: Sequence[Reading], images: Sequence[Path], texts: Sequence[str]
 ) -> tuple[dict[Reading, tuple[Sequence[int], float]], float]:
     """Shape and FLOPs of one input by reading, and seconds for all inputs, from a sample spread evenly over them."""
+    from core.backbone.internvl import load_backbone  # vectors of other encoders need no transformers
+
     backbone = load_backbone(config.features, config.device)
     backbone.require(readings)
     costs: dict[Reading, tuple[Sequence[int], float]] = {}

@@ -266,6 +266,8 @@ def load_backbone(config: FeaturesConfig, device: Device) -> FrozenBackbone:
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity(transformers_logging.CRITICAL)  # its warnings are errors below, in one line each
+    if config.backbone is None:
+        raise UserError("features.backbone is null, so there is no backbone to load", how="name one")
     folder = checkpoint_folder(config.backbone)
     model, tokenizer, image_processor = _load_parts(folder, getattr(torch, config.dtype))
     tokenizer.padding_side = "right"

@@ -22,6 +22,7 @@ NOT_SEARCHED = {
     "seed": "the best seed is luck, not a setting; repeat a configuration with other seeds by crossmodal train --seed",
     "evaluation": "it does not change training",
     "features.backbone": "a campaign compares adapters on one backbone",
+    "features.vectors": "it is a location, not a setting of the model; search features.image and features.text",
     "features.store": "it is a location, not a setting of the model",
     "device": "it says where a trial runs, not what it trains",
     "features.micro_batch": "it changes memory, not results",

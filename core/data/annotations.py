@@ -42,6 +42,8 @@ class AnnotatedImage:
     """Building of the image: the first part of its id."""
     captions: tuple[str, ...]
     regions: tuple[Region, ...]
+    has_picture: bool = True
+    """Whether there is such a file; without one, `path` is the name that vectors of the image have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +96,20 @@ class DatasetCounts:
         yield ("rejected", self.rejected.total())
 
 
-def read_annotations(path: Path, image_root: Path) -> Annotations:
+def read_annotations(path: Path, image_root: Path | None) -> Annotations:
     """Read an annotation file; entries of one image are merged.
 
     Args:
-        image_root: folder that the `image` paths start from and stay below as written; links may lead elsewhere.
+        image_root: folder that the `image` paths start from and stay below as written; links may lead elsewhere. None:
+            there are no pictures, and `image` is the name of an image.
     Raises:
         UserError: names the file, the entry and what is wrong with it.
     """
     repaired: Counter[str] = Counter()
     by_image: dict[str, list[Entry]] = {}
     for where, raw in _raw_entries(path, image_root):
-        _add(parse_entry(raw, where, image_root, repaired), by_image)
-    images = [_merge(same, repaired) for same in by_image.values()]
+        _add(parse_entry(raw, where, image_root, repaired), by_image, with_pictures=image_root is not None)
+    images = [_merge(same, repaired, with_pictures=image_root is not None) for same in by_image.values()]
     return Annotations(images, dict(repaired), _notes(images))
 
 
@@ -151,7 +154,7 @@ def check_images(
     return counts, sound
 
 
-def _raw_entries(path: Path, image_root: Path) -> Iterator[tuple[str, Any]]:
+def _raw_entries(path: Path, image_root: Path | None) -> Iterator[tuple[str, Any]]:
     """Each entry, with its name in messages."""
     content = _read(path)
     found = format_of_json(content)
@@ -161,7 +164,7 @@ def _raw_entries(path: Path, image_root: Path) -> Iterator[tuple[str, Any]]:
         raise UserError("its first entry has no image", where=path, how=import_hint(path, found))
     if not content:
         raise UserError("holds no entry", where=path, how="an empty data set cannot be used")
-    if not image_root.is_dir():
+    if image_root is not None and not image_root.is_dir():
         raise UserError(
             "there is no such folder of images", where=image_root, how="set data.image_root or --image-root"
         )
@@ -178,10 +181,10 @@ def _read(path: Path) -> Any:
         raise
 
 
-def _add(entry: Entry, by_image: dict[str, list[Entry]]) -> None:
+def _add(entry: Entry, by_image: dict[str, list[Entry]], *, with_pictures: bool = True) -> None:
     """Add an entry to those of the same image."""
     same = by_image.setdefault(entry.image_id, [])
-    if same and same[0].image != entry.image and not same[0].image.samefile(entry.image):
+    if same and same[0].image != entry.image and not (with_pictures and same[0].image.samefile(entry.image)):
         raise UserError(
             f"names the image {shown(str(entry.image))}, but {same[0].where} names {shown(str(same[0].image))}",
             where=entry.where,
@@ -190,15 +193,15 @@ def _add(entry: Entry, by_image: dict[str, list[Entry]]) -> None:
     same.append(entry)
 
 
-def _merge(same: Sequence[Entry], repaired: Counter[str]) -> AnnotatedImage:
+def _merge(same: Sequence[Entry], repaired: Counter[str], *, with_pictures: bool = True) -> AnnotatedImage:
     """Merge the entries of one image: all captions and regions, without repetitions."""
     first = same[0]
     captions = [caption for entry in same for caption in entry.captions]
     distinct = tuple(dict.fromkeys(captions))
     if len(distinct) < len(captions):
         repaired["repeated caption dropped"] += len(captions) - len(distinct)
-    parsed = list(_regions_of_one_reference(same, repaired))
-    return AnnotatedImage(first.image, first.image_id, _group(first.image_id), distinct, _regions(parsed, repaired))
+    regions = _regions(list(_regions_of_one_reference(same, repaired)), repaired)
+    return AnnotatedImage(first.image, first.image_id, _group(first.image_id), distinct, regions, with_pictures)
 
 
 def _regions_of_one_reference(same: Sequence[Entry], repaired: Counter[str]) -> Iterator[EntryRegion]:

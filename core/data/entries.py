@@ -41,13 +41,14 @@ class Entry:
     regions: list[EntryRegion]
 
 
-def parse_entry(raw: Any, where: str, image_root: Path, repaired: Counter[str]) -> Entry:
+def parse_entry(raw: Any, where: str, image_root: Path | None, repaired: Counter[str]) -> Entry:
     """Validate one entry.
 
     Args:
         raw: any JSON value.
         where: name of the entry in messages.
-        image_root: folder that the image's path starts from and stays below as written; links may lead elsewhere.
+        image_root: folder that the image's path starts from and stays below as written; links may lead elsewhere. None:
+            there are no pictures, and the path is a name.
         repaired: kind of repair → number of repairs; updated.
     Raises:
         UserError: names the entry and what is wrong with it.
@@ -113,7 +114,9 @@ def _captions(value: Any, where: str, repaired: Counter[str]) -> list[str]:
     return kept
 
 
-def _locate(name: str, image_root: Path, where: str) -> Path:
+def _locate(name: str, image_root: Path | None, where: str) -> Path:
+    if image_root is None:
+        return Path(name)
     written = PurePath(name)
     if written.is_absolute():
         roots = (image_root.absolute(), image_root.resolve())

@@ -34,11 +34,14 @@ def load_examples(path: Path) -> Examples:
     """Examples of a checkpoint on its validation split, on the CPU; no feature is extracted for them.
 
     Raises:
-        UserError: the checkpoint, the features that it was trained on, or their images and annotations are not there.
+        UserError: the checkpoint, the features that it was trained on, or their images and annotations are not there;
+            the data has no pictures.
         DivergedError: an output of the model is not finite.
     """
     checkpoint = load_checkpoint(path)
     config = checkpoint.config
+    if config.data.image_root is None:
+        raise UserError("the data has no pictures (data.image_root is null)", where=path)
     if not FeatureStore.exists(config.features.store, checkpoint.fingerprint, config.readings.all):
         raise UserError(f"does not hold the features {checkpoint.fingerprint}", where=config.features.store)
     inputs = read_inputs(config)

@@ -136,11 +136,14 @@ def sample_checkpoint(checkpoint: Checkpoint, features: Features) -> dict[str, S
     return sample_validation(restore_model(checkpoint, features).to(device), features.validation.to(device))
 
 
-def save_embeddings(path: Path, embeddings: Embeddings, images: Sequence[AnnotatedImage], image_root: Path) -> None:
+def save_embeddings(
+    path: Path, embeddings: Embeddings, images: Sequence[AnnotatedImage], image_root: Path | None
+) -> None:
     """Write the embeddings of a split as .npz, in the order of its annotations.
 
     Arrays: image [N, D] and text [M, D] float32, unit norm; image_path and image_building [N]; text_string [M], and
-    text_image [M] int64, the row of the text's own image. Paths are relative to `image_root`.
+    text_image [M] int64, the row of the text's own image. Paths are relative to `image_root`; without
+    one they are the names of the images.
 
     Args:
         images: annotated images of the split that was embedded.
@@ -151,7 +154,9 @@ def save_embeddings(path: Path, embeddings: Embeddings, images: Sequence[Annotat
         stream,
         image=embeddings.images.numpy(),
         text=embeddings.captions.numpy(),
-        image_path=np.array([str(image.path.relative_to(image_root)) for image in images]),
+        image_path=np.array(
+            [str(image.path if image_root is None else image.path.relative_to(image_root)) for image in images]
+        ),
         image_building=np.array([image.group for image in images]),
         text_string=np.array([text for text, _ in captions]),
         text_image=np.array([row for _, row in captions], dtype=np.int64),

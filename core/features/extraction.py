@@ -12,8 +12,9 @@ import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -203,13 +204,26 @@ def encode_shard(backbone: "FrozenBackbone", shard: Shard) -> bytes:
     encoded, repaired = encode_items(backbone, shard.kind, shard.items, shard.readings)
     tensors: dict[str, Tensor] = {reading.key: features.cpu().contiguous() for reading, features in encoded.items()}
     _require_finite(tensors, shard)
+    flops = {} if shard.start else _flops_by_key(backbone, shard)
+    return pack_shard(shard, tensors, repaired=repaired, backbone_parameters=backbone.parameter_count, flops=flops)
+
+
+def pack_shard(
+    shard: Shard,
+    tensors: Mapping[str, Tensor],
+    *,
+    repaired: int = 0,
+    backbone_parameters: int = 0,
+    flops: Mapping[str, int] = MappingProxyType({}),
+) -> bytes:
+    """The content of a shard's file: a tensor by the key of its reading, and facts in the metadata."""
     facts = {
         "repaired": str(repaired),
-        "backbone_parameters": str(backbone.parameter_count),
-        "flops": json.dumps({} if shard.start else _flops_by_key(backbone, shard)),
+        "backbone_parameters": str(backbone_parameters),
+        "flops": json.dumps(dict(flops)),
         "identity": _shard_identity(shard, tensors),
     }
-    content: bytes = save(tensors, metadata=facts)
+    content: bytes = save(dict(tensors), metadata=facts)
     return content
 
 
@@ -311,7 +325,7 @@ def _assemble(splits: Mapping[Split, SplitIndex], shards: Sequence[Shard], work:
         (store / split).mkdir(parents=True, exist_ok=True)
         write_atomically(store / split / "index.safetensors", save(index_tensors(index, group_numbers(splits))))
     counts = {split: split_counts(index) for split, index in splits.items()}
-    write_manifest(store, {"fingerprint": parts.fingerprint, "parts": asdict(parts), "counts": counts})
+    write_manifest(store, {"fingerprint": parts.fingerprint, "parts": parts.to_json(), "counts": counts})
     rows = {kind: _rows(splits, kind) for kind in get_args(Kind)}
     for reading in dict.fromkeys(reading for shard in shards for reading in shard.readings):
         own = [shard for shard in shards if reading in shard.readings]

@@ -25,18 +25,24 @@ class FingerprintParts:
     """Inputs of a fingerprint; kept in the store, so that a mismatch can be explained."""
 
     backbone: str
-    """Digest of weights, configuration, tokenizer and image preprocessing."""
+    """Digest of weights, configuration, tokenizer and image preprocessing; that of no file without a backbone."""
     image_size: int
     max_tokens: int
     dtype: str
     data: str
     """Digest of annotations, splits and image files."""
     version: int = EXTRACTION_VERSION
+    vectors: str | None = None
+    """Digest of the vectors of other encoders, and of the names by which they are found; None without vectors."""
 
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, object]:
+        """All parts; without the vectors where there are none, so that older fingerprints stay as they are."""
+        return {name: part for name, part in asdict(self).items() if (name, part) != ("vectors", None)}
 
 
 def reading_fingerprint(features: str, reading: Reading) -> str:
@@ -55,7 +61,7 @@ def fingerprint_parts(
     """Digest everything that features depend on.
 
     Args:
-        files: name in the backbone's checkpoint → file.
+        files: name in the backbone's checkpoint → file; empty without a backbone.
         memory: folder that remembers digests of files.
         verify: read every file, ignoring cached digests.
     Raises:
@@ -63,7 +69,7 @@ def fingerprint_parts(
         OSError: a file cannot be read.
     """
     backbone = zip(files, file_digests(list(files.values()), memory, verify=verify), strict=True)
-    paths = [image.path for split in sorted(images) for image in images[split]]
+    paths = [image.path for split in sorted(images) for image in images[split] if image.has_picture]
     content = hashlib.sha256(json.dumps(file_digests(paths, memory, verify=verify)).encode())
     for split in sorted(images):
         for image in images[split]:

@@ -5,7 +5,8 @@ Reading them loads no model, so the driver of a campaign can do it; trials recei
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from core.backbone.checkpoint_files import backbone_files
 from core.backbone.hub import checkpoint_folder
@@ -14,6 +15,7 @@ from core.data.annotations import NO_RELATION, AnnotatedImage, read_annotations
 from core.data.splits import Split, split_by_group
 from core.errors import UserError
 from core.features.fingerprint import FingerprintParts, fingerprint_parts
+from core.features.vectors import VectorSet, open_vectors
 
 DIGESTS = ".digests"
 """Sub-folder of the feature stores' folder that caches digests of files."""
@@ -29,6 +31,8 @@ class FeatureInputs:
     """Kind of repair of the annotations → number of repairs."""
     notes: dict[str, int]
     """Suspicious but valid content of the annotations → number of occurrences."""
+    vectors: VectorSet | None = None
+    """Of other encoders than the backbone."""
 
 
 def read_inputs(config: TrainConfig, *, verify: bool = False) -> FeatureInputs:
@@ -38,8 +42,8 @@ def read_inputs(config: TrainConfig, *, verify: bool = False) -> FeatureInputs:
         verify: read every image and every file of the backbone, instead of trusting cached digests of files whose
             size and times are unchanged.
     Raises:
-        UserError: a mistake in the annotations, test data that is also training data, a missing file, or a
-            backbone that could not be loaded.
+        UserError: a mistake in the annotations, test data that is also training data, a missing file, a backbone that
+            could not be loaded, or vectors that lack a reading of the configuration.
     """
     data, store = config.data, config.features.store
     if store.exists() and not store.is_dir():
@@ -56,9 +60,12 @@ def read_inputs(config: TrainConfig, *, verify: bool = False) -> FeatureInputs:
         repaired.update(test.repaired)
         notes.update(test.notes)
     notes.update(_shared_between_splits(images))
-    files = backbone_files(checkpoint_folder(config.features.backbone))
+    backbone, vectors = config.features.backbone, open_vectors(config)
+    files = {} if backbone is None else backbone_files(checkpoint_folder(backbone))
     parts = fingerprint_parts(config.features, files, images, store / DIGESTS, verify=verify)
-    return FeatureInputs(images, parts, dict(repaired), dict(notes))
+    if vectors is not None:
+        parts = replace(parts, vectors=vectors.digest(images, store / DIGESTS, verify=verify))
+    return FeatureInputs(images, parts, dict(repaired), dict(notes), vectors)
 
 
 def absences(inputs: FeatureInputs, config: TrainConfig) -> list[str]:
@@ -99,8 +106,10 @@ def _refuse_shared_image(train: Sequence[AnnotatedImage], test: Sequence[Annotat
         )
 
 
-def _file_identity(image: AnnotatedImage) -> tuple[int, int]:
-    """Device and inode: equal for two names of one file."""
+def _file_identity(image: AnnotatedImage) -> tuple[int, int] | Path:
+    """Device and inode, equal for two names of one file; the name of an image without a picture."""
+    if not image.has_picture:
+        return image.path
     stat = image.path.stat()
     return stat.st_dev, stat.st_ino
 

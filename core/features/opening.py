@@ -4,6 +4,7 @@ The one entry point for commands, campaigns and benchmarks. Prints nothing itsel
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 from core.config import TrainConfig
@@ -11,6 +12,7 @@ from core.errors import UserError
 from core.features.extraction import EncodeShards, Extraction, Shard, encode_here, extract_features
 from core.features.inputs import FeatureInputs, read_inputs
 from core.features.store import Features, FeatureStore, missing_readings
+from core.features.vector_store import copy_rows, extract_with_vectors, require_vectors
 
 
 class FeatureDisplay(Protocol):
@@ -52,22 +54,29 @@ def prepare_features(
         wanted: the inputs of this configuration and the readings; by default those that the configuration names.
         encode: how shards are encoded; by default the backbone is loaded in this process.
     Raises:
-        UserError: an input cannot be read or changed during extraction, or the backbone cannot be loaded or cannot give
-            a reading.
+        UserError: an input cannot be read or changed during extraction, the backbone cannot be loaded or cannot give a
+            reading, or the vectors lack a reading, an image or a text.
     """
     display = display or NoDisplay()
     wanted = wanted or Extraction(read_inputs(config), config.readings.all)
     root, fingerprint = config.features.store, wanted.inputs.parts.fingerprint
     if FeatureStore.exists(root, fingerprint, wanted.readings):
         return FeatureStore.open(root, fingerprint)
-    names = ", ".join(reading.name for reading in missing_readings(root, fingerprint, wanted.readings))
+    missing = missing_readings(root, fingerprint, wanted.readings)
+    require_vectors(wanted.inputs, missing)
+    names = ", ".join(reading.name for reading in missing)
     if (root / fingerprint).exists():
         display.note(f"adding {names} to features {fingerprint}")
     else:
         _note_annotations(wanted.inputs, display)
-        display.note(f"extracting features {fingerprint} with {config.features.backbone}: {names}")
-    encode = _of_unchanged_files(config, wanted.inputs, encode or _load_and_encode(config))
-    return extract_features(wanted, encode, root, display.progress)
+        display.note(
+            f"extracting features {fingerprint} with {config.features.backbone or config.features.encoders}: {names}"
+        )
+    vectors, unchanged = wanted.inputs.vectors, partial(_of_unchanged_files, config, wanted.inputs)
+    if vectors is None:
+        return extract_features(wanted, unchanged(encode or _load_and_encode(config)), root, display.progress)
+    encode = unchanged(encode or _encode_when_needed(config))
+    return extract_with_vectors(wanted, encode, unchanged(copy_rows(vectors)), root, display.progress)
 
 
 def open_features(
@@ -108,6 +117,11 @@ def _load_and_encode(config: TrainConfig) -> EncodeShards:
     return encode_here(load_backbone(config.features, config.device))
 
 
+def _encode_when_needed(config: TrainConfig) -> EncodeShards:
+    """Loads the backbone with the first shard: beside vectors there may be none."""
+    return lambda shards: _load_and_encode(config)(shards)
+
+
 def _note_annotations(inputs: FeatureInputs, display: FeatureDisplay) -> None:
     for kind, count in inputs.repaired.items():
         display.warn(f"repaired in the annotations: {kind}, {count:,} times")
@@ -121,6 +135,8 @@ def _of_unchanged_files(config: TrainConfig, inputs: FeatureInputs, encode: Enco
     def encode_and_compare(shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
         yield from encode(shards)
         if read_inputs(config).parts != inputs.parts:
-            raise UserError("data or backbone changed while features were extracted", how="run the same command again")
+            raise UserError(
+                "data, backbone or vectors changed while features were extracted", how="run the same command again"
+            )
 
     return encode_and_compare

@@ -316,7 +316,11 @@ def _place(reading: Reading) -> str:
 def _refuse_degenerate(reading: Reading, manifest: Mapping[str, Any]) -> None:
     distinct = manifest["health"]["distinct"]
     if distinct < MIN_DISTINCT:
-        reason = ", since the first token sees nothing of the text that follows" if reading.pooling == "first" else ""
+        reason = (
+            ", since the first token sees nothing of the text that follows"
+            if (reading.place, reading.pooling) == ("lm", "first")
+            else ""
+        )
         raise UserError(
             f"{reading.name} gives only {distinct:.1%} of the different {reading.kind} a vector of their own{reason}",
             where=f"features.{reading.kind.removesuffix('s')}",

@@ -54,7 +54,7 @@ def write_reading(
         "shape": list(train.shape[1:]),
         "bytes": sum(path.stat().st_size for path in folder.glob("*.npy")),
         "flops": facts[0]["flops"].get(reading.key, 0),
-        "health": _health(train[:HEALTH_SAMPLE], mean, std),
+        "health": health_of(train[:HEALTH_SAMPLE], mean, std),
         "backbone_parameters": max(fact["backbone_parameters"] for fact in facts),
         "repaired": sum(fact["repaired"] for fact in facts),
     }
@@ -97,8 +97,12 @@ def _facts(path: Path) -> dict[str, Any]:
         return {name: json.loads(content.metadata()[name]) for name in ("backbone_parameters", "repaired", "flops")}
 
 
-def _health(sample: NDArray[Any], mean: Tensor, std: Tensor) -> dict[str, float]:
-    """How different the vectors of different inputs are."""
+def health_of(sample: NDArray[Any], mean: Tensor, std: Tensor) -> dict[str, float]:
+    """How different the vectors of different inputs are.
+
+    Args:
+        mean, std: as `mean_and_deviation` of the whole table.
+    """
     size = float((mean.square() + std.square()).mean().sqrt())
     return {"spread": float(std.mean()) / max(size, 1e-12), "distinct": _distinct_share(sample, mean, std)}
 

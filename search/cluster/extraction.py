@@ -6,16 +6,18 @@ A task that dies with its node or process is retried elsewhere; after a crash, t
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from core.backbone.internvl import FrozenBackbone, load_backbone
 from core.config import TrainConfig
 from core.errors import UserError
 from core.features.extraction import EncodeShards, Shard, encode_shard
 from search.cluster.connection import connect, count_slots
+
+if TYPE_CHECKING:
+    from core.backbone.internvl import FrozenBackbone
 
 TASK_RETRIES = 3
 """Retries of a shard whose node or process died."""
@@ -73,6 +75,8 @@ def _encode(config: TrainConfig, shard: Shard) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def _backbone(config: TrainConfig) -> FrozenBackbone:
-    """Loaded once per worker process."""
+def _backbone(config: TrainConfig) -> "FrozenBackbone":
+    """Loaded once per worker process; the driver needs no transformers."""
+    from core.backbone.internvl import load_backbone
+
     return load_backbone(config.features, config.device)

@@ -93,6 +93,25 @@ def test_a_rate_that_yaml_reads_as_a_string_is_a_number(tmp_path: Path) -> None:
         ("model: {temperature: 1e-300}", "model.temperature: Input should be greater than or equal to 0.001"),
         ("optimizer: {weight_decay: 1e30}", "optimizer.weight_decay: Input should be less than or equal to 10,"),
         ("optimizer: {batch_size: 99999999}", "optimizer.batch_size: Input should be less than or equal to"),
+        (
+            "features: {text: vectors.clip}",
+            "features: vectors.clip needs features.vectors, a folder that crossmodal feat",
+        ),
+        ("features: {backbone: null}", "features: tower.mean is read of the backbone, but features.backbone is null"),
+        (
+            "features: {vectors: v, image: vectors.a.b}",
+            "features.image: 'vectors.a.b' names no vectors; after vectors.",
+        ),
+        ("features: {vectors: v, image: vectors.a, source: live}", "features: vectors.a cannot be computed live; set"),
+        ("data: {image_root: null}", "tower.mean is read of pictures, but data.image_root is null; use vectors.NAME"),
+        (
+            "features: {vectors: v, image: vectors.a, text: vectors.a, backbone: null}\nmodel: {fusion: attention}",
+            "model looks at the grid of the backbone, but features.backbone is null",
+        ),
+        (
+            "features: {vectors: v, image: vectors.a}\nmodel: {fusion: attention}\ndata: {image_root: null}",
+            "the grid of the backbone is read of pictures, but data.image_root is null",
+        ),
         ("recipe: {epochs: " + "9" * 40 + "}", "recipe.epochs: Input should be less than or equal to 100000"),
     ],
 )

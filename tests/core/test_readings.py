@@ -48,6 +48,14 @@ def test_a_mistake_is_named_where_it_was_written(names: str, message: str) -> No
         TrainConfig().with_overrides({"features.image": names})
 
 
+def test_vectors_are_readings_of_both_kinds_and_never_a_grid() -> None:
+    for kind in KINDS:
+        (reading,) = parse_readings(kind, "vectors.grid8", prompt="In one word:")
+        assert (reading.name, reading.key) == ("vectors.grid8", f"{kind}.vectors.grid8")
+        assert (reading.is_vector, reading.side, reading.prompt) == (True, None, None)
+    assert not any(reading.is_vector for reading in readings(grid=4).all)
+
+
 def test_only_readings_that_ask_depend_on_the_prompt() -> None:
     def keys(prompt: str) -> list[str]:
         images = parse_readings("images", "tower.cls+projector.mean+lm.image_mean+lm.prompt", prompt=prompt)

@@ -19,7 +19,7 @@ METHODOLOGY: dict[str, Scalar | None] = {
     "features.image": "tower.cls", "features.text": "lm.last", "features.grid": 8,
     "features.image_prompt": "Summary above image in one word:",
     "features.text_prompt": "Summary above sentence in one word:", "features.allow_degenerate": False,
-    "features.source": "cached", "evaluation.k_test": 256, "evaluation.rerank_weight": None,
+    "features.source": "cached", "features.vectors": None, "evaluation.k_test": 256, "evaluation.rerank_weight": None,
     "evaluation.query_bank": "none", "evaluation.unique_texts": False, "objective": "recall_mean",
     "device": "auto", "seed": 0,
 }  # fmt: skip

@@ -83,7 +83,7 @@ def arguments_of(command: Command) -> list[str] | None:
     names: list[str] = []
     while isinstance(called, TyperGroup) and len(words) > len(names) and not words[0].startswith("-"):
         names.append(words[len(names)])
-        called = called.commands[names[-1]]  # type: ignore[assignment]
+        called = called.commands[names[-1]]
     if isinstance(called, TyperGroup):
         return words if words[0].startswith("-") else None
     try:

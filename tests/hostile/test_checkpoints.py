@@ -80,8 +80,13 @@ def another_archive(path: Path) -> None:
     path.write_bytes(stream.getvalue())
 
 
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def first_weight(content: dict[str, Any]) -> str:
-    return next(iter(content["weights"]))
+    return str(next(iter(content["weights"])))
 
 
 DAMAGED = "is damaged, or not a checkpoint written by crossmodal"
@@ -120,7 +125,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "features of another store": (changed(lambda c: c.update(fingerprint="0" * 16)), "was trained on features 0000"),
     "a file that is not there": (lambda path: path.unlink(), "there is no such checkpoint"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is a folder, not a checkpoint"),
+    "a folder": (a_folder, "is a folder, not a checkpoint"),
 }  # fmt: skip
 
 

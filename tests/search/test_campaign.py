@@ -149,6 +149,7 @@ def features_of(base: TrainConfig, **changes: Any) -> CampaignFeatures:
     [
         ({"data": "other"}, "the annotations or images changed since the campaign started"),
         ({"backbone": "other"}, "the backbone's files changed since"),
+        ({"vectors": "other"}, "the vectors changed since the campaign started"),
         ({"version": 99, "data": "other"}, "the annotations or images and the extraction version changed"),
     ],
 )

@@ -5,12 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.campaign.campaign import Pruner, load_campaign
+from core.config import TrainConfig
 from core.features.random import SplitShape
 from core.files.folders import CampaignFolder
+from core.sections import dump_yaml
 from search import plan
 from search.plan import Tables, TrainingCost, estimate, expected_epochs
 from tests.commands import CommandLine
 from tests.conftest import readings, write_campaign
+from tests.vector_files import without_pictures
 
 
 def test_epochs_with_pruning_by_hand() -> None:
@@ -51,6 +54,23 @@ def test_a_fresh_campaign_is_measured_and_nothing_is_written(demo: Path, tmp_pat
     assert found.wall_hours == pytest.approx(3 * 3 * found.training.seconds_per_epoch / 3600)
     assert not list(store.glob("*/manifest.json"))
     assert not (tmp_path / "c").exists()
+
+
+def test_vectors_cost_no_extraction(demo: Path, demo_config: TrainConfig, tmp_path: Path) -> None:
+    config = without_pictures(demo, tmp_path / "data", demo_config)
+    (tmp_path / "train.yaml").write_text(dump_yaml(config))
+    (tmp_path / "campaign.yaml").write_text(
+        "{name: v, train: train.yaml, limits: {trials: 3}, space: {features.image: {choice: [vectors.cnn, vectors.cnn+"
+        "vectors.clip]}}}"
+    )
+    found = estimate(load_campaign(tmp_path / "campaign.yaml"), CampaignFolder(tmp_path / "c"), slots=1)
+    (extraction,) = found.extraction
+    assert extraction.seconds == 0
+    assert {cost.reading.key: (cost.shape, cost.gigaflops) for cost in extraction.costs} == {
+        "images.vectors.cnn": ((16,), 0),
+        "images.vectors.clip": ((8,), 0),
+        "texts.vectors.clip": ((8,), 0),
+    }
 
 
 def test_a_campaign_that_ran_is_estimated_from_its_own_epochs(

@@ -45,6 +45,13 @@ def test_an_entry_is_read_with_corners_and_relations(root: Path) -> None:
     assert [region.relation for region in read.regions] == [-1, RELATIONS.index("above")]
 
 
+def test_without_pictures_an_image_is_a_name(root: Path) -> None:
+    (read,) = read_annotations(write(root, [record(image="./no/such.jpeg"), record(image="no/such.jpeg")]), None).images
+    assert (read.path, read.has_picture) == (Path("no/such.jpeg"), False)
+    with pytest.raises(UserError, match=r"entry 1 .* names the image 'other', but .*entry 0"):
+        read_annotations(write(root, [record(image="one"), record(image="other")]), None)
+
+
 def test_a_caption_may_be_a_list_as_in_test_files(root: Path) -> None:
     (read,) = read_annotations(write(root, [record(caption=["one", "two", "three"])]), root).images
     assert read.captions == ("one", "two", "three")

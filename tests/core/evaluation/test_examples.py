@@ -125,6 +125,16 @@ def test_without_the_features_nothing_is_extracted(
     assert not (tmp_path / "store").exists()
 
 
+def test_data_without_pictures_have_no_examples(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pth"
+    content = torch.load(finished_campaign.trial(0).best_checkpoint, weights_only=True)
+    content["config"]["data"]["image_root"] = None
+    content["config"]["features"] |= {"vectors": "v", "image": "vectors.clip"}
+    torch.save(content, checkpoint)
+    with pytest.raises(UserError, match=r"the data has no pictures \(data\.image_root is null\)"):
+        load_examples(checkpoint)
+
+
 def test_without_the_annotations_the_file_is_named(
     finished_campaign: CampaignFolder, demo: Path, tmp_path: Path
 ) -> None:
