@@ -24,6 +24,7 @@ ONLY_IN = {
     "transformers": {"core/backbone/internvl.py", "core/backbone/tiny.py"},
     "typer": {
         "core/terminal/cli.py",
+        "core/terminal/help_pages.py",
         "search/data_cli.py",
         "analysis/cli.py",
         "search/cli.py",
@@ -119,6 +120,7 @@ def test_commands_import_what_they_run_only_when_called() -> None:
         "core.terminal.cli",
         "search.data_cli",
         "core.terminal.console",
+        "core.terminal.help_pages",
         "analysis.cli",
         "search.external_cli",
         "search.features_cli",

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.terminal.console import FeatureDisplay, print_epoch, say, say_if_installed, show
+from core.terminal.console import (
+    FeatureDisplay,
+    notes_on_stderr,
+    print_epoch,
+    print_json,
+    say,
+    say_if_installed,
+    show,
+)
 
 if TYPE_CHECKING:
     from core.config import EvaluationConfig, TrainConfig
@@ -33,6 +41,20 @@ WandbOption = Annotated[
 ]
 
 
+def _only_json(context: typer.Context, asked: bool) -> bool:
+    if asked:
+        context.with_resource(notes_on_stderr())
+    return asked
+
+
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json", callback=_only_json, is_eager=True, help="Print JSON only; notes and progress go to stderr."
+    ),
+]
+
+
 @app.command(epilog="Example: crossmodal train --config configs/demo/internvl3_bbox.yaml --output-dir output/single")
 def train(
     config: ConfigOption,
@@ -49,6 +71,7 @@ def train(
         bool, typer.Option("--save-embeddings", "--save_embeddings", help="With --evaluate: also write embeddings.npz.")
     ] = False,
     again: AgainOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a model (a restarted run continues after its last complete epoch), or evaluate a checkpoint."""
     from core.config import load_config
@@ -59,12 +82,12 @@ def train(
     if evaluate:
         if checkpoint is None:
             raise UserError("--evaluate needs --checkpoint", how="name the checkpoint to measure")
-        outputs = {"use_wandb": use_wandb, "save_embeddings": save_embeddings}
+        outputs = {"use_wandb": use_wandb, "save_embeddings": save_embeddings, "as_json": as_json}
         _evaluate(settings, checkpoint, output_dir, again=again, **outputs)
         return
-    if save_embeddings or again:
-        option = "--save_embeddings" if save_embeddings else "--again"
-        raise UserError(f"{option} goes with --evaluate", how="train first, then evaluate the checkpoint")
+    for option, asked in {"--save_embeddings": save_embeddings, "--again": again, "--json": as_json}.items():
+        if asked:
+            raise UserError(f"{option} goes with --evaluate", how="train first, then evaluate the checkpoint")
     _train(settings, checkpoint, output_dir, use_wandb=use_wandb)
 
 
@@ -99,7 +122,14 @@ def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, 
 
 
 def _evaluate(
-    config: "TrainConfig", path: Path, output_dir: Path, *, again: bool, use_wandb: bool, save_embeddings: bool
+    config: "TrainConfig",
+    path: Path,
+    output_dir: Path,
+    *,
+    again: bool,
+    use_wandb: bool,
+    save_embeddings: bool,
+    as_json: bool,
 ) -> None:
     from core.evaluation import scorecard
     from core.evaluation.read_count import read_by
@@ -132,8 +162,11 @@ def _evaluate(
             images = inputs.images["test" if features.test else "validation"]
             file = output_dir / "embeddings.npz"
             scorecard.save_embeddings(file, measured.embeddings, images, config.data.image_root)
-    for table in scorecard_tables(card):
-        show(table)
+    if as_json:
+        print_json(card.to_json())
+    else:
+        for table in scorecard_tables(card):
+            show(table)
     say(f"metrics.json{' and embeddings.npz' if save_embeddings else ''} in {output_dir}")
 
 
