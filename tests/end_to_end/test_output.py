@@ -20,6 +20,7 @@ from core.files.folders import CampaignFolder
 from core.sections import dump_yaml
 from tests.commands import COMMAND, LAST_RESORT_S, CommandLine, Outcome, environment, run
 
+ROOT = Path(__file__).parents[2]
 ANSI = "\x1b["
 SNAKE_CASE = re.compile(r"[a-z][a-z0-9_]*")
 Ask = Callable[..., Any]
@@ -122,8 +123,6 @@ def test_colours_and_progress_are_for_terminals(tmp_path: Path) -> None:
     shown = on_terminal(*synth)
     assert "drawing synthetic scenes" in shown.out
     assert f"{ANSI}3" in shown.out
-    plain = on_terminal(*synth, extra={"NO_COLOR": "1"})
-    assert not re.search(r"\x1b\[(3[0-7]|38|9[0-7])", plain.out)
 
 
 def test_a_mistake_is_red_on_a_terminal_and_plain_in_a_pipe(tmp_path: Path) -> None:
@@ -131,6 +130,7 @@ def test_a_mistake_is_red_on_a_terminal_and_plain_in_a_pipe(tmp_path: Path) -> N
     assert (piped.code, shown.code) == (2, 2)
     assert piped.err.startswith("error: ")
     assert f"{ANSI}31m" in shown.out
+    assert f"{ANSI}3" not in on_terminal("status", tmp_path, extra={"NO_COLOR": "1"}).out
 
 
 def test_a_reader_that_stops_early_is_no_traceback(campaign: CampaignFolder) -> None:
@@ -141,7 +141,36 @@ def test_a_reader_that_stops_early_is_no_traceback(campaign: CampaignFolder) -> 
     assert (outcome.stdout, outcome.stderr) == ("<", "")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_for_a_shell(shell: str, tmp_path: Path) -> None:
-    script = run(cwd=tmp_path, extra={"_CROSSMODAL_COMPLETE": f"source_{shell}"}).out
-    print(script)
+@pytest.fixture
+def installed(tmp_path: Path) -> dict[str, str]:
+    """The environment of a shell that finds `crossmodal`."""
+    command = tmp_path / "bin" / "crossmodal"
+    command.parent.mkdir()
+    command.write_text(f"#!{sys.executable}\nfrom search.cli import main\nmain()\n")
+    command.chmod(0o755)
+    return environment({"PATH": f"{command.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)})
+
+
+def in_bash(script: str, settings: dict[str, str]) -> str:
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=settings).stdout
+
+
+def test_bash_completes_commands_and_options(installed: dict[str, str]) -> None:
+    completed = in_bash(
+        """
+        eval "$(crossmodal --show-completion)"
+        COMP_WORDS=(crossmodal sta) COMP_CWORD=1; $(complete -p crossmodal | grep -o "_[a-z_]*") crossmodal
+        echo "${COMPREPLY[@]}"
+        COMP_WORDS=(crossmodal rerun --tr) COMP_CWORD=2; $(complete -p crossmodal | grep -o "_[a-z_]*") crossmodal
+        echo "${COMPREPLY[@]}"
+        """,
+        installed,
+    )
+    assert completed.split() == ["status", "--trial"]
+
+
+def test_zsh_gets_a_script_and_its_answers(installed: dict[str, str]) -> None:
+    script = in_bash("crossmodal", installed | {"_CROSSMODAL_COMPLETE": "source_zsh"})
+    assert script.lstrip().startswith("#compdef crossmodal")
+    asked = {"_CROSSMODAL_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "crossmodal rerun --tr"}
+    assert '"--trial":"Number of the trial' in in_bash("crossmodal", installed | asked)
