@@ -29,6 +29,7 @@ from search.features_cli import (
     require_cluster_first,
 )
 from search.features_cli import app as features_app
+from search.setup_cli import app as setup_app
 from search.winner_cli import FolderArgument, exit_unless_finished, renew_leaderboard
 from search.winner_cli import app as winner_app
 
@@ -61,6 +62,7 @@ app = typer.Typer(
     help="Find, validate and retrain the best adapters on a frozen InternVL for image-text retrieval.",
     epilog="Example: crossmodal search configs/campaigns/demo.yaml --output-dir output/demo",
 )
+app.add_typer(setup_app)
 app.add_typer(core.terminal.cli.app)
 app.add_typer(analysis.cli.app)
 app.add_typer(data_app, name="data")
