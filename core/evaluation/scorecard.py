@@ -21,7 +21,7 @@ from core.evaluation.reranking import chosen_reranking
 from core.evaluation.retrieval import PROTOCOLS, Protocol, measure_retrieval, sample_validation
 from core.features.store import Features, FeatureSplit
 from core.files.atomic import write_atomically
-from core.model.checkpoints import Checkpoint, restore_model
+from core.model.checkpoints import Checkpoint, require_same_features, restore_model
 from core.model.model import CrossModalModel, parameter_counts
 from core.records import Efficiency, Evaluation, Reranking, Samples, Scorecard
 from core.sections import Section
@@ -93,8 +93,9 @@ def measure(checkpoint: Checkpoint, features: Features, *, name: str, settings: 
     held_out = checkpoint.config.data.train_on != "all"
     if features.test is None and not held_out:
         raise UserError("was trained on the validation split, too", where=name, how="set data.test_annotations")
+    require_same_features(checkpoint, features.fingerprint, name)
     device = choose_device(checkpoint.config.device)
-    model = restore_model(checkpoint, features).to(device)
+    model = restore_model(checkpoint).to(device)
     train = replace(features.train, grid=None).to(device)  # only its texts and boxes are read
     split, split_name = (features.test, "test") if features.test else (features.validation, "validation")
     started = time.monotonic()
@@ -130,8 +131,9 @@ def sample_checkpoint(checkpoint: Checkpoint, features: Features) -> dict[str, S
         UserError: the checkpoint belongs to other features, or its device is not available.
         DivergedError: an output of the model is not finite.
     """
+    require_same_features(checkpoint, features.fingerprint, "the checkpoint")
     device = choose_device(checkpoint.config.device)
-    return sample_validation(restore_model(checkpoint, features).to(device), features.validation.to(device))
+    return sample_validation(restore_model(checkpoint).to(device), features.validation.to(device))
 
 
 def save_embeddings(path: Path, embeddings: Embeddings, images: Sequence[AnnotatedImage], image_root: Path) -> None:

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from core.config import TrainConfig
 from core.errors import UserError
-from core.features.store import Features
+from core.features.store import Features, Widths
 from core.files.atomic import write_atomically
-from core.model.model import CrossModalModel, build_model
+from core.model.grounding import HEADS
+from core.model.model import CrossModalModel, new_model
+from core.model.pooling import QUERIES, VALUE_WIDTH
 from core.records import EpochMetrics, Receipt, Reranking, kept_epoch
 from core.sections import parse
 
@@ -125,15 +127,34 @@ def require_same_features(checkpoint: Checkpoint, fingerprint: str, where: objec
         )
 
 
-def restore_model(checkpoint: Checkpoint, features: Features) -> CrossModalModel:
-    """The model of a checkpoint, in evaluation mode, on the CPU.
+def restore_model(checkpoint: Checkpoint) -> CrossModalModel:
+    """The model of a checkpoint, in evaluation mode, on the CPU; its weights hold the statistics of the features.
 
     Raises:
-        UserError: the checkpoint belongs to other features.
+        UserError: the weights do not fit the configuration.
     """
-    model = build_model(checkpoint.config, features)
-    load_weights(model, checkpoint, features)
+    model = new_model(checkpoint.config, widths_of(checkpoint))
+    _load(model, checkpoint)
     return model.eval()
+
+
+def widths_of(checkpoint: Checkpoint) -> Widths:
+    """Widths of the features that the model of a checkpoint reads, by the shapes of its weights.
+
+    Raises:
+        UserError: the weights do not fit the configuration.
+    """
+    model = checkpoint.config.model
+    images, grid = _columns(checkpoint, "vision_adapter.0.weight"), None
+    if model.fusion == "attention":
+        grid = _columns(checkpoint, "grounding.value.weight") // HEADS
+    if model.image_pooling == "attention":
+        grid = _columns(checkpoint, "image_pooling.value.weight")
+        images -= QUERIES * VALUE_WIDTH
+    if images < 1:
+        raise _unfit("holds vision_adapter.0.weight, which is too narrow")
+    cells = checkpoint.config.features.grid**2
+    return Widths(images, _columns(checkpoint, "text_adapter.0.weight"), None if grid is None else (cells, grid))
 
 
 def load_weights(model: CrossModalModel, checkpoint: Checkpoint, features: Features) -> None:
@@ -142,11 +163,11 @@ def load_weights(model: CrossModalModel, checkpoint: Checkpoint, features: Featu
     Raises:
         UserError: the checkpoint belongs to other features, or to a model with other parameters.
     """
-    if checkpoint.fingerprint != features.fingerprint:
-        raise UserError(
-            f"the checkpoint was trained on features {checkpoint.fingerprint}, not on {features.fingerprint}",
-            how="use the same backbone, data and feature settings",
-        )
+    require_same_features(checkpoint, features.fingerprint, "the checkpoint")
+    _load(model, checkpoint)
+
+
+def _load(model: CrossModalModel, checkpoint: Checkpoint) -> None:
     expected = model.state_dict()
     problems = [f"has no {name}" for name in expected if name not in checkpoint.weights]
     for name, value in checkpoint.weights.items():
@@ -156,8 +177,19 @@ def load_weights(model: CrossModalModel, checkpoint: Checkpoint, features: Featu
             stored, needed = (f"{list(tensor.shape)} {tensor.dtype}" for tensor in (value, expected[name]))
             problems.append(f"holds {name} as {stored}, not {needed}")
     if problems:
-        raise UserError(f"the checkpoint does not fit the configured model: it {problems[0]}")
+        raise _unfit(problems[0])
     model.load_state_dict(checkpoint.weights)
+
+
+def _columns(checkpoint: Checkpoint, name: str) -> int:
+    weight = checkpoint.weights.get(name)
+    if weight is None or weight.dim() != 2 or not weight.shape[1]:
+        raise _unfit(f"has no {name}" if weight is None else f"holds {name} as {list(weight.shape)}")
+    return int(weight.shape[1])
+
+
+def _unfit(problem: str) -> UserError:
+    return UserError(f"the checkpoint does not fit the configured model: it {problem}")
 
 
 def _read(content: Any, where: object) -> Checkpoint:
