@@ -146,6 +146,7 @@ def small_config(tmp_path: Path) -> TrainConfig:
             "model.adapter_width": 32,
             "model.embed_dim": 16,
             "optimizer.batch_size": 24,
+            "features.grid": 5,
             "optimizer.learning_rate": 0.01,
             "recipe.epochs": 4,
             "device": "cpu",

@@ -29,6 +29,7 @@ ONLY_IN = {
         "search/cli.py",
         "search/external_cli.py",
         "search/features_cli.py",
+        "search/model_cli.py",
         "search/winner_cli.py",
     },
     "wandb": {"core/tracking.py"},
@@ -122,6 +123,7 @@ def test_commands_import_what_they_run_only_when_called() -> None:
         "analysis.cli",
         "search.external_cli",
         "search.features_cli",
+        "search.model_cli",
         "search.winner_cli",
         "core.errors",
     }

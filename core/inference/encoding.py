@@ -24,7 +24,7 @@ class Encoder:
     """The frozen backbone, and what one model reads of it."""
 
     def __init__(self, backbone: "FrozenBackbone", readings: Readings) -> None:
-        self._backbone = backbone
+        self.backbone = backbone
         self._readings = readings
 
     @classmethod
@@ -46,7 +46,7 @@ class Encoder:
     @property
     def batch(self) -> int:
         """Pictures that are encoded in one pass."""
-        return self._backbone.micro_batch
+        return self.backbone.micro_batch
 
     def encode_images(self, images: Sequence[Path | str | Image]) -> tuple[Tensor, Tensor | None]:
         """Features [N, width] and, if the model looks at it, the grid [N, P, grid width], on the backbone's device.
@@ -66,7 +66,7 @@ class Encoder:
         """`encode_images` of upright RGB pictures in one pass."""
         readings = self._readings
         wanted = [*readings.images, *([readings.grid] if readings.grid else [])]
-        encoded = self._backbone.encode_images(images, wanted)
+        encoded = self.backbone.encode_images(images, wanted)
         features = torch.cat([encoded[reading] for reading in readings.images], dim=1)
         return features, encoded[readings.grid] if readings.grid else None
 
@@ -76,7 +76,7 @@ class Encoder:
         Raises:
             UserError: a text is empty.
         """
-        encoded = self._backbone.encode_texts(texts, self._readings.texts)
+        encoded = self.backbone.encode_texts(texts, self._readings.texts)
         return torch.cat([encoded[reading] for reading in self._readings.texts], dim=1)
 
 
@@ -94,11 +94,16 @@ def require_backbone(config: TrainConfig, name: str) -> None:
             where=name,
             how="pass them to embed_image_vectors and embed_text_vectors",
         )
-    place = config.features.backbone
+    place = backbone_of(config)
     if place.startswith("/") and not Path(place).is_dir():
         raise UserError(
             f"its backbone {place} is not there", where=name, how="say where it is: --backbone, or backbone= in Python"
         )
+
+
+def backbone_of(config: TrainConfig) -> str:
+    """Folder or hub id of the frozen backbone."""
+    return str(config.features.backbone)
 
 
 def require_list(items: object, name: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from core.backbone.checkpoint_files import backbone_files
 from core.backbone.hub import checkpoint_folder
 from core.files.digests import file_digests
-from core.inference.encoding import require_backbone
+from core.inference.encoding import backbone_of, require_backbone
 
 if TYPE_CHECKING:
     from core.inference.retrieval_model import RetrievalModel
@@ -27,7 +27,7 @@ def model_identity(model: "RetrievalModel", memory: Path) -> str:
     """
     config = model.config
     require_backbone(config, model.name)
-    files = backbone_files(checkpoint_folder(config.features.backbone))
+    files = backbone_files(checkpoint_folder(backbone_of(config)))
     settings = config.model_dump(mode="json")
     read = {name: settings["features"][name] for name in ("image_size", "max_tokens", "dtype", "grid")}
     readings = [reading.key for reading in config.readings.all]

@@ -7,6 +7,8 @@ from core.config import Device
 from core.errors import UserError
 from core.files.folders import CampaignFolder, RunFolder
 from core.files.json_files import read_json
+from core.inference.exported import WEIGHTS, Exported, is_export, read_export, test_digest
+from core.inference.model_hub import download, is_hub_id
 from core.inference.retrieval_model import RetrievalModel
 from core.model.checkpoints import load_checkpoint
 
@@ -15,24 +17,26 @@ def load_model(place: Path | str, *, backbone: Path | str | None = None, device:
     """A trained model, ready for pictures and texts.
 
     Args:
-        place: a checkpoint; or the folder of a run, of a two-stage run, of a final model or of its campaign.
+        place: a checkpoint; the folder of a run, of a two-stage run, of a final model or of its campaign; an exported
+            model, or its id on the hub.
         backbone: folder or hub id of the frozen backbone; by default the one that it was trained with.
         device: auto is the GPU if there is one.
     Raises:
         UserError: there is no model, it is damaged, or the device is not available.
     """
-    path = find_checkpoint(place)
+    path = find_model(place)
+    found = read_model(path)
     return RetrievalModel(
-        load_checkpoint(path),
+        found.checkpoint,
         name=str(path),
         backbone=None if backbone is None else str(backbone),
         device=device,
-        verdicts=_verdicts(path),
+        verdicts=found.verdicts,
     )
 
 
-def find_checkpoint(place: Path | str) -> Path:
-    """The file that holds the weights of a model.
+def find_model(place: Path | str) -> Path:
+    """The file that holds the weights of a model; one of the hub is downloaded.
 
     Raises:
         UserError: there is none.
@@ -41,10 +45,14 @@ def find_checkpoint(place: Path | str) -> Path:
     if path.is_file():
         return path
     if not path.exists():
+        if is_hub_id(str(place)):
+            return download(str(place)) / WEIGHTS
         raise UserError("there is no such model", where=place, how="name a checkpoint or the folder of a run")
+    if is_export(path):
+        return path / WEIGHTS
     campaign = CampaignFolder(path)
-    places = (path, path / "stage2", campaign.final_metrics.parent, campaign.final_checkpoint.parent)
-    for folder in places:
+    final = campaign.final_metrics.parent
+    for folder in (path, path / "stage2", final, campaign.final_checkpoint.parent):
         if (found := RunFolder(folder).best_checkpoint).is_file():
             return found
     if campaign.campaign.exists():
@@ -52,14 +60,26 @@ def find_checkpoint(place: Path | str) -> Path:
     raise UserError("holds no trained model", where=path, how="name a checkpoint or the folder of a run")
 
 
+def read_model(path: Path) -> Exported:
+    """The checkpoint in a file that `find_model` found, and what was measured of it.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if path.suffix == ".safetensors":
+        return read_export(path.parent)
+    checkpoint = load_checkpoint(path)
+    return Exported(checkpoint, _verdicts(path), test_digest(checkpoint.config))
+
+
 def _verdicts(checkpoint: Path) -> Mapping[str, str]:
-    """Whether boxes and relations are grounded, if that was measured of this very model."""
+    """Whether boxes and relations are grounded, if that was measured of this final model."""
+    if checkpoint.name != RunFolder(checkpoint.parent).best_checkpoint.name:
+        return {}
     for folder in (checkpoint.parent, checkpoint.parent.parent):
-        metrics = folder / "metrics.json"
-        if metrics.is_file() and checkpoint.name == RunFolder(folder).best_checkpoint.name:
+        if (metrics := folder / "metrics.json").is_file():
             try:
-                grounding = read_json(metrics).get("grounding", {})
-                return {name: str(each["verdict"]) for name, each in grounding.items()}
-            except (UserError, AttributeError, KeyError, TypeError):
+                return {name: str(each["verdict"]) for name, each in read_json(metrics).get("grounding", {}).items()}
+            except (UserError, AttributeError, KeyError, TypeError):  # a file that has another meaning
                 return {}
     return {}

@@ -58,21 +58,26 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically."""
-    content = {
-        "config": checkpoint.config.model_dump(mode="json"),
-        "fingerprint": checkpoint.fingerprint,
-        "epoch": checkpoint.epoch,
+    tensors = {
         "weights": checkpoint.weights,
         "optimizer": checkpoint.optimizer,
         "best_weights": checkpoint.best_weights,
+    }
+    stream = io.BytesIO()
+    torch.save({**plain_fields(checkpoint), **tensors}, stream)
+    write_atomically(path, stream.getvalue())
+
+
+def plain_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All fields of a checkpoint but its tensors, as JSON data."""
+    fields = {
+        "config": checkpoint.config.model_dump(mode="json"),
+        "fingerprint": checkpoint.fingerprint,
+        "epoch": checkpoint.epoch,
         "history": [metrics.to_json() for metrics in checkpoint.history],
         "receipt": checkpoint.receipt.to_json(),
     }
-    if checkpoint.reranking is not None:
-        content["reranking"] = checkpoint.reranking.to_json()
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    write_atomically(path, stream.getvalue())
+    return fields if checkpoint.reranking is None else {**fields, "reranking": checkpoint.reranking.to_json()}
 
 
 def load_checkpoint(path: Path, *, fingerprint: str | None = None) -> Checkpoint:
@@ -101,14 +106,32 @@ def parse_checkpoint(data: bytes, *, where: object, fingerprint: str | None = No
         if not data.startswith(ZIP_MAGIC):
             raise ValueError("not a ZIP file; torch would try its legacy formats")
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        checkpoint = _read(content, where)
-    except UserError:
-        raise
     except Exception:  # on damaged bytes torch may raise anything
-        raise UserError("is damaged, or not a checkpoint written by crossmodal", where=where) from None
+        raise _damaged(where) from None
+    checkpoint = checkpoint_of(content, where=where)
     if fingerprint is not None:
         require_same_features(checkpoint, fingerprint, where)
     return checkpoint
+
+
+def checkpoint_of(content: Any, *, where: object) -> Checkpoint:
+    """A checkpoint from its fields, tensors included, all of which are validated.
+
+    Args:
+        where: prefix of error messages, usually the file.
+    Raises:
+        UserError: they are not those of a checkpoint.
+    """
+    try:
+        return _read(content, where)
+    except UserError:
+        raise
+    except Exception:  # of any type, as the content may be
+        raise _damaged(where) from None
+
+
+def _damaged(where: object) -> UserError:
+    return UserError("is damaged, or not a checkpoint written by crossmodal", where=where)
 
 
 def require_same_features(checkpoint: Checkpoint, fingerprint: str, where: object) -> None:
