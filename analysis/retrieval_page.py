@@ -1,4 +1,4 @@
-"""The page of `crossmodal retrieve --html`: the pictures that answer a text with their boxes, or the texts of a picture.
+"""The page of `crossmodal retrieve --html`: pictures that answer a text with their boxes, or texts of a picture.
 
 One file that needs no network: pictures are small JPEGs inside it.
 """

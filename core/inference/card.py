@@ -47,13 +47,14 @@ def _split(card: str) -> tuple[str, str]:
 
 def _plain(model: RetrievalModel) -> str:
     """A card of a model that is not a campaign's final one."""
-    checkpoint, receipt = model.checkpoint, model.checkpoint.receipt
-    epoch = checkpoint.history[checkpoint.epoch]
+    checkpoint, parameters = model.checkpoint, model.checkpoint.receipt.parameters
+    backbone, epoch = backbone_of(model.config).rpartition("/")[2], checkpoint.history[checkpoint.epoch]
     notes = "\n".join(f"- {note[0].upper()}{note[1:]}." for note in model.notes()) or "- None is known."
     return (
-        f"# Adapters for image-text retrieval\n\nAdapters and heads with {receipt.parameters:,} trainable parameters on "
-        f"a frozen {backbone_of(model.config).rpartition('/')[2]}, after epoch {checkpoint.epoch}.\n\n"
-        f"## Validation\n\nrecall_mean {epoch.recall_mean:.4f} on {epoch.gallery_images:,} images and "
-        f"{epoch.gallery_texts:,} texts of {epoch.gallery_groups:,} buildings; not measured on a test split here.\n\n"
+        "# Adapters for image-text retrieval\n\n"
+        f"Adapters and heads with {parameters:,} trainable parameters on a frozen {backbone}, after epoch "
+        f"{checkpoint.epoch}.\n\n"
+        f"## Validation\n\nrecall_mean {epoch.recall_mean:.4f} on {epoch.gallery_images} images and "
+        f"{epoch.gallery_texts} texts. There is no figure of a test split.\n\n"
         f"## Limits\n\n{notes}\n"
     )
