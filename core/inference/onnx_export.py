@@ -58,7 +58,7 @@ def write_onnx(model: RetrievalModel, folder: Path) -> dict[str, float]:
     """
     require_onnx()
     claim_folder(folder, (IMAGES, TEXTS))
-    module, widths = model.model.cpu(), model.widths
+    module, widths = model.model.eval().cpu(), model.widths
     images = {"features": (widths.images,)}
     if module.image_pooling is not None and widths.grid is not None:
         images["grid"] = widths.grid
@@ -69,7 +69,7 @@ def write_onnx(model: RetrievalModel, folder: Path) -> dict[str, float]:
     differences = {}
     with scratch_folder(folder) as scratch:
         for name, (adapter, shapes) in adapters.items():
-            _trace(adapter.eval(), shapes, scratch / name)
+            _trace(adapter, shapes, scratch / name)
             differences[name] = _difference(adapter, shapes, scratch / name)
             if not differences[name] <= TOLERANCE:
                 raise UserError(f"{name} differs by {differences[name]:.1e} from the model", where=folder)
@@ -92,7 +92,7 @@ def _trace(adapter: _Adapter, shapes: Mapping[str, tuple[int, ...]], path: Path)
             external_data=False,
             input_names=list(shapes),
             output_names=["embeddings"],
-            dynamic_shapes=({0: rows},) if len(shapes) == 1 else ({0: rows}, {0: rows}),
+            dynamic_shapes=(tuple({0: rows} for _ in shapes),),  # of one variadic argument
             verbose=False,
         )
 
