@@ -40,10 +40,10 @@ class Hub(BaseHTTPRequestHandler):
                 if line["key"] == "file":
                     self.stored[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
         address = f"http://{self.headers['Host']}/owner/name"
-        files = [{"path": each["path"], "uploadMode": "regular", "shouldIgnore": False}
-                 for each in json.loads(body).get("files", [])] if self.path.endswith("/preupload/main") else []  # fmt: skip
-        self.answer({"url": address, "id": "owner/name", "name": "owner/name", "files": files, "success": True,
-                     "commitUrl": f"{address}/commit/{COMMIT}", "commitOid": COMMIT, "warnings": [], "errors": []})  # fmt: skip
+        asked = json.loads(body)["files"] if self.path.endswith("/preupload/main") else []
+        commit = {"commitUrl": f"{address}/commit/{COMMIT}", "commitOid": COMMIT, "success": True}
+        files = [{"path": each["path"], "uploadMode": "regular", "shouldIgnore": False} for each in asked]
+        self.answer({"url": address, "id": "owner/name", "files": files, "warnings": [], "errors": [], **commit})
 
     def do_GET(self) -> None:
         if "/resolve/" not in self.path:

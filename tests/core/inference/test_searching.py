@@ -24,7 +24,7 @@ def test_answers_are_right_as_often_as_the_recall_of_the_evaluation_says(
     recall = card.find("image", reranked=True).metrics
 
     index = ImageIndex.open(model, pictures, cache=tmp_path)
-    hits = {k: 0 for k in (1, 5)}
+    hits = dict.fromkeys((1, 5), 0)
     asked = [(caption, image.path) for image in images for caption in image.captions]
     for caption, path in asked:
         best = [match.path for match in model.search(caption, index, top=5)]
