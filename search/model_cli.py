@@ -25,6 +25,7 @@ CacheOption = Annotated[
     Path | None,
     typer.Option("--cache-dir", "--cache_dir", help="Folder of what is computed once; default: below ~/.cache."),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON alone.")]
 
 
 @app.command(
@@ -40,7 +41,7 @@ def retrieve(
     html: Annotated[
         Path | None, typer.Option(help="Also write a page with the pictures and boxes to this file.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
+    as_json: JsonOption = False,
     backbone: BackboneOption = None,
     cache_dir: CacheOption = None,
 ) -> None:
@@ -69,13 +70,17 @@ def retrieve(
     notes = [*loaded.notes(), *_reranked(loaded)]
     query = text if text is not None else str(image)
     if as_json:
-        print(json.dumps(_as_json(query, found, notes), ensure_ascii=False, indent=2))  # noqa: T201
+        _print_json(_as_json(query, found, notes))
     else:
         _show_matches(searched, found, notes)
     if html is not None:
         _write_page(html, query, image, f"{searched}, searched with {loaded.name}", (found, notes))
         if not as_json:
             say(f"page: {html}")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))  # noqa: T201
 
 
 def _index(model: "RetrievalModel", images: Path, cache_dir: Path | None, *, quiet: bool) -> "ImageIndex":
@@ -176,12 +181,14 @@ def evaluate(
     again: Annotated[
         bool, typer.Option("--again", help="Read the test split once more for a final model, which is counted.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure a model on any annotations; needs neither its training data nor its features."""
     from dataclasses import replace
 
     from core.evaluation.read_count import read_by
     from core.evaluation.scorecard import measure_alone
+    from core.features.opening import NoDisplay
     from core.files.folders import cache_folder
     from core.files.json_files import write_json
     from core.files.ownership import claim_folder, require_ours
@@ -195,21 +202,26 @@ def evaluate(
     loaded, store = load_model(path, backbone=backbone), (cache_dir or cache_folder()) / "features"
     inputs = read_test_set(loaded, annotations, images, store)
     shared = shared_images(loaded, inputs.images["test"])
-    if shared.trained_on:
-        say(f"{shared.trained_on} of the images are in the model's training annotations", style="yellow")
     own_test = bool(shared.own_test) or digest_of(annotations) == read_model(path).test_digest
     with read_by(path, on_test=own_test, again=again) as reads:
-        with FeatureDisplay() as display:
+        with FeatureDisplay() as bars:
+            display = NoDisplay() if as_json else bars
             tested = open_test_set(loaded, inputs, store, name=annotations.stem, display=display)
         measured = measure_alone(loaded.checkpoint, loaded.model, tested, name=loaded.name)
         card = replace(measured.scorecard, test_reads=reads)
         claim_folder(output_dir, ["metrics.json"])
         write_json(output_dir / "metrics.json", card.to_json())
+    if as_json:
+        _print_json(card.to_json())
+        return
     for table in scorecard_tables(card):
         show(table)
     say(LEFT_OUT)
+    if shared.trained_on:
+        say(f"{shared.trained_on} of the images are in the model's training annotations", style="yellow")
     if reads:
-        say(f"this is the test split of the model's own campaign; it was read {reads} times", style="yellow")
+        times = "once" if reads == 1 else f"{reads} times"
+        say(f"this is the test split of the model's own campaign; it was read {times}", style="yellow")
     say(f"metrics.json in {output_dir}")
 
 

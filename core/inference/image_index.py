@@ -32,7 +32,7 @@ OnProgress = Callable[[int, int], None]
 
 EMBEDDED, GRID = "embedded", "grid"
 SHARD = 256
-"""Pictures that are written together: the most that an interruption loses."""
+"""Pictures that are written together: the most that a crash loses."""
 
 
 class ImageIndex:
@@ -141,15 +141,17 @@ def _encode_missing(
     if not missing:
         return
     waiting: list[tuple[str, ImageView]] = []
-    for batch, images, problems in _opened(list(missing.items()), model.encoder.batch):
-        if images:
-            waiting += _rows(batch, model.view_features(*model.encoder.encode_opened(images)))
-        done += len(images) + len(problems)
-        if len(waiting) >= SHARD:
-            _keep(known, waiting)
-            waiting = []
-        yield problems, done
-    _keep(known, waiting)
+    try:
+        for batch, images, problems in _opened(list(missing.items()), model.encoder.batch):
+            if images:
+                waiting += _rows(batch, model.view_features(*model.encoder.encode_opened(images)))
+            done += len(images) + len(problems)
+            if len(waiting) >= SHARD:
+                _keep(known, waiting)
+                waiting = []
+            yield problems, done
+    finally:  # also when it is interrupted
+        _keep(known, waiting)
 
 
 def _opened(missing: Sequence[tuple[str, Path]], size: int) -> Iterator[tuple[list[str], list[Image.Image], list[str]]]:

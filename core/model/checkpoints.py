@@ -12,7 +12,7 @@ from core.config import TrainConfig
 from core.errors import UserError
 from core.features.store import Features, Widths
 from core.files.atomic import write_atomically
-from core.model.grounding import HEADS
+from core.model.grounding import HEADS, WIDTH
 from core.model.model import CrossModalModel, new_model
 from core.model.pooling import QUERIES, VALUE_WIDTH
 from core.records import EpochMetrics, Receipt, Reranking, kept_epoch
@@ -168,16 +168,17 @@ def widths_of(checkpoint: Checkpoint) -> Widths:
         UserError: the weights do not fit the configuration.
     """
     model = checkpoint.config.model
-    images, grid = _columns(checkpoint, "vision_adapter.0.weight"), None
+    images, grid = _columns(checkpoint, "vision_adapter.0.weight", model.adapter_width), None
+    texts = _columns(checkpoint, "text_adapter.0.weight", model.adapter_width)
     if model.fusion == "attention":
-        grid = _columns(checkpoint, "grounding.value.weight") // HEADS
+        grid = _columns(checkpoint, "grounding.value.weight", WIDTH) // HEADS
     if model.image_pooling == "attention":
-        grid = _columns(checkpoint, "image_pooling.value.weight")
+        grid = _columns(checkpoint, "image_pooling.value.weight", VALUE_WIDTH)
         images -= QUERIES * VALUE_WIDTH
     if images < 1:
         raise _unfit("holds vision_adapter.0.weight, which is too narrow")
     cells = checkpoint.config.features.grid**2
-    return Widths(images, _columns(checkpoint, "text_adapter.0.weight"), None if grid is None else (cells, grid))
+    return Widths(images, texts, None if grid is None else (cells, grid))
 
 
 def load_weights(model: CrossModalModel, checkpoint: Checkpoint, features: Features) -> None:
@@ -204,10 +205,13 @@ def _load(model: CrossModalModel, checkpoint: Checkpoint) -> None:
     model.load_state_dict(checkpoint.weights)
 
 
-def _columns(checkpoint: Checkpoint, name: str) -> int:
+def _columns(checkpoint: Checkpoint, name: str, rows: int) -> int:
+    """Columns of a weight that is really as large as it says, since a model of that size is made."""
     weight = checkpoint.weights.get(name)
-    if weight is None or weight.dim() != 2 or not weight.shape[1]:
-        raise _unfit(f"has no {name}" if weight is None else f"holds {name} as {list(weight.shape)}")
+    if weight is None:
+        raise _unfit(f"has no {name}")
+    if weight.dim() != 2 or weight.shape[0] != rows or not weight.shape[1] or not weight.is_contiguous():
+        raise _unfit(f"holds {name} as {list(weight.shape)}")
     return int(weight.shape[1])
 
 

@@ -86,7 +86,7 @@ def test_the_commands_of_the_readme_run_from_the_wheel_in_an_empty_folder(
     crossmodal("retrain", "output/demo", "--output-dir", "output/demo/final")
     found = succeed([installed / "python", "-c", FIVE_LINES], cwd=tmp_path / "empty").splitlines()
     assert len(found) == 5
-    assert all(re.fullmatch(r"output/demo-data/images/test/\S+ -?0\.\d+.* \(.*\).*", line) for line in found)
+    assert all(re.fullmatch(r"output/demo-data/images/test/\S+ -?\d\.\S+ (\(.+\)|None) .+", line) for line in found)
     assert "2 trials" in crossmodal("leaderboard", "output/demo")
     crossmodal("report", "output/demo")
 
