@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
+from core.evaluation.embedding import pair_blocks
 from core.evaluation.ranking import Order, Search, matching_odds
 from core.records import Corners
 
@@ -35,7 +36,7 @@ def search_images(model: "RetrievalModel", text: str, index: "ImageIndex", top: 
     similarity, rows = _candidates(model, index, texts.embedded, top)
     images = index.view(rows, model.device)
     search = Search(texts.embedded, images.embedded, images, texts, texts_ask=True)
-    return _answers(model, search, similarity, rows)[:top]
+    return _answers(model, search, similarity, rows, top)
 
 
 def search_texts(model: "RetrievalModel", image: "Picture", index: "TextIndex", top: int) -> list[Found]:
@@ -44,7 +45,7 @@ def search_texts(model: "RetrievalModel", image: "Picture", index: "TextIndex", 
     similarity, rows = _candidates(model, index, images.embedded, top)
     texts = index.view(rows, model.device)
     search = Search(images.embedded, texts.embedded, images, texts, texts_ask=False)
-    return _answers(model, search, similarity, rows)[:top]
+    return _answers(model, search, similarity, rows, top)
 
 
 def _candidates(
@@ -61,8 +62,8 @@ def _candidates(
 
 
 @torch.no_grad()
-def _answers(model: "RetrievalModel", search: Search, similarity: Tensor, rows: Tensor) -> list[Found]:
-    """All candidates in their final order, with the box of the text in the picture.
+def _answers(model: "RetrievalModel", search: Search, similarity: Tensor, rows: Tensor, top: int) -> list[Found]:
+    """The best candidates in their final order, with the box of the text in the picture.
 
     Args:
         search: of one query, over the candidates in their order by similarity.
@@ -70,16 +71,24 @@ def _answers(model: "RetrievalModel", search: Search, similarity: Tensor, rows: 
     """
     odds = _odds(model, search, model.order) if model.order else torch.zeros(0)
     order = _reordered(model, similarity, odds, model.order) if model.order else torch.arange(len(rows))
-    best = order.to(search.gallery.device)
-    query = torch.zeros_like(best)
-    images, texts = (best, query) if search.texts_ask else (query, best)
-    sentences = search.texts.rows(texts)
-    answers = model.answers(*model.model.ground(search.images.rows(images), sentences, sentences))
+    best = order[:top]
     chances = odds.sigmoid().tolist()
     return [
         Found(int(rows[place]), float(similarity[place]), *answer, chances[place] if place < len(chances) else None)
-        for place, answer in zip(order.tolist(), answers, strict=True)
+        for place, answer in zip(best.tolist(), _grounded(model, search, best), strict=True)
     ]
+
+
+def _grounded(model: "RetrievalModel", search: Search, best: Tensor) -> list[tuple[Corners | None, str | None]]:
+    """Box and relation of the text in the picture, for the query with each of these candidates."""
+    best = best.to(search.gallery.device)
+    query = torch.zeros_like(best)
+    image_rows, text_rows = (best, query) if search.texts_ask else (query, best)
+    answers = []
+    for pairs in pair_blocks(len(best), search.images, search.texts):
+        sentences = search.texts.rows(text_rows[pairs])
+        answers += model.answers(*model.model.ground(search.images.rows(image_rows[pairs]), sentences, sentences))
+    return answers
 
 
 def _odds(model: "RetrievalModel", search: Search, order: Order) -> Tensor:

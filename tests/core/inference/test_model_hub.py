@@ -46,6 +46,10 @@ class Hub(BaseHTTPRequestHandler):
         self.answer({"url": address, "id": "owner/name", "files": files, "warnings": [], "errors": [], **commit})
 
     def do_GET(self) -> None:
+        if "/tree/" in self.path:
+            files = [(name, hashlib.sha1(content).hexdigest(), len(content)) for name, content in self.stored.items()]
+            self.answer([{"type": "file", "path": name, "oid": oid, "size": size} for name, oid, size in files])
+            return
         if "/resolve/" not in self.path:
             siblings = [{"rfilename": name} for name in self.stored]
             self.answer({"id": "owner/name", "sha": COMMIT, "siblings": siblings, "private": False})
