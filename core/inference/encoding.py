@@ -92,7 +92,7 @@ def require_backbone(config: TrainConfig, name: str) -> None:
         raise UserError(
             f"reads {foreign[0]}, vectors that another program computes",
             where=name,
-            how="pass them to embed_image_vectors and embed_text_vectors",
+            how="pass them to embed_image_vectors and embed_text_vectors, or measure it by crossmodal train --evaluate",
         )
     place = backbone_of(config)
     if place.startswith("/") and not Path(place).is_dir():

@@ -20,7 +20,7 @@ from core.errors import UserError
 from core.files.digests import file_digests
 from core.files.folders import cache_folder
 from core.inference.identity import model_identity
-from core.inference.nearest import Found, Gallery
+from core.inference.nearest import Gallery, Nearest
 from core.inference.vector_cache import VectorCache
 from core.model.views import ImageView
 
@@ -86,7 +86,7 @@ class ImageIndex:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def search(self, vectors: NDArray[np.float32], top: int) -> Found:
+    def search(self, vectors: NDArray[np.float32], top: int) -> Nearest:
         """Similarities [Q, k] and rows [Q, k] of the nearest pictures of each vector [Q, D], best first."""
         return self._gallery.nearest(vectors, top)
 

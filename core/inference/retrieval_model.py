@@ -203,7 +203,7 @@ class RetrievalModel:
         texts = self.view_texts([sentence] if reference is None else [sentence, reference])
         first, last = slice(0, 1), slice(len(texts.embedded) - 1, None)
         boxes, logits = self.model.ground(self.view_images([image]), texts.rows(first), texts.rows(last))
-        box, relation = self.answers(require_finite(boxes, "boxes"), logits, related=reference is not None)[0]
+        box, relation = self.answers(boxes, logits, related=reference is not None)[0]
         return Grounding(box, relation, self.notes(related=reference is not None))
 
     def answers(
@@ -215,8 +215,9 @@ class RetrievalModel:
             related: whether the sentence of another region was given.
         """
         boxed, tells = self._learned("box"), self._learned("spatial") and (related or not self.attends)
+        shown = require_finite(boxes, "boxes").clamp(0, 1).tolist()
         best = relations.argmax(dim=1).tolist()
-        corners: list[Corners] = [(box[0], box[1], box[2], box[3]) for box in boxes.clamp(0, 1).tolist()]
+        corners: list[Corners] = [(box[0], box[1], box[2], box[3]) for box in shown]
         return [
             (box if boxed else None, RELATIONS[relation] if tells else None)
             for box, relation in zip(corners, best, strict=True)

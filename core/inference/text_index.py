@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.inference.nearest import Found, Gallery
+from core.inference.nearest import Gallery, Nearest
 from core.model.views import TextView
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class TextIndex:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def search(self, vectors: NDArray[np.float32], top: int) -> Found:
+    def search(self, vectors: NDArray[np.float32], top: int) -> Nearest:
         """Similarities [Q, k] and rows [Q, k] of the nearest texts of each vector [Q, D], best first."""
         return self._gallery.nearest(vectors, top)
 
