@@ -51,7 +51,7 @@ def retrieve(
 
     by_text, by_image = text is not None and images is not None, image is not None and texts is not None
     if by_text == by_image or (by_text and (image or texts)) or (by_image and (text is not None or images)):
-        raise UserError("a TEXT goes with --images, and --image with --texts", how="see crossmodal retrieve --help")
+        raise UserError("a TEXT goes with --images, and --image with --texts", how="give one of these pairs")
     if html is not None:
         _require_new_page(html)
     loaded = load_model(model, backbone=backbone)

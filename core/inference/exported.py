@@ -69,7 +69,7 @@ def read_export(folder: Path) -> Exported:
     """
     settings = read_json(folder / SETTINGS)
     if not isinstance(settings, dict) or settings.get("model_type") != MODEL_TYPE:
-        raise UserError("holds no model that crossmodal exported", where=folder, how="run crossmodal export")
+        raise UserError("holds no exported model of crossmodal-search", where=folder, how="run crossmodal export")
     if settings.pop("format", None) != FORMAT:
         raise UserError("was exported by another version", where=folder, how="update crossmodal-search")
     settings.pop("model_type")

@@ -54,7 +54,7 @@ def test_reads_of_the_test_split_stay_counted(trained: Path, tmp_path: Path) -> 
     [
         (lambda folder: (folder / WEIGHTS).write_bytes(b"1234"), "cannot be read as weights"),
         (lambda folder: (folder / SETTINGS).write_text("{"), "is not valid JSON"),
-        (lambda folder: (folder / SETTINGS).write_text("[]"), "holds no model that crossmodal exported"),
+        (lambda folder: (folder / SETTINGS).write_text("[]"), "holds no exported model of crossmodal-search"),
         (lambda folder: edit(folder, format=7), "was exported by another version"),
         (lambda folder: edit(folder, epoch="last"), "is damaged, or not a checkpoint"),
         (lambda folder: edit(folder, verdicts=3), "does not say whether boxes are grounded"),

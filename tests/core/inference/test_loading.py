@@ -33,7 +33,7 @@ def test_what_holds_no_model_is_one_clear_line(
         find_model(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"holds no trained model"):
         find_model(tmp_path)
-    with pytest.raises(UserError, match=r"holds no model that crossmodal exported"):
+    with pytest.raises(UserError, match=r"holds no exported model of crossmodal-search"):
         load_model(demo / "tiny-internvl")
     with pytest.raises(UserError, match=r"has no final model yet; run crossmodal retrain"):
         find_model(finished_campaign.root)
