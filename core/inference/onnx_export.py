@@ -59,7 +59,7 @@ def write_onnx(model: RetrievalModel, folder: Path) -> dict[str, float]:
     require_onnx()
     claim_folder(folder, (IMAGES, TEXTS))
     module, widths = model.model.eval().cpu(), model.widths
-    images = {"features": (widths.images,)}
+    images: dict[str, tuple[int, ...]] = {"features": (widths.images,)}
     if module.image_pooling is not None and widths.grid is not None:
         images["grid"] = widths.grid
     adapters: Mapping[str, tuple[_Adapter, Mapping[str, tuple[int, ...]]]] = {

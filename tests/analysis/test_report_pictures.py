@@ -54,5 +54,5 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
 def test_a_predicted_box_is_drawn_and_without_one_the_picture_is_as_it_is(photograph: Path) -> None:
     plain, boxed = (shown(boxed_picture(photograph, box)).convert("RGB") for box in (None, (0.25, 0.25, 0.75, 0.75)))
     assert plain.size == boxed.size == (PICTURE, PICTURE // 2)
-    assert max(plain.getpixel((80, 80))) < 20  # type: ignore[type-var,arg-type]
-    assert max(boxed.getpixel((80, 80))) > 100  # type: ignore[type-var,arg-type]
+    assert max(plain.getpixel((80, 80))) < 20  # type: ignore[arg-type]
+    assert max(boxed.getpixel((80, 80))) > 100  # type: ignore[arg-type]

@@ -26,6 +26,9 @@ def test_a_backbone_of_the_hub_is_not_looked_for_on_disk(model: RetrievalModel) 
 
 def test_one_item_is_no_list_of_items() -> None:
     require_list(["a"], "texts")
-    for one in ("a", Path("a.png"), []):
-        with pytest.raises(UserError):
-            require_list(one, "texts")
+    with pytest.raises(UserError, match="a list of texts is needed, not one of them"):
+        require_list("a", "texts")
+    with pytest.raises(UserError, match="a list of pictures is needed"):
+        require_list(Path("a.png"), "pictures")
+    with pytest.raises(UserError, match="there are no texts"):
+        require_list([], "texts")

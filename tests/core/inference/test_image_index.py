@@ -1,9 +1,11 @@
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL.Image import Image
+from torch import Tensor
 
 from core import ImageIndex, RetrievalModel
 from core.errors import UserError
@@ -16,9 +18,12 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of pictures that are really encoded, pass by pass."""
     passes: list[int] = []
     encode = Encoder.encode_opened
-    monkeypatch.setattr(
-        Encoder, "encode_opened", lambda self, images: (passes.append(len(images)), encode(self, images))[1]
-    )
+
+    def counted(self: Encoder, images: Sequence[Image]) -> tuple[Tensor, Tensor | None]:
+        passes.append(len(images))
+        return encode(self, images)
+
+    monkeypatch.setattr(Encoder, "encode_opened", counted)
     return passes
 
 

@@ -25,9 +25,7 @@ def test_a_run_a_two_stage_run_a_final_model_and_a_file_are_found(trained: Path,
         assert find_model(tmp_path / place) == tmp_path / found / "checkpoint_best.pth"
 
 
-def test_what_holds_no_model_is_one_clear_line(
-    finished_campaign: CampaignFolder, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_holds_no_model_is_one_clear_line(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=r"there is no such model; name a checkpoint or the folder of a run"):
         find_model(tmp_path / "nothing")
@@ -36,7 +34,8 @@ def test_what_holds_no_model_is_one_clear_line(
     with pytest.raises(UserError, match=r"holds no exported model of crossmodal-search"):
         load_model(demo / "tiny-internvl")
     with pytest.raises(UserError, match=r"has no final model yet; run crossmodal retrain"):
-        find_model(finished_campaign.root)
+        CampaignFolder(tmp_path).campaign.write_text("name: small")
+        find_model(tmp_path)
 
 
 def test_the_verdict_on_boxes_comes_with_a_final_model(trained: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from core import RetrievalModel, load_model
 from core.config import EvaluationConfig
 from core.errors import UserError
-from core.evaluation.scorecard import measure, measure_alone
+from core.evaluation.scorecard import MeasuredSet, measure, measure_alone
 from core.features.opening import NoDisplay, open_features
 from core.inference.measuring import open_test_set, read_test_set, shared_images
 
@@ -34,10 +34,13 @@ def test_figures_are_those_of_the_campaigns_own_evaluation(
     whole = measure(model.checkpoint, features, name="m", settings=settings).scorecard
     for ours, theirs in zip(alone.evaluations, whole.evaluations, strict=True):
         assert ours.metrics == pytest.approx(theirs.metrics, abs=1e-6)
+    assert (alone.regions_split, alone.grounding) == (None, {})  # GeoText's test files have no regions
+
+    validation = MeasuredSet(features.validation, "validation", features.fingerprint, 0)
+    alone = measure_alone(model.checkpoint, model.model, validation, name="m").scorecard
     assert alone.regions.keys() == {each for each in whole.regions if not each.endswith(("text_only", "mean_box"))}
     assert all(value == pytest.approx(whole.regions[name], abs=1e-4) for name, value in alone.regions.items())
     assert alone.confusion == whole.confusion
-    assert alone.grounding == {}
 
 
 def test_only_the_test_set_is_encoded_and_only_once(model: RetrievalModel, demo: Path, tmp_path: Path) -> None:

@@ -2,14 +2,15 @@ import sys
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from core.inference import nearest
 from core.inference.nearest import Gallery
 
 
-def vectors(count: int, seed: int) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
-    drawn = np.random.default_rng(seed).standard_normal((count, 16)).astype(np.float32)
-    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+def vectors(count: int, seed: int) -> NDArray[np.float32]:
+    drawn = np.random.default_rng(seed).standard_normal((count, 16))
+    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
 
 
 def test_the_nearest_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:

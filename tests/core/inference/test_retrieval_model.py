@@ -31,7 +31,8 @@ def test_embeddings_are_those_of_the_evaluation(model: RetrievalModel, stored: F
     texts = model.embed_texts([caption for image in images for caption in image.captions])
     assert ours == pytest.approx(embedded.images.embedded.numpy(), abs=1e-5)
     assert texts == pytest.approx(embedded.captions.embedded.numpy(), abs=1e-5)
-    assert (ours.dtype, ours.shape) == (np.float32, (len(images), 32))
+    assert ours.dtype == np.float32
+    assert ours.shape == (len(images), 32)
     assert np.linalg.norm(ours, axis=1) == pytest.approx(1, abs=1e-5)
 
 
@@ -52,10 +53,10 @@ def test_pooled_features_are_embedded_without_the_backbone(kind: str, request: p
     assert model.embed_image_vectors(split.images[rows].numpy(), grid) == pytest.approx(
         embedded.images.embedded[rows].numpy(), abs=1e-6
     )
-    with pytest.raises(UserError, match="reads text vectors of N × 64, not 2 × 3"):
+    with pytest.raises(UserError, match=r"reads text vectors of N × \d+, not 2 × 3"):
         model.embed_text_vectors(np.zeros((2, 3)))
     with pytest.raises(UserError, match="hold NaN or infinity"):
-        model.embed_text_vectors(np.full((2, 64), np.nan))
+        model.embed_text_vectors(np.full((2, model.widths.texts), np.nan))
 
 
 def test_a_sentence_is_grounded_in_a_picture(model: RetrievalModel, pictures: Path) -> None:

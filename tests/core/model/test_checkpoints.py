@@ -246,8 +246,8 @@ def test_a_checkpoint_cut_anywhere_is_refused(
 
 def test_a_model_is_restored_from_its_weights_alone(grid_features: Features, small_config: TrainConfig) -> None:
     for fusion, pooling in (("interaction", "none"), ("concat", "attention"), ("attention", "none")):
-        changes = {"model.fusion": fusion, "model.image_pooling": pooling, "recipe.epochs": 1}
-        trained = train(small_config.with_overrides(changes), grid_features).best
+        config = small_config.with_overrides({"model.fusion": fusion, "model.image_pooling": pooling})
+        trained = train(config.with_overrides({"recipe.epochs": 1}), grid_features).best
         widths = widths_of(trained)
         assert (widths.images, widths.texts) == (grid_features.vision_dim, grid_features.text_dim)
         assert widths.grid == (None if pooling == "none" and fusion == "interaction" else (25, 12))
