@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from core.config import TrainConfig
 from core.errors import UserError
@@ -53,7 +53,7 @@ def write_export(folder: Path, exported: Exported, card: str, *, source: Path) -
     fields = {**plain_fields(checkpoint), "config": without_places(checkpoint.config).model_dump(mode="json")}
     measured = {"verdicts": dict(exported.verdicts), "test_annotations_sha256": exported.test_digest}
     weights = {name: value.contiguous() for name, value in checkpoint.weights.items()}
-    write_atomically(folder / WEIGHTS, safetensors.torch.save(weights))
+    write_atomically(folder / WEIGHTS, save(weights))
     write_json(folder / SETTINGS, {"model_type": MODEL_TYPE, "format": FORMAT, **fields, **measured})
     write_atomically(folder / CARD, card)
     final = final_folder(source)
@@ -116,7 +116,7 @@ def digest_of(annotations: Path) -> str:
 
 def _weights(path: Path) -> dict[str, Any]:
     try:
-        weights: dict[str, Any] = safetensors.torch.load(path.read_bytes())
+        weights: dict[str, Any] = load(path.read_bytes())
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(f"cannot be read as weights ({reason})", where=path, how="export or download again") from None

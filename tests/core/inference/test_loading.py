@@ -33,8 +33,8 @@ def test_what_holds_no_model_is_one_clear_line(demo: Path, tmp_path: Path, monke
         find_model(tmp_path)
     with pytest.raises(UserError, match=r"holds no exported model of crossmodal-search"):
         load_model(demo / "tiny-internvl")
+    CampaignFolder(tmp_path).campaign.write_text("name: small")
     with pytest.raises(UserError, match=r"has no final model yet; run crossmodal retrain"):
-        CampaignFolder(tmp_path).campaign.write_text("name: small")
         find_model(tmp_path)
 
 
