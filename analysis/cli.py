@@ -336,7 +336,7 @@ def _measure(paths: list[Path], *, again: bool) -> "list[Measured]":
         with_test = config.data.test_annotations is not None
         with FeatureDisplay() as display:
             features = open_features(config, inputs=inputs, with_test=with_test, display=display)
-        with read_by(path, features, again=again) as reads:
+        with read_by(path, on_test=features.test is not None, again=again) as reads:
             each = measure(checkpoint, features, name=str(path), settings=config.evaluation)
         measured.append(replace(each, scorecard=replace(each.scorecard, test_reads=reads)))
     return measured

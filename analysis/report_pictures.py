@@ -34,15 +34,31 @@ def region_picture(example: RegionExample) -> str:
     Raises:
         UserError: the image is missing or damaged.
     """
-    image, _ = open_image(example.image)
-    scale = PICTURE / max(image.size)
-    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    image = _picture(example.image)
     draw = ImageDraw.Draw(image)
     if example.relation is not None:
         draw.rectangle(_pixels(example.reference_box, image.size), outline=REFERENCE, width=2)
     draw.rectangle(_pixels(example.box, image.size), outline=TRUE, width=3)
     _draw_dashed(draw, _pixels(example.predicted_box, image.size), PREDICTED)
     return _as_source(image)
+
+
+def boxed_picture(path: Path, box: Corners | None) -> str:
+    """An image as the source of an `<img>`, with a predicted box if there is one.
+
+    Raises:
+        UserError: the image is missing or damaged.
+    """
+    image = _picture(path)
+    if box is not None:
+        ImageDraw.Draw(image).rectangle(_pixels(box, image.size), outline=PREDICTED, width=3)
+    return _as_source(image)
+
+
+def _picture(path: Path) -> Image.Image:
+    image, _ = open_image(path)
+    scale = PICTURE / max(image.size)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
 def _pixels(box: Corners, size: Sequence[int]) -> tuple[float, float, float, float]:

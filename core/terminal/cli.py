@@ -151,7 +151,7 @@ def _evaluate(
     with FeatureDisplay() as display:
         features = open_features(config, inputs=inputs, with_test=with_test, display=display)
     say(f"measuring {path}, epoch {checkpoint.epoch}; {_reranked_by(config.evaluation, checkpoint.reranking)}")
-    with read_by(path, features, again=again) as reads:
+    with read_by(path, on_test=features.test is not None, again=again) as reads:
         measured = scorecard.measure(checkpoint, features, name=str(path), settings=config.evaluation)
         card = replace(measured.scorecard, test_reads=reads)
         with _tracker(output_dir, claim_folder(output_dir, names), use_wandb=use_wandb) as tracker:
