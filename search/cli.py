@@ -30,6 +30,7 @@ from search.features_cli import (
 )
 from search.features_cli import app as features_app
 from search.model_cli import app as model_app
+from search.serve_cli import app as serve_app
 from search.setup_cli import app as setup_app
 from search.winner_cli import FolderArgument, exit_unless_finished, renew_leaderboard
 from search.winner_cli import app as winner_app
@@ -70,6 +71,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
 app.add_typer(winner_app)
 app.add_typer(model_app)
+app.add_typer(serve_app)
 app.add_typer(external_app)
 
 

@@ -30,7 +30,7 @@ PACKAGES = ("torch", "transformers", "ray", "optuna", "wandb", "pandas", "pyarro
 EXTRAS = {
     "samplers": ("scipy", "cmaes", "greenlet"),
     "dashboard": ("optuna_dashboard",),
-    "serve": ("fastapi", "uvicorn", "python_multipart"),
+    "serve": ("fastapi", "uvicorn"),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "faiss": ("faiss",),
     "mlflow": ("mlflow",),

@@ -57,13 +57,13 @@ def retrieve(
     if image is not None and texts is not None:
         from core.inference.text_index import TextIndex
 
-        lines = _lines(texts)
+        lines = read_texts(texts)
         found = loaded.search(image, TextIndex.of(loaded, lines), top)
         searched = f"{len(set(lines)):,} texts of {texts}"
     else:
         assert images is not None
         assert text is not None
-        index = _index(loaded, images, cache_dir)
+        index = open_index(loaded, images, cache_dir)
         found = loaded.search(text, index, top)
         searched = f"{len(index):,} pictures in {images}"
     notes = [*loaded.notes(), *_reranked(loaded)]
@@ -77,7 +77,7 @@ def retrieve(
         say(f"page: {html}")
 
 
-def _index(model: "RetrievalModel", images: Path, cache_dir: Path | None) -> "ImageIndex":
+def open_index(model: "RetrievalModel", images: Path, cache_dir: Path | None) -> "ImageIndex":
     """Index a folder, with a bar only if something has to be encoded."""
     from core.inference.image_index import ImageIndex
 
@@ -104,7 +104,8 @@ def _require_new_page(html: Path) -> None:
     require_ours(html.parent, [html.name])
 
 
-def _lines(texts: Path) -> list[str]:
+def read_texts(texts: Path) -> list[str]:
+    """The lines of a file that are not blank."""
     from core.errors import UserError
 
     try:
