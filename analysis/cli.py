@@ -9,8 +9,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from core.terminal.cli import AgainOption, OutputOption
-from core.terminal.console import FeatureDisplay, say, show
+from core.terminal.cli import AgainOption, JsonOption, OutputOption
+from core.terminal.console import FeatureDisplay, print_json, say, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +55,7 @@ def leaderboard(
     training_data: Annotated[str, typer.Option(help="geotext: all training data.")] = "GeoText-1652 train",
     notes: Annotated[str, typer.Option(help="geotext: remarks.")] = "",
     id: Annotated[str, typer.Option(help="geotext: identifier; default: of the method and the folder.")] = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Rank the trials of campaigns, confirmed ones first, each with its gain over the baseline and the gain's noise.
 
@@ -70,6 +71,7 @@ def leaderboard(
         submitter, method, affiliation, paper, code, checkpoint, training_data=training_data, notes=notes, identifier=id
     )
     campaigns = list(map(CampaignFolder, folders))
+    format = _as_json(format) if as_json else format
     if format == "geotext":
         _print_entry(campaigns, submission)
         return
@@ -92,6 +94,15 @@ def leaderboard(
             _show_boards(boards, top or TOP)
             if len(campaigns) == 1:
                 say(f"all trials in {campaigns[0].leaderboard}.csv, .md, .tex and .html")
+
+
+def _as_json(format: Format) -> Format:
+    """`--json` is `--format json`, and the only way to say that beside other commands."""
+    from core.errors import UserError
+
+    if format not in ("table", "json"):
+        raise UserError(f"--json and --format {format} contradict each other", how="drop one of them")
+    return "json"
 
 
 def _print_entry(campaigns: "list[CampaignFolder]", submission: "Submission") -> None:
@@ -142,10 +153,11 @@ def compare(
     ],
     output_dir: OutputOption,
     again: AgainOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Evaluate both on the same split and test, for each metric, whether their difference is distinguishable."""
     from analysis import comparison, figures
-    from analysis.report import Report, require_free_report, write_report
+    from analysis.report import Report, json_rows, require_free_report, write_report
 
     require_free_report(output_dir, "comparison")
     single, two = _measure([single_stage_checkpoint, two_stage_checkpoint], again=again)
@@ -161,7 +173,10 @@ def compare(
     ]
     report = Report("Single-stage vs. two-stage", table, notes, [figures.differences(table)])
     write_report(output_dir, "comparison", report)
-    _print_frame(table, notes)
+    if as_json:
+        print_json(json_rows(table))
+    else:
+        _print_frame(table, notes)
     say(f"comparison.md, .csv, .json and .html in {output_dir}")
 
 
@@ -173,10 +188,11 @@ def benchmark(
     labels: Annotated[list[str], typer.Option(help="One label per checkpoint, in the same order.")],
     output_dir: OutputOption,
     again: AgainOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Evaluate several checkpoints on the same split, and write one table and one plot."""
     from analysis import comparison, figures
-    from analysis.report import Report, require_free_report, write_report
+    from analysis.report import Report, json_rows, require_free_report, write_report
     from core.errors import UserError
 
     if len(checkpoints) != len(labels):
@@ -191,7 +207,10 @@ def benchmark(
     cards = [each.scorecard for each in measured]
     notes = [_gallery(cards[0]), *comparison.tie_notes(cards), *comparison.read_notes(cards)]
     write_report(output_dir, "benchmark", Report("Benchmark", table, notes, [figures.recall_bars(table)]))
-    _print_frame(table.set_index("label").T.rename_axis("metric").reset_index(), notes)
+    if as_json:
+        print_json(json_rows(table))
+    else:
+        _print_frame(table.set_index("label").T.rename_axis("metric").reset_index(), notes)
     say(f"benchmark.md, .csv, .json and .html in {output_dir}")
 
 
@@ -206,11 +225,12 @@ def efficiency(
         Path, typer.Option("--two-stage-log", "--two_stage_log", help="experiment_summary.json of a two-stage run.")
     ],
     output_dir: OutputOption,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare epochs and seconds to convergence, and to the other run's best."""
     from analysis import efficiency as convergence
     from analysis import figures
-    from analysis.report import Report, require_free_report, write_report
+    from analysis.report import Report, json_rows, require_free_report, write_report
 
     require_free_report(output_dir, "efficiency")
     single, two = convergence.read_single_stage(single_stage_log), convergence.read_two_stage(two_stage_log)
@@ -219,17 +239,25 @@ def efficiency(
     notes = ["Converged: first epoch within 1 % of the run's best validation recall_mean. –: never reached."]
     plots = [figures.learning_curves(curves), figures.learning_curves(curves, against="seconds")]
     write_report(output_dir, "efficiency", Report("Training efficiency", table, notes, plots))
-    _print_frame(table, notes)
+    if as_json:
+        print_json(json_rows(table))
+    else:
+        _print_frame(table, notes)
     say(f"efficiency.md, .csv, .json and .html in {output_dir}")
 
 
 @app.command(epilog="Example: crossmodal status output/demo")
-def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")]) -> None:
+def status(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")], as_json: JsonOption = False
+) -> None:
     """Show trials by state, failures by reason, the best trial and the running driver; needs no Ray."""
     from analysis.status import read_status
     from core.files.folders import CampaignFolder
 
     current = read_status(CampaignFolder(folder))
+    if as_json:
+        print_json(current.to_json())
+        return
     campaign, standing = current.campaign, current.standing
     say(f"campaign {campaign.name}: limits {campaign.limits}; driver: {current.driver}")
     say(", ".join(f"{count} {state}" for state, count in standing.states.items()))
@@ -316,7 +344,7 @@ def _measure(paths: list[Path], *, again: bool) -> "list[Measured]":
         with_test = config.data.test_annotations is not None
         with FeatureDisplay() as display:
             features = open_features(config, inputs=inputs, with_test=with_test, display=display)
-        with read_by(path, features, again=again) as reads:
+        with read_by(path, on_test=features.test is not None, again=again) as reads:
             each = measure(checkpoint, features, name=str(path), settings=config.evaluation)
         measured.append(replace(each, scorecard=replace(each.scorecard, test_reads=reads)))
     return measured

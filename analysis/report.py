@@ -1,8 +1,10 @@
 """A report: a table and its figures as CSV, JSON, Markdown, and an HTML page that needs no network."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -11,6 +13,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from core.files.atomic import write_atomically
+from core.files.json_files import write_json
 from core.files.ownership import claim_folder, require_ours
 
 TABLE_SUFFIXES = (".csv", ".json", ".md", ".html")
@@ -34,9 +37,15 @@ def write_report(folder: Path, name: str, report: Report) -> None:
     """
     claim_folder(folder, _names(name))
     write_atomically(folder / f"{name}.csv", report.table.to_csv(index=False))
-    write_atomically(folder / f"{name}.json", report.table.to_json(orient="records", indent=2) + "\n")
+    write_json(folder / f"{name}.json", json_rows(report.table))
     write_atomically(folder / f"{name}.md", to_markdown(report))
     write_page(folder / f"{name}.html", report)
+
+
+def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table by the names of its columns; what is missing is null."""
+    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records", double_precision=15))
+    return rows
 
 
 def require_free_report(folder: Path, name: str) -> None:

@@ -45,6 +45,18 @@ def region_picture(example: RegionExample) -> str:
     return _as_source(image)
 
 
+def boxed_picture(path: Path, box: Corners | None) -> str:
+    """An image as the source of an `<img>`, with a predicted box if there is one.
+
+    Raises:
+        UserError: the image is missing or damaged.
+    """
+    image = _enlarged(path)
+    if box is not None:
+        ImageDraw.Draw(image).rectangle(_pixels(box, image.size), outline=PREDICTED, width=3)
+    return _as_source(image)
+
+
 def numbered_picture(path: Path, boxes: Sequence[Corners]) -> str:
     """An image as the source of an `<img>`, with numbered boxes in the colours of `box_colour`.
 

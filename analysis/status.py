@@ -3,6 +3,7 @@
 import os
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from analysis.leaderboard import failures
 from analysis.trials import lost_files, tabulate
@@ -25,6 +26,22 @@ class Status:
     driver: str
     lost: list[str]
     """Files of ended trials that are missing or torn."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What is shown, by name."""
+        standing = self.standing
+        best = None if standing.best is None else dict(zip(("trial", "value"), standing.best, strict=True))
+        return {
+            "campaign": self.campaign.name,
+            "objective": self.campaign.objective,
+            "limits": self.campaign.limits.model_dump(),
+            "driver": self.driver,
+            "trials": dict(standing.states),
+            "best": best and {**best, "gain": standing.gain},
+            "running": [{"trial": trial.number, "epochs": trial.epochs} for trial in self.running],
+            "failures": self.failures,
+            "lost_files": self.lost,
+        }
 
 
 def read_status(folder: CampaignFolder) -> Status:

@@ -16,7 +16,9 @@ from typer.core import TyperGroup
 import analysis.cli
 import core.terminal.cli
 from core.errors import UserError
-from core.terminal.console import console, say, say_if_installed
+from core.terminal.cli import JsonOption
+from core.terminal.console import console, print_json, say, say_if_installed
+from core.terminal.help_pages import fit_help
 from search.data_cli import app as data_app
 from search.external_cli import app as external_app
 from search.features_cli import (
@@ -27,6 +29,9 @@ from search.features_cli import (
     require_cluster_first,
 )
 from search.features_cli import app as features_app
+from search.model_cli import app as model_app
+from search.serve_cli import app as serve_app
+from search.setup_cli import app as setup_app
 from search.winner_cli import FolderArgument, exit_unless_finished, renew_leaderboard
 from search.winner_cli import app as winner_app
 
@@ -39,6 +44,10 @@ if TYPE_CHECKING:
 
 class Commands(TyperGroup):
     """Prints how to continue after Ctrl-C; typer would exit without a message."""
+
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        fit_help(self)
+        return super().make_context(*arguments, **settings)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -55,11 +64,14 @@ app = typer.Typer(
     help="Find, validate and retrain the best adapters on a frozen InternVL for image-text retrieval.",
     epilog="Example: crossmodal search configs/campaigns/demo.yaml --output-dir output/demo",
 )
+app.add_typer(setup_app)
 app.add_typer(core.terminal.cli.app)
 app.add_typer(analysis.cli.app)
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
 app.add_typer(winner_app)
+app.add_typer(model_app)
+app.add_typer(serve_app)
 app.add_typer(external_app)
 
 
@@ -166,6 +178,7 @@ def limits(
     trials: Annotated[int | None, typer.Option(min=1, help="Maximum number of trials.")] = None,
     hours: Annotated[float | None, typer.Option(min=0.0, help="Maximum wall time in hours, of all sessions.")] = None,
     gpu_hours: Annotated[float | None, typer.Option(min=0.0, help="Maximum GPU-hours, of all trials.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the limits of a campaign, or change them; a running search takes them up within seconds."""
     from analysis.status import driver_of
@@ -174,6 +187,10 @@ def limits(
 
     campaign = CampaignFolder(folder)
     before, after = change_limits(campaign, trials=trials, hours=hours, gpu_hours=gpu_hours)
+    if as_json:
+        driver = driver_of(campaign)
+        print_json({"before": before.model_dump(), "now": after.model_dump(), "driver": driver})
+        return
     if before == after:
         say(f"limits: {before}")
         return
@@ -188,6 +205,7 @@ def plan(
     slots: Annotated[
         int | None, typer.Option(min=1, help="Number of concurrent trials; default: what fits this machine.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Estimate the cost of a campaign from a short calibration or its own history; starts nothing."""
     from core.campaign.campaign import load_campaign
@@ -199,7 +217,11 @@ def plan(
     folder = CampaignFolder((output_dir or Path("output") / asked.name).resolve())
     settings = with_current_limits(asked, folder)
     say(f"estimating the cost of campaign {settings.name}; nothing is started")
-    _print_estimate(estimate(settings, folder, slots=slots), settings)
+    cost = estimate(settings, folder, slots=slots)
+    if as_json:
+        print_json(cost.to_json())
+        return
+    _print_estimate(cost, settings)
 
 
 def _print_estimate(cost: "Estimate", campaign: "Campaign") -> None:

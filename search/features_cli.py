@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from core.terminal.cli import ConfigOption
-from core.terminal.console import FeatureDisplay, say, say_lines, show
+from core.terminal.cli import ConfigOption, JsonOption
+from core.terminal.console import FeatureDisplay, print_json, say, say_lines, show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,7 +114,7 @@ def _say_how_to_use(out: Path, report: "ImportReport") -> None:
 
 
 @app.command(epilog="Example: crossmodal features info --config configs/demo/internvl3_bbox.yaml")
-def info(config: ConfigOption, verify: VerifyOption = False) -> None:
+def info(config: ConfigOption, verify: VerifyOption = False, as_json: JsonOption = False) -> None:
     """Describe the features of a configuration and the model on top of them."""
     from core.config import load_config
     from core.features.extraction import Extraction
@@ -125,6 +125,20 @@ def info(config: ConfigOption, verify: VerifyOption = False) -> None:
     store = extract_missing(settings, Extraction(read_inputs(settings, verify=verify), settings.readings.all))
     features = store.features(settings.readings, allow_degenerate=True)
     model = build_model(settings, features)
+    if as_json:
+        print_json(
+            {
+                "fingerprint": store.fingerprint,
+                "folder": store.folder,
+                "counts": store.manifest["counts"],
+                "readings": [
+                    {"name": reading.name, "kind": reading.kind, **store.describe(reading)}
+                    for reading in settings.readings.all
+                ],
+                "trainable_parameters": parameter_counts(model),
+            }
+        )
+        return
     table = Table(title=f"features {store.fingerprint}", show_header=False)
     for split, counts in store.manifest["counts"].items():
         table.add_row(split, ", ".join(f"{value:,} {name}" for name, value in counts.items()))

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
@@ -126,6 +126,15 @@ class Estimate:
     wall_hours: float
     """Of training, without extraction and start-up."""
     gpu_hours: float
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it by name; a reading by its own."""
+        content = asdict(self)
+        for store, row in zip(self.extraction, content["extraction"], strict=True):
+            row["gigabytes"] = store.gigabytes
+            for cost, each in zip(store.costs, row["costs"], strict=True):
+                each["reading"], each["kind"] = cost.reading.name, cost.reading.kind
+        return content
 
 
 def estimate(campaign: Campaign, folder: CampaignFolder, *, slots: int | None = None) -> Estimate:

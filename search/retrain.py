@@ -90,7 +90,7 @@ def _reranking_of(winner: Winner, features: Features) -> Reranking | None:
     searched = _searched(winner)
     if searched is None:
         return None
-    model = restore_model(searched, features).to(choose_device(searched.config.device))
+    model = restore_model(searched).to(choose_device(searched.config.device))
     return chosen_reranking(searched, model, features, winner.config.evaluation)
 
 

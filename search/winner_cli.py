@@ -1,16 +1,15 @@
 """Commands that go on where a search ends: confirm its best trials, retrain the winner, repeat a trial."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich import box
-from rich.progress import Progress
 from rich.table import Table
 
-from core.terminal.cli import AgainOption, OutputOption, say_reranking
-from core.terminal.console import FeatureDisplay, console, print_epoch, say, say_lines, show
+from core.terminal.cli import AgainOption, JsonOption, OutputOption, say_reranking
+from core.terminal.console import FeatureDisplay, console, print_epoch, print_json, progress_bar, say, say_lines, show
 from search.features_cli import AddressOption, NodesOption, prepare_campaign_features, require_cluster_first
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ def confirm(
     seeds: Annotated[int, typer.Option(min=2, max=1000, help="Number of fresh seeds for each.")] = 5,
     address: AddressOption = None,
     nodes: NodesOption = 1,
+    as_json: JsonOption = False,
 ) -> None:
     """Train the best trials and the baseline again with fresh seeds, and rank them by their means."""
     from analysis.confirmation import load_confirmation
@@ -67,14 +67,17 @@ def confirm(
         )
         end = advance(proposals, campaign.confirmation, features, cluster, listeners)
     exit_unless_finished(end)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("measuring repeats")
+    with progress_bar() as bar:
+        task = bar.add_task("measuring repeats", total=None)
         measure_repeats(campaign, lambda done, total: bar.update(task, completed=done, total=total))
     renew_leaderboard(campaign)
     baseline = baseline_of(proposals.searched)
     confirmed = load_confirmation(campaign)
     if not confirmed:
         raise UserError("every repeat failed", where=campaign.confirmation.root, how="see crossmodal status on it")
+    if as_json:
+        print_json(confirmation_json(confirmed, settings.name, settings.objective))
+        return
     print_confirmation(confirmed, settings.objective, None if baseline is None else baseline.number)
 
 
@@ -132,6 +135,12 @@ def print_confirmation(confirmed: "Sequence[Confirmed]", objective: str, baselin
     )
 
 
+def confirmation_json(confirmed: "Sequence[Confirmed]", campaign: str, objective: str) -> dict[str, Any]:
+    """What `print_confirmation` says, as plain data."""
+    trials = [{**asdict(each), "curse": each.curse} for each in confirmed]
+    return {"campaign": campaign, "objective": objective, "confirmed": trials}
+
+
 def _trial_of(confirmed: "Confirmed", baseline: int | None) -> str:
     notes = ["baseline"] if confirmed.trial == baseline else []
     notes += [f"breaks {', '.join(confirmed.broken)}"] if confirmed.broken else []
@@ -154,6 +163,7 @@ def retrain(
         typer.Option(help="Buildings to train on: the training split, or the validation split, too."),
     ] = "training",
     again: AgainOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Retrain the best trial as the final two-stage model, and evaluate it once on the test split."""
     from analysis.trials import load_trials, lost_files
@@ -177,8 +187,11 @@ def retrain(
     final = train_winner(
         winner, features, output_dir, on_epoch=print_epoch if on == "training" else print_losses, again=again
     )
-    for table in scorecard_tables(final.card):
-        show(table)
+    if as_json:
+        print_json(final.card.to_json())
+    else:
+        for table in scorecard_tables(final.card):
+            show(table)
     _print_validation(final, winner)
     if campaign.final_metrics.resolve() == (output_dir / "metrics.json").resolve():
         renew_leaderboard(campaign)
@@ -243,7 +256,11 @@ def _print_validation(final: "FinalModel", winner: "Winner") -> None:
 
 
 @app.command(epilog="Example: crossmodal rerun output/demo --trial 7")
-def rerun(folder: FolderArgument, trial: Annotated[int, typer.Option(min=0, help="Number of the trial.")]) -> None:
+def rerun(
+    folder: FolderArgument,
+    trial: Annotated[int, typer.Option(min=0, help="Number of the trial.")],
+    as_json: JsonOption = False,
+) -> None:
     """Repeat a trial without keeping anything, and say whether its figures are the same; if not, the exit code is 1."""
     from core.files.folders import CampaignFolder
     from search.rerun import find_trial, repeat
@@ -253,6 +270,8 @@ def rerun(folder: FolderArgument, trial: Annotated[int, typer.Option(min=0, help
     features = _features_of(found.config, campaign)
     say(f"repeating trial {trial}: {len(found.epochs)} of {found.config.recipe.epochs} epochs, {found.threads} threads")
     repeated = repeat(found, features, on_epoch=print_epoch)
+    if as_json:
+        print_json({"trial": trial, "epochs": len(found.epochs), **asdict(repeated)})
     for note in repeated.notes:
         say(note, style="yellow")
     for change in repeated.changes:

@@ -39,8 +39,8 @@ class Page:
         self.requests: list[str] = []
         """Addresses outside the page that it asked for."""
 
-    def open(self, path: Path, *, width: int) -> None:
-        """Load a file in a window of this width, and wait until it is loaded."""
+    def open(self, place: Path | str, *, width: int) -> None:
+        """Load a file or an address in a window of this width, and wait until it is loaded."""
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = {"sessionId": self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -48,7 +48,7 @@ class Page:
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", **size)
         self._loaded = False
-        self._call("Page.navigate", url=path.absolute().as_uri())
+        self._call("Page.navigate", url=place if isinstance(place, str) else place.absolute().as_uri())
         while not self._loaded:
             self._read()
 
@@ -57,6 +57,21 @@ class Page:
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def choose_file(self, selector: str, path: Path) -> None:
+        """Choose a file in an input of a form."""
+        found = self._call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
+        self._call("DOM.setFileInputFiles", files=[str(path)], objectId=found["result"]["objectId"])
+
+    def press(self, key: str, *, code: int, text: str = "") -> None:
+        """Press a key on the focused element."""
+        pressed = {"key": key, "windowsVirtualKeyCode": code}
+        self._call("Input.dispatchKeyEvent", type="keyDown", text=text, **pressed)
+        self._call("Input.dispatchKeyEvent", type="keyUp", **pressed)
+
+    def write(self, text: str) -> None:
+        """Type into the focused element."""
+        self._call("Input.insertText", text=text)
 
     def screenshot(self, path: Path, *, top: int, height: int) -> None:
         """Write a part of the page as PNG, in its full width."""

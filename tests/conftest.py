@@ -146,6 +146,7 @@ def small_config(tmp_path: Path) -> TrainConfig:
             "model.adapter_width": 32,
             "model.embed_dim": 16,
             "optimizer.batch_size": 24,
+            "features.grid": 5,
             "optimizer.learning_rate": 0.01,
             "recipe.epochs": 4,
             "device": "cpu",
@@ -196,6 +197,52 @@ def demo_config(demo: Path, tmp_path: Path) -> TrainConfig:
             "recipe.epochs": 2,
         }
     )
+
+
+def train_on_demo(folder: Path, demo: Path, changes: dict[str, str | int | float]) -> None:
+    """A run on the small data set; its features are stored next to the data, so that they are extracted once."""
+    from core.features.opening import open_features
+    from core.files.folders import RunFolder
+    from core.training.runs import hold_run
+    from core.training.runs import run as train_in
+
+    config = TrainConfig().with_overrides(
+        {
+            "data.train_annotations": str(demo / "train.json"),
+            "data.test_annotations": str(demo / "test.json"),
+            "data.image_root": str(demo / "images"),
+            "data.validation_fraction": 0.25,
+            "features.backbone": str(demo / "tiny-internvl"),
+            "features.store": str(demo / "features"),
+            "features.image_size": 112,
+            "features.grid": 4,
+            "device": "cpu",
+            "model.adapter_width": 64,
+            "model.embed_dim": 32,
+            "optimizer.batch_size": 16,
+            "recipe.epochs": 6,
+            **changes,
+        }
+    )
+    with hold_run(folder):
+        train_in(config, open_features(config), RunFolder(folder))
+
+
+@pytest.fixture(scope="session")
+def trained(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run whose heads see embeddings alone, and re-rank 8 candidates; to be read only."""
+    changes: dict[str, str | int | float] = {"evaluation.rerank_weight": 0.5, "evaluation.k_test": 8}
+    return made_once(tmp_path_factory, "trained", lambda folder: train_on_demo(folder, demo, changes))
+
+
+@pytest.fixture(scope="session")
+def attending(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run whose heads and pooling attend to the grid; to be read only."""
+    changes: dict[str, str | int | float] = {
+        "model.fusion": "attention", "model.image_pooling": "attention", "evaluation.rerank_weight": 0.5,
+        "evaluation.k_test": 8, "loss.spatial": 0,
+    }  # fmt: skip
+    return made_once(tmp_path_factory, "attending", lambda folder: train_on_demo(folder, demo, changes))
 
 
 @pytest.fixture

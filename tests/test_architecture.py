@@ -24,16 +24,22 @@ ONLY_IN = {
     "transformers": {"core/backbone/internvl.py", "core/backbone/tiny.py"},
     "typer": {
         "core/terminal/cli.py",
+        "core/terminal/help_pages.py",
         "search/data_cli.py",
         "analysis/cli.py",
         "search/cli.py",
         "search/external_cli.py",
         "search/features_cli.py",
+        "search/model_cli.py",
+        "search/serve_cli.py",
+        "search/setup_cli.py",
         "search/winner_cli.py",
     },
     "wandb": {"core/tracking.py"},
     "mlflow": {"core/mlflow_tracking.py"},
     "optuna_dashboard": {"search/dashboard.py"},
+    "fastapi": {"search/serving/app.py"},
+    "uvicorn": {"search/serving/server.py"},
 }
 ONLY_IN_CORE = {"optuna": {"core/campaign/study.py"}}
 
@@ -119,9 +125,13 @@ def test_commands_import_what_they_run_only_when_called() -> None:
         "core.terminal.cli",
         "search.data_cli",
         "core.terminal.console",
+        "core.terminal.help_pages",
         "analysis.cli",
         "search.external_cli",
         "search.features_cli",
+        "search.model_cli",
+        "search.serve_cli",
+        "search.setup_cli",
         "search.winner_cli",
         "core.errors",
     }

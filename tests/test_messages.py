@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def test_a_message_names_only_commands_and_options_that_exist(path: Path) -> Non
 @pytest.mark.parametrize("name", ["", *commands()])
 def test_every_help_ends_with_an_example_that_the_command_understands(name: str) -> None:
     command = commands().get(name, get_command(app))
-    example = (command.epilog or "").removeprefix("Example: ").split()
+    example = shlex.split((command.epilog or "").removeprefix("Example: "))
     words = name.split()
     assert example[: 1 + len(words)] == ["crossmodal", *words]
     while sub_commands := getattr(command, "commands", None):

@@ -100,6 +100,20 @@ def upright_size(path: Path) -> tuple[int, int]:
     return (height, width) if lies else (width, height)
 
 
+def as_displayed(image: Image.Image) -> Image.Image:
+    """An image that is open already as `open_image` gives it: upright 8-bit RGB.
+
+    Raises:
+        UserError: its pixels cannot be read.
+    """
+    try:
+        orientation, _ = _orientation(image)
+        rgb = _to_rgb(image)
+    except Exception as error:  # as in open_image
+        raise UserError(f"the image cannot be read ({type(error).__name__})") from None
+    return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
+
+
 def file_problem(path: Path) -> str | None:
     """Reason why there is no regular file to open, such as 'is missing'; None if there is one.
 

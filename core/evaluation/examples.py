@@ -48,7 +48,7 @@ def load_examples(path: Path) -> Examples:
     require_same_features(checkpoint, inputs.parts.fingerprint, path)
     store = FeatureStore.open(config.features.store, checkpoint.fingerprint)
     features = store.features(config.readings, allow_degenerate=config.features.allow_degenerate)
-    return examples_of(restore_model(checkpoint, features), features.validation, inputs.images["validation"])
+    return examples_of(restore_model(checkpoint), features.validation, inputs.images["validation"])
 
 
 def examples_of(model: CrossModalModel, split: FeatureSplit, images: Sequence[AnnotatedImage]) -> Examples:

@@ -181,7 +181,7 @@ def rerank_in_each(
     columns = max(len(search.gallery), k * CANDIDATE_NUMBERS)
     for block in row_blocks(len(search.queries), columns, max_bytes=SCORE_BYTES):
         similarity, candidates = (search.queries[block] @ search.gallery.T).topk(k, dim=1)  # [q, k]
-        odds = _matching_odds(model, search, block, candidates)
+        odds = matching_odds(model, search, block, candidates)
         relevant = [relevance.among(block, candidates) for relevance in relevances]
         for order, ranks in zip(orders, finals, strict=True):
             if order.weight:
@@ -192,8 +192,14 @@ def rerank_in_each(
     return finals
 
 
-def _matching_odds(model: CrossModalModel, search: Search, block: slice, candidates: Tensor) -> Tensor:
-    """Log-odds [q, k] that queries match their candidates."""
+def matching_odds(model: CrossModalModel, search: Search, block: slice, candidates: Tensor) -> Tensor:
+    """Log-odds [q, k] that the queries of a block match their candidates.
+
+    Args:
+        candidates: [q, k], rows of the gallery.
+    Raises:
+        DivergedError: one is not finite.
+    """
     queries = torch.arange(block.start, block.stop, device=candidates.device)
     odds = torch.empty(candidates.shape, device=candidates.device)
     with evaluation_mode(model):

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from core.errors import UserError
-from core.features.store import Features
 from core.files.json_files import read_json, write_json
 from core.records import Record
 
@@ -70,9 +69,9 @@ def counted_read(folder: Path, *, again: bool) -> Iterator[int]:
     _write(folder / TEST_READS, [*finished, replace(read, finished=True)])
 
 
-def read_by(checkpoint: Path, features: Features, *, again: bool) -> AbstractContextManager[int]:
+def read_by(checkpoint: Path, *, on_test: bool, again: bool) -> AbstractContextManager[int]:
     """Around a measurement of a checkpoint: `counted_read` if it is of a final model on the test split, else 0."""
-    folder = None if features.test is None else final_folder(checkpoint)
+    folder = final_folder(checkpoint) if on_test else None
     return nullcontext(0) if folder is None else counted_read(folder, again=again)
 
 

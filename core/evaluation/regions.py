@@ -57,9 +57,17 @@ def measure_baselines(
     learnable = bool((train.relations >= 0).any())
     return {
         TEXT_ONLY: _measurement(split, boxes, relations if learnable else None),
-        SHUFFLED: _measurement(split, *predict_regions(model, embedded, shuffled_images(split))),
+        **measure_shuffled(model, embedded),
         MEAN_BOX: _measurement(split, train.boxes.mean(dim=0).expand_as(split.boxes), None),
     }
+
+
+def measure_shuffled(model: CrossModalModel, embedded: EmbeddedSplit) -> dict[str, RegionMeasurement]:
+    """The one of these baselines that needs no training split; empty without regions."""
+    split = embedded.split
+    if len(split.boxes) == 0:
+        return {}
+    return {SHUFFLED: _measurement(split, *predict_regions(model, embedded, shuffled_images(split)))}
 
 
 def baseline_metrics(baselines: Mapping[str, RegionMeasurement]) -> dict[str, float]:

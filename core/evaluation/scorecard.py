@@ -16,12 +16,18 @@ from core.device import choose_device, device_name, peak_memory_mb
 from core.errors import UserError
 from core.evaluation.embedding import EmbeddedSplit, embed_split, embed_texts, image_blocks, image_features
 from core.evaluation.ranking import Order, RankingRule
-from core.evaluation.regions import baseline_metrics, judge_grounding, measure_baselines, measure_regions
+from core.evaluation.regions import (
+    baseline_metrics,
+    judge_grounding,
+    measure_baselines,
+    measure_regions,
+    measure_shuffled,
+)
 from core.evaluation.reranking import chosen_reranking
 from core.evaluation.retrieval import PROTOCOLS, Protocol, measure_retrieval, sample_validation
 from core.features.store import Features, FeatureSplit
 from core.files.atomic import write_atomically
-from core.model.checkpoints import Checkpoint, restore_model
+from core.model.checkpoints import Checkpoint, require_same_features, restore_model
 from core.model.model import CrossModalModel, parameter_counts
 from core.records import Efficiency, Evaluation, Reranking, Samples, Scorecard
 from core.sections import Section
@@ -53,6 +59,16 @@ class Measured:
     """Recalls by building without re-ranking, boxes and relations."""
     embeddings: Embeddings
     """Embeddings of the split on which retrieval was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredSet:
+    """Features of a test set, without any training split."""
+
+    split: FeatureSplit
+    name: str
+    fingerprint: str
+    backbone_parameters: int
 
 
 def require_same_model(checkpoint: Checkpoint, config: TrainConfig, path: Path) -> None:
@@ -93,8 +109,9 @@ def measure(checkpoint: Checkpoint, features: Features, *, name: str, settings: 
     held_out = checkpoint.config.data.train_on != "all"
     if features.test is None and not held_out:
         raise UserError("was trained on the validation split, too", where=name, how="set data.test_annotations")
+    require_same_features(checkpoint, features.fingerprint, name)
     device = choose_device(checkpoint.config.device)
-    model = restore_model(checkpoint, features).to(device)
+    model = restore_model(checkpoint).to(device)
     train = replace(features.train, grid=None).to(device)  # only its texts and boxes are read
     split, split_name = (features.test, "test") if features.test else (features.validation, "validation")
     started = time.monotonic()
@@ -118,11 +135,54 @@ def measure(checkpoint: Checkpoint, features: Features, *, name: str, settings: 
         regions_split=regions_split if regions.metrics else None,
         regions={**regions.metrics, **baseline_metrics(baselines)},
         confusion=regions.confusion,
-        efficiency=_efficiency(checkpoint, model, features, embedded.split, seconds),
+        efficiency=_efficiency(checkpoint, model, features.backbone_parameters, embedded.split, seconds),
         grounding=judge_grounding(regions, baselines),
     )
-    embeddings = Embeddings(embedded.images.embedded.cpu(), embedded.captions.embedded.cpu())
-    return Measured(card, {**samples, **regions.samples}, embeddings)
+    return Measured(card, {**samples, **regions.samples}, _embeddings(embedded))
+
+
+def measure_alone(
+    checkpoint: Checkpoint, model: CrossModalModel, tested: MeasuredSet, *, name: str, unique_texts: bool = False
+) -> Measured:
+    """Measure a checkpoint on a test set without the data that it was trained on.
+
+    What needs the training or the validation split is left out: the baselines that are fitted, and with them the
+    verdict on boxes and relations, the query bank, and re-ranking that was not chosen yet.
+
+    Args:
+        model: of the checkpoint, on the device that it is to run on.
+        name: of the checkpoint, for the record.
+        unique_texts: count equal captions as one.
+    Raises:
+        DivergedError: an output of the model is not finite.
+    """
+    settings = checkpoint.config.with_overrides({"evaluation.unique_texts": unique_texts}).evaluation
+    chosen = checkpoint.reranking if settings.rerank_weight is None else None
+    chooses = settings.rerank_weight is not None or chosen is not None
+    order = _order(chosen, settings) if chooses else Order(0, 0.0)
+    started = time.monotonic()
+    embedded = embed_split(model, tested.split.to(next(model.parameters()).device))
+    rules = [RankingRule(depth, order.weight) for depth in dict.fromkeys((0, order.depth))]
+    evaluations, samples = _retrieval(model, embedded, rules, tested.name, settings)
+    regions = measure_regions(model, embedded)
+    shuffled = measure_shuffled(model, embedded)
+    seconds = time.monotonic() - started
+    card = Scorecard(
+        checkpoint=name,
+        fingerprint=tested.fingerprint,
+        config_hash=checkpoint.receipt.config_hash,
+        epoch=checkpoint.epoch,
+        evaluations=evaluations,
+        regions_split=tested.name if regions.metrics else None,
+        regions={**regions.metrics, **baseline_metrics(shuffled)},
+        confusion=regions.confusion,
+        efficiency=_efficiency(checkpoint, model, tested.backbone_parameters, embedded.split, seconds),
+    )
+    return Measured(card, {**samples, **regions.samples}, _embeddings(embedded))
+
+
+def _embeddings(embedded: EmbeddedSplit) -> Embeddings:
+    return Embeddings(embedded.images.embedded.cpu(), embedded.captions.embedded.cpu())
 
 
 def sample_checkpoint(checkpoint: Checkpoint, features: Features) -> dict[str, Samples]:
@@ -132,8 +192,9 @@ def sample_checkpoint(checkpoint: Checkpoint, features: Features) -> dict[str, S
         UserError: the checkpoint belongs to other features, or its device is not available.
         DivergedError: an output of the model is not finite.
     """
+    require_same_features(checkpoint, features.fingerprint, "the checkpoint")
     device = choose_device(checkpoint.config.device)
-    return sample_validation(restore_model(checkpoint, features).to(device), features.validation.to(device))
+    return sample_validation(restore_model(checkpoint).to(device), features.validation.to(device))
 
 
 def save_embeddings(
@@ -197,13 +258,13 @@ def _retrieval(
 
 
 def _efficiency(
-    checkpoint: Checkpoint, model: CrossModalModel, features: Features, split: FeatureSplit, seconds: float
+    checkpoint: Checkpoint, model: CrossModalModel, frozen_parameters: int, split: FeatureSplit, seconds: float
 ) -> Efficiency:
     device, receipt = next(model.parameters()).device, checkpoint.receipt
     probed = slice(0, min(PROBED_ROWS, next(image_blocks(split)).stop))
     return Efficiency(
         trainable_parameters=sum(parameter_counts(model).values()),
-        frozen_parameters=features.backbone_parameters,
+        frozen_parameters=frozen_parameters,
         training_epochs=receipt.epochs + receipt.earlier_epochs,
         training_seconds=receipt.seconds + receipt.earlier_seconds,
         training_peak_memory_mb=receipt.peak_memory_mb,

@@ -254,26 +254,40 @@ class FeatureStore:
                 _refuse_degenerate(reading, manifests[reading])
         if with_test and "test" not in self.manifest["counts"]:
             raise UserError("has no test split", where=self.folder, how="set data.test_annotations")
-        opened = {reading: _OpenedReading(self.folder / _place(reading), manifests[reading]) for reading in manifests}
+        opened = self._opened(readings)
         images, texts = ([opened[each] for each in side] for side in (readings.images, readings.texts))
         grid = opened[readings.grid] if readings.grid else None
-
-        def split(name: Split) -> FeatureSplit:
-            return FeatureSplit(
-                images=join_tables([each.table(name) for each in images]),
-                texts=join_tables([each.table(name) for each in texts]),
-                grid=grid.table(name) if grid else None,
-                **load_file(checked_file(self.folder, self.manifest, f"{name}/index.safetensors")),
-            )
-
         return Features(
             fingerprint=self.fingerprint,
-            train=split("train"),
-            validation=split("validation"),
+            train=self.split("train", readings),
+            validation=self.split("validation", readings),
             statistics=Statistics(*_joined(images), *_joined(texts), *(_joined([grid]) if grid else ())),
-            test=split("test") if with_test else None,
-            backbone_parameters=max(manifest["backbone_parameters"] for manifest in manifests.values()),
+            test=self.split("test", readings) if with_test else None,
+            backbone_parameters=self.backbone_parameters(readings),
         )
+
+    def split(self, name: Split, readings: Readings) -> FeatureSplit:
+        """Memory-map one split.
+
+        Raises:
+            UserError: a reading is missing, or a file of the store is damaged.
+        """
+        opened = self._opened(readings)
+        return FeatureSplit(
+            images=join_tables([opened[each].table(name) for each in readings.images]),
+            texts=join_tables([opened[each].table(name) for each in readings.texts]),
+            grid=opened[readings.grid].table(name) if readings.grid else None,
+            **load_file(checked_file(self.folder, self.manifest, f"{name}/index.safetensors")),
+        )
+
+    def backbone_parameters(self, readings: Readings) -> int:
+        """Number of parameters of the frozen backbone."""
+        return max(int(self.describe(reading)["backbone_parameters"]) for reading in readings.all)
+
+    def _opened(self, readings: Readings) -> "dict[Reading, _OpenedReading]":
+        return {
+            reading: _OpenedReading(self.folder / _place(reading), self.describe(reading)) for reading in readings.all
+        }
 
 
 def missing_readings(root: Path, fingerprint: str, readings: Sequence[Reading]) -> list[Reading]:

@@ -38,12 +38,14 @@ def write_reading(
 
     Args:
         shards: that hold it, whose files lie in `work`.
-        rows: of each split, among all inputs of the reading's kind.
+        rows: of each split, among all inputs of the reading's kind. Statistics and health are of the training split,
+            or of the first one where there is none.
     """
     folder.mkdir(parents=True, exist_ok=True)  # an interrupted run may have begun it
     for split, wanted in rows.items():
         _write_table(folder / f"{split}.npy", reading, shards, work, wanted)
-    train = np.load(folder / "train.npy", mmap_mode="r")
+    measured = "train" if "train" in rows else next(iter(rows))
+    train = np.load(folder / f"{measured}.npy", mmap_mode="r")
     mean, std = mean_and_deviation(train)
     write_atomically(folder / STATISTICS, save({"mean": mean.float(), "std": std.float()}))
     facts = [_facts(work / shard.file_name) for shard in shards]

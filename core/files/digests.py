@@ -33,18 +33,20 @@ class _Known:
     """Digest of every PIECE_BYTES."""
 
 
-def file_digests(paths: Sequence[Path], memory: Path, *, verify: bool = False) -> list[str]:
+def file_digests(paths: Sequence[Path], memory: Path, *, verify: bool = False, name: str | None = None) -> list[str]:
     """Digest of each file: SHA-256 of the SHA-256 of its pieces.
 
     Args:
         memory: folder of cached digests; created if it is missing.
         verify: read every file, ignoring the cache.
+        name: of the list, by which it is remembered when files join or leave it; by default its paths.
     Raises:
         UserError: `memory` holds files of another program.
         OSError: a file cannot be read.
     """
     stamps = {path: _stamp(path) for path in paths}
-    remembered = memory / f"{hashlib.sha256(_lines(map(str, stamps))).hexdigest()[:32]}.json"
+    listed = _lines(map(str, stamps)) if name is None else name.encode(errors="surrogateescape")
+    remembered = memory / f"{hashlib.sha256(listed).hexdigest()[:32]}.json"
     known = {} if verify else _recall(remembered)
     known = {path: known[path] for path, stamp in stamps.items() if path in known and known[path].stamp == stamp}
     if not _sample_agrees(known):

@@ -1,5 +1,6 @@
-"""Paths of the files in the folder of a run, a trial or a campaign."""
+"""Paths of the files in the folder of a run, a trial or a campaign, and of what is kept for the user."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +12,11 @@ SYNTHETIC = "synthetic.json"
 def is_synthetic(annotations: Path) -> bool:
     """Whether annotations were drawn by `crossmodal data synth`."""
     return (annotations.parent / SYNTHETIC).exists()
+
+
+def cache_folder() -> Path:
+    """Folder of what can be computed again: below $XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossmodal-search"
 
 
 @dataclass(frozen=True, slots=True)

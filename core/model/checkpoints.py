@@ -11,9 +11,11 @@ from torch import Tensor
 
 from core.config import TrainConfig
 from core.errors import UserError
-from core.features.store import Features
+from core.features.store import Features, Widths
 from core.files.atomic import write_atomically
-from core.model.model import CrossModalModel, build_model
+from core.model.grounding import HEADS, WIDTH
+from core.model.model import CrossModalModel, new_model
+from core.model.pooling import QUERIES, VALUE_WIDTH
 from core.records import EpochMetrics, Receipt, Reranking, kept_epoch
 from core.sections import parse
 
@@ -57,21 +59,26 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically."""
-    content = {
-        "config": checkpoint.config.model_dump(mode="json"),
-        "fingerprint": checkpoint.fingerprint,
-        "epoch": checkpoint.epoch,
+    tensors = {
         "weights": checkpoint.weights,
         "optimizer": checkpoint.optimizer,
         "best_weights": checkpoint.best_weights,
+    }
+    stream = io.BytesIO()
+    torch.save({**plain_fields(checkpoint), **tensors}, stream)
+    write_atomically(path, stream.getvalue())
+
+
+def plain_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All fields of a checkpoint but its tensors, as JSON data."""
+    fields = {
+        "config": checkpoint.config.model_dump(mode="json"),
+        "fingerprint": checkpoint.fingerprint,
+        "epoch": checkpoint.epoch,
         "history": [metrics.to_json() for metrics in checkpoint.history],
         "receipt": checkpoint.receipt.to_json(),
     }
-    if checkpoint.reranking is not None:
-        content["reranking"] = checkpoint.reranking.to_json()
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    write_atomically(path, stream.getvalue())
+    return fields if checkpoint.reranking is None else {**fields, "reranking": checkpoint.reranking.to_json()}
 
 
 def load_checkpoint(path: Path, *, fingerprint: str | None = None) -> Checkpoint:
@@ -104,14 +111,32 @@ def parse_checkpoint(data: bytes, *, where: object, fingerprint: str | None = No
         if zipfile.ZipFile(io.BytesIO(data)).testzip() is not None:
             raise ValueError("a byte differs from what was written, which torch does not check")
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        checkpoint = _read(content, where)
-    except UserError:
-        raise
     except Exception:  # on damaged bytes torch may raise anything
-        raise UserError("is damaged, or not a checkpoint written by crossmodal", where=where) from None
+        raise _damaged(where) from None
+    checkpoint = checkpoint_of(content, where=where)
     if fingerprint is not None:
         require_same_features(checkpoint, fingerprint, where)
     return checkpoint
+
+
+def checkpoint_of(content: Any, *, where: object) -> Checkpoint:
+    """A checkpoint from its fields, tensors included, all of which are validated.
+
+    Args:
+        where: prefix of error messages, usually the file.
+    Raises:
+        UserError: they are not those of a checkpoint.
+    """
+    try:
+        return _read(content, where)
+    except UserError:
+        raise
+    except Exception:  # of any type, as the content may be
+        raise _damaged(where) from None
+
+
+def _damaged(where: object) -> UserError:
+    return UserError("is damaged, or not a checkpoint written by crossmodal", where=where)
 
 
 def require_same_features(checkpoint: Checkpoint, fingerprint: str, where: object) -> None:
@@ -130,15 +155,35 @@ def require_same_features(checkpoint: Checkpoint, fingerprint: str, where: objec
         )
 
 
-def restore_model(checkpoint: Checkpoint, features: Features) -> CrossModalModel:
-    """The model of a checkpoint, in evaluation mode, on the CPU.
+def restore_model(checkpoint: Checkpoint) -> CrossModalModel:
+    """The model of a checkpoint, in evaluation mode, on the CPU; its weights hold the statistics of the features.
 
     Raises:
-        UserError: the checkpoint belongs to other features.
+        UserError: the weights do not fit the configuration.
     """
-    model = build_model(checkpoint.config, features)
-    load_weights(model, checkpoint, features)
+    model = new_model(checkpoint.config, widths_of(checkpoint))
+    _load(model, checkpoint)
     return model.eval()
+
+
+def widths_of(checkpoint: Checkpoint) -> Widths:
+    """Widths of the features that the model of a checkpoint reads, by the shapes of its weights.
+
+    Raises:
+        UserError: the weights do not fit the configuration.
+    """
+    model = checkpoint.config.model
+    images, grid = _columns(checkpoint, "vision_adapter.0.weight", model.adapter_width), None
+    texts = _columns(checkpoint, "text_adapter.0.weight", model.adapter_width)
+    if model.fusion == "attention":
+        grid = _columns(checkpoint, "grounding.value.weight", WIDTH) // HEADS
+    if model.image_pooling == "attention":
+        grid = _columns(checkpoint, "image_pooling.value.weight", VALUE_WIDTH)
+        images -= QUERIES * VALUE_WIDTH
+    if images < 1:
+        raise _unfit("holds vision_adapter.0.weight, which is too narrow")
+    cells = checkpoint.config.features.grid**2
+    return Widths(images, texts, None if grid is None else (cells, grid))
 
 
 def load_weights(model: CrossModalModel, checkpoint: Checkpoint, features: Features) -> None:
@@ -147,11 +192,11 @@ def load_weights(model: CrossModalModel, checkpoint: Checkpoint, features: Featu
     Raises:
         UserError: the checkpoint belongs to other features, or to a model with other parameters.
     """
-    if checkpoint.fingerprint != features.fingerprint:
-        raise UserError(
-            f"the checkpoint was trained on features {checkpoint.fingerprint}, not on {features.fingerprint}",
-            how="use the same backbone, data and feature settings",
-        )
+    require_same_features(checkpoint, features.fingerprint, "the checkpoint")
+    _load(model, checkpoint)
+
+
+def _load(model: CrossModalModel, checkpoint: Checkpoint) -> None:
     expected = model.state_dict()
     problems = [f"has no {name}" for name in expected if name not in checkpoint.weights]
     for name, value in checkpoint.weights.items():
@@ -161,8 +206,22 @@ def load_weights(model: CrossModalModel, checkpoint: Checkpoint, features: Featu
             stored, needed = (f"{list(tensor.shape)} {tensor.dtype}" for tensor in (value, expected[name]))
             problems.append(f"holds {name} as {stored}, not {needed}")
     if problems:
-        raise UserError(f"the checkpoint does not fit the configured model: it {problems[0]}")
+        raise _unfit(problems[0])
     model.load_state_dict(checkpoint.weights)
+
+
+def _columns(checkpoint: Checkpoint, name: str, rows: int) -> int:
+    """Columns of a weight that is really as large as it says, since a model of that size is made."""
+    weight = checkpoint.weights.get(name)
+    if weight is None:
+        raise _unfit(f"has no {name}")
+    if weight.dim() != 2 or weight.shape[0] != rows or not weight.shape[1] or not weight.is_contiguous():
+        raise _unfit(f"holds {name} as {list(weight.shape)}")
+    return int(weight.shape[1])
+
+
+def _unfit(problem: str) -> UserError:
+    return UserError(f"the checkpoint does not fit the configured model: it {problem}")
 
 
 def _read(content: Any, where: object) -> Checkpoint:

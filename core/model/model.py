@@ -188,13 +188,18 @@ def build_model(config: TrainConfig, features: Features) -> CrossModalModel:
     widths = Widths(
         features.vision_dim, features.text_dim, None if grid is None else (int(grid.shape[1]), int(grid.shape[2]))
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = CrossModalModel(
-            widths, config.model, normalization=config.features.normalization, contrastive=config.loss.contrastive
-        )
+    model = new_model(config, widths)
     _use_statistics(model, features.statistics)
     return model
+
+
+def new_model(config: TrainConfig, widths: Widths) -> CrossModalModel:
+    """A new model on the CPU for features of these widths, without their statistics; equal seeds give equal weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return CrossModalModel(
+            widths, config.model, normalization=config.features.normalization, contrastive=config.loss.contrastive
+        )
 
 
 def _use_statistics(model: CrossModalModel, statistics: Statistics) -> None:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.terminal.console import FeatureDisplay, print_epoch, say, say_if_installed, say_lines, show
+from core.terminal.console import (
+    FeatureDisplay,
+    notes_on_stderr,
+    print_epoch,
+    print_json,
+    say,
+    say_if_installed,
+    say_lines,
+    show,
+)
 
 if TYPE_CHECKING:
     from core.config import EvaluationConfig, TrainConfig
@@ -28,8 +37,30 @@ OutputOption = Annotated[Path, typer.Option("--output-dir", "--output_dir", help
 AgainOption = Annotated[
     bool, typer.Option("--again", help="Read the test split once more for a final model, which is counted.")
 ]
+UniqueTextsOption = Annotated[
+    bool,
+    typer.Option(
+        "--unique-texts",
+        "--unique_texts",
+        help="When measuring: count equal captions as one text, relevant to all images that they stand under.",
+    ),
+]
 WandbOption = Annotated[
     bool, typer.Option("--use-wandb", "--use_wandb", help="Track in Weights & Biases; offline without an API key.")
+]
+
+
+def _only_json(context: typer.Context, asked: bool) -> bool:
+    if asked:
+        context.with_resource(notes_on_stderr())
+    return asked
+
+
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json", callback=_only_json, is_eager=True, help="Print JSON only; notes and progress go to stderr."
+    ),
 ]
 
 
@@ -48,15 +79,9 @@ def train(
     save_embeddings: Annotated[
         bool, typer.Option("--save-embeddings", "--save_embeddings", help="With --evaluate: also write embeddings.npz.")
     ] = False,
-    unique_texts: Annotated[
-        bool,
-        typer.Option(
-            "--unique-texts",
-            "--unique_texts",
-            help="With --evaluate: count equal captions as one text, relevant to all images that they stand under.",
-        ),
-    ] = False,
+    unique_texts: UniqueTextsOption = False,
     again: AgainOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a model (a restarted run continues after its last complete epoch), or evaluate a checkpoint."""
     from core.config import load_config
@@ -69,10 +94,12 @@ def train(
             raise UserError("--evaluate needs --checkpoint", how="name the checkpoint to measure")
         if unique_texts:
             settings = settings.with_overrides({"evaluation.unique_texts": True})
-        outputs = {"use_wandb": use_wandb, "save_embeddings": save_embeddings}
+        outputs = {"use_wandb": use_wandb, "save_embeddings": save_embeddings, "as_json": as_json}
         _evaluate(settings, checkpoint, output_dir, again=again, **outputs)
         return
-    measuring = {"--save_embeddings": save_embeddings, "--unique-texts": unique_texts, "--again": again}
+    measuring = {
+        "--save_embeddings": save_embeddings, "--unique-texts": unique_texts, "--again": again, "--json": as_json,
+    }  # fmt: skip
     for option, given in measuring.items():
         if given:
             raise UserError(f"{option} goes with --evaluate", how="train first, then evaluate the checkpoint")
@@ -111,7 +138,14 @@ def _train(config: "TrainConfig", checkpoint: Path | None, output_dir: Path, *, 
 
 
 def _evaluate(
-    config: "TrainConfig", path: Path, output_dir: Path, *, again: bool, use_wandb: bool, save_embeddings: bool
+    config: "TrainConfig",
+    path: Path,
+    output_dir: Path,
+    *,
+    again: bool,
+    use_wandb: bool,
+    save_embeddings: bool,
+    as_json: bool,
 ) -> None:
     from core.evaluation import scorecard
     from core.evaluation.read_count import read_by
@@ -133,7 +167,7 @@ def _evaluate(
     with FeatureDisplay() as display:
         features = open_features(config, inputs=inputs, with_test=with_test, display=display)
     say(f"measuring {path}, epoch {checkpoint.epoch}; {_reranked_by(config.evaluation, checkpoint.reranking)}")
-    with read_by(path, features, again=again) as reads:
+    with read_by(path, on_test=features.test is not None, again=again) as reads:
         measured = scorecard.measure(checkpoint, features, name=str(path), settings=config.evaluation)
         card = replace(measured.scorecard, test_reads=reads)
         with _tracker(output_dir, claim_folder(output_dir, names), use_wandb=use_wandb) as tracker:
@@ -144,8 +178,11 @@ def _evaluate(
             images = inputs.images["test" if features.test else "validation"]
             file = output_dir / "embeddings.npz"
             scorecard.save_embeddings(file, measured.embeddings, images, config.data.image_root)
-    for table in scorecard_tables(card):
-        show(table)
+    if as_json:
+        print_json(card.to_json())
+    else:
+        for table in scorecard_tables(card):
+            show(table)
     say(f"metrics.json{' and embeddings.npz' if save_embeddings else ''} in {output_dir}")
 
 

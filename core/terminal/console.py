@@ -3,9 +3,12 @@
 If the terminal is too narrow for a table, its rows are printed as lines of text, with all cells.
 """
 
+import json
+import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -72,6 +75,35 @@ def say_lines(texts: Iterable[str]) -> None:
         say(text, style="yellow")
 
 
+@contextmanager
+def notes_on_stderr() -> Iterator[None]:
+    """Lines, tables and progress bars go to stderr, so that stdout has nothing but what `print_json` writes."""
+    Console.__init__(console, stderr=True)  # which asks anew whether it is a terminal, and for its colours
+    try:
+        yield
+    finally:
+        Console.__init__(console)
+
+
+def print_json(value: Any) -> None:
+    """Print a JSON value, in ASCII so that it is the same on every terminal; numbers that are not finite are null."""
+    print(json.dumps(_plain_json(value), indent=2, allow_nan=False))  # noqa: T201 (stdout, wherever notes go)
+
+
+def _plain_json(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case dict():
+            return {str(name): _plain_json(below) for name, below in value.items()}
+        case list() | tuple():
+            return [_plain_json(below) for below in value]
+        case Path():
+            return str(value)
+        case _:
+            return value
+
+
 def say_if_installed(config: Path) -> Path:
     """Callback of options: print a note if a configuration is read from the installed ones; returns its path."""
     if is_installed(config):
@@ -89,9 +121,14 @@ def show(table: Table) -> None:
 
 
 def progress_bar() -> Progress:
-    """A progress bar with description, count and remaining time."""
+    """A progress bar with description, count and remaining time; none where output is not a terminal."""
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
     )
 
 

@@ -1,13 +1,16 @@
 """Records as tables for the terminal: recall in percent, with split, protocol and sizes in the title."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from core.data.geometry import RELATIONS
-from core.records import MAJORITY, MEAN_BOX, SHUFFLED, TEXT_ONLY, Efficiency, Evaluation, Scorecard
+from core.records import MAJORITY, MEAN_BOX, SHUFFLED, TEXT_ONLY, Corners, Efficiency, Evaluation, Scorecard
 
+Answer = tuple[str, float, float | None, Corners | None, str | None]
+"""What answers, its similarity, the probability of a match, the box and the relation."""
 RETRIEVAL_ROWS = {
     "t2i_r1": "t2i R@1", "t2i_r5": "t2i R@5", "t2i_r10": "t2i R@10",
     "i2t_r1": "i2t R@1", "i2t_r5": "i2t R@5", "i2t_r10": "i2t R@10",
@@ -38,6 +41,23 @@ def scorecard_tables(card: Scorecard) -> Iterator[Table]:
     if card.confusion:
         yield _confusion_table(card.confusion)
     yield _efficiency_table(card.efficiency)
+
+
+def answers_table(title: str, answers: Sequence[Answer]) -> Table:
+    """Answers to a query, best first; a column that is empty everywhere is left out."""
+    table = _table(title)
+    table.add_column("")
+    table.add_column("answer", overflow="fold")
+    columns = [("similarity", [f"{answer[1]:.3f}" for answer in answers])]
+    columns.append(("match", ["" if answer[2] is None else f"{answer[2]:.1%}" for answer in answers]))
+    boxes = ["" if answer[3] is None else " ".join(f"{edge:.2f}" for edge in answer[3]) for answer in answers]
+    columns += [("box x1 y1 x2 y2", boxes), ("relation", [answer[4] or "" for answer in answers])]
+    columns = [(name, cells) for name, cells in columns if any(cells)]
+    for name, _ in columns:
+        table.add_column(name, justify="right")
+    for number, answer in enumerate(answers):
+        table.add_row(str(number + 1), escape(answer[0]), *(cells[number] for _, cells in columns))
+    return table
 
 
 def retrieval_table(evaluations: list[Evaluation]) -> Table:

@@ -269,7 +269,7 @@ def _holds_best(folder: RunFolder, checkpoint: Checkpoint) -> bool:
 
 def _finish(folder: RunFolder, features: Features, last: Checkpoint) -> TrainResult:
     best = load_checkpoint(folder.best_checkpoint)
-    model = restore_model(best, features).to(choose_device(best.config.device))
+    model = restore_model(best).to(choose_device(best.config.device))
     reranking = chosen_reranking(best, model, features, best.config.evaluation)
     if reranking != best.reranking:
         save_checkpoint(folder.best_checkpoint, replace(best, reranking=reranking))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from analysis.report_pictures import PICTURE, THUMBNAIL, region_picture, thumbnail
+from analysis.report_pictures import PICTURE, THUMBNAIL, boxed_picture, region_picture, thumbnail
 from core.errors import UserError
 from core.records import RegionExample
 
@@ -49,3 +49,10 @@ def test_boxes_are_drawn_in_their_colours_and_places(photograph: Path, relation:
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.png.*is missing"):
         thumbnail(tmp_path / "gone.png")
+
+
+def test_a_predicted_box_is_drawn_and_without_one_the_picture_is_as_it_is(photograph: Path) -> None:
+    plain, boxed = (shown(boxed_picture(photograph, box)).convert("RGB") for box in (None, (0.25, 0.25, 0.75, 0.75)))
+    assert plain.size == boxed.size == (PICTURE, PICTURE // 2)
+    assert max(plain.getpixel((80, 80))) < 20  # type: ignore[arg-type]
+    assert max(boxed.getpixel((80, 80))) > 100  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """As for a user: the wheel is installed, and the commands of the README run in an empty folder."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,8 @@ SOURCES = ("core", "search", "analysis", "configs", "pyproject.toml", "README.md
 INSTALLED = "not in this folder, so the installed one is read"
 CHECKPOINTS = ("--single_stage_checkpoint", "output/single/checkpoint_4.pth",
                "--two_stage_checkpoint", "output/two/stage2/checkpoint_4.pth")  # fmt: skip
+FIVE_LINES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), flags=re.DOTALL)[0]
+"""The first example of the documentation, as it stands there."""
 
 
 def succeed(command: list[object], *, cwd: Path) -> str:
@@ -81,6 +84,9 @@ def test_the_commands_of_the_readme_run_from_the_wheel_in_an_empty_folder(
     assert f"{campaign}: {INSTALLED}" in searched
     assert len(CampaignFolder(tmp_path / "empty" / "output" / "demo").trials()) == 2
     crossmodal("retrain", "output/demo", "--output-dir", "output/demo/final")
+    found = succeed([installed / "python", "-c", FIVE_LINES], cwd=tmp_path / "empty").splitlines()
+    assert len(found) == 5
+    assert all(re.fullmatch(r"output/demo-data/images/test/\S+ -?\d\.\S+ (\(.+\)|None) .+", line) for line in found)
     assert "2 trials" in crossmodal("leaderboard", "output/demo")
     crossmodal("report", "output/demo")
 

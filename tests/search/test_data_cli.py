@@ -95,7 +95,7 @@ DOCUMENTED = re.findall(r"^(?:\$ )?crossmodal (data import .+)$", DOCUMENT, re.M
 
 def example(title: str) -> str:
     """The first block of code of a section."""
-    return re.findall(r"```\w*\n(.*?)```", SECTIONS[title], re.DOTALL)[0]
+    return str(re.findall(r"```\w*\n(.*?)```", SECTIONS[title], re.DOTALL)[0])
 
 
 def images_of(source: Path, title: str, images: str) -> None:

@@ -19,7 +19,7 @@ from core.evaluation.ranking import (
     RankingRule,
     Relevance,
     Search,
-    _matching_odds,
+    matching_odds,
     rank_bounds_by_similarity,
     ranks_by_similarity,
     rerank,
@@ -220,7 +220,7 @@ def test_the_grid_of_a_query_is_read_once_for_all_its_texts(pair_bytes: int, mon
     candidates = (search.queries @ search.gallery.T).topk(9, dim=1).indices[3:17]
     monkeypatch.setattr(embedding, "PAIR_BYTES", pair_bytes)
     watched.read = 0
-    odds = _matching_odds(model, search, slice(3, 17), candidates)
+    odds = matching_odds(model, search, slice(3, 17), candidates)
     assert watched.read == 14 * (9 if pair_bytes == 1 else 1)
     image_rows = torch.arange(3, 17).repeat_interleave(9)
     one_by_one = model.match_odds(search.images.rows(image_rows), search.texts.rows(candidates.flatten()))

@@ -27,7 +27,7 @@ def checkpoint(planted_features: Features, small_config: TrainConfig) -> Checkpo
 
 @pytest.fixture
 def model(checkpoint: Checkpoint, planted_features: Features) -> CrossModalModel:
-    return restore_model(checkpoint, planted_features)
+    return restore_model(checkpoint)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_matching_head_that_was_never_trained_is_left_out(
     planted_features: Features, small_config: TrainConfig
 ) -> None:
     untrained = train(small_config.with_overrides({"recipe.epochs": 1, "loss.itm": 0.0}), planted_features).best
-    model = restore_model(untrained, planted_features)
+    model = restore_model(untrained)
     with_head(model, knows_buildings(model, planted_features.validation))
     chosen = chosen_reranking(untrained, model, planted_features, EvaluationConfig())
     assert chosen is not None

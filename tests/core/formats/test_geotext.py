@@ -25,7 +25,7 @@ IMAGES = {"train/0839/image-43.jpeg": jpeg(1), "test/0001/drone.jpeg": jpeg(2)}
 
 
 def expected() -> dict[str, Any]:
-    kept = {**TRAIN[0], "sentences": TRAIN[0]["sentences"][:2], "bboxes": TRAIN[0]["bboxes"][:2]}  # type: ignore[index]
+    kept = {**TRAIN[0], "sentences": TRAIN[0]["sentences"][:2], "bboxes": TRAIN[0]["bboxes"][:2]}
     return {"train": [kept], "test": TEST, "test_24G_version": SMALL}
 
 

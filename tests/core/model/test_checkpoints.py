@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from core.config import TrainConfig
 from core.errors import UserError
 from core.features.store import Features, Statistics
-from core.model.checkpoints import ZIP_MAGIC, Checkpoint, load_checkpoint, parse_checkpoint, save_checkpoint
+from core.model.checkpoints import (
+    ZIP_MAGIC,
+    Checkpoint,
+    load_checkpoint,
+    parse_checkpoint,
+    restore_model,
+    save_checkpoint,
+    widths_of,
+)
 from core.records import Reranking
 from core.training.train import train
 from tests.conftest import planted_split
@@ -234,3 +242,34 @@ def test_a_checkpoint_cut_anywhere_is_refused(
     for share in (0.01, 0.3, 0.6, 0.9, 0.999):
         with pytest.raises(UserError, match="is damaged"):
             parse_checkpoint(data[: int(share * len(data))], where="a.pth")
+
+
+def test_a_model_is_restored_from_its_weights_alone(grid_features: Features, small_config: TrainConfig) -> None:
+    for fusion, pooling in (("interaction", "none"), ("concat", "attention"), ("attention", "none")):
+        config = small_config.with_overrides({"model.fusion": fusion, "model.image_pooling": pooling})
+        trained = train(config.with_overrides({"recipe.epochs": 1}), grid_features).best
+        widths = widths_of(trained)
+        assert (widths.images, widths.texts) == (grid_features.vision_dim, grid_features.text_dim)
+        assert widths.grid == (None if pooling == "none" and fusion == "interaction" else (25, 12))
+        model = restore_model(trained)
+        assert torch.equal(model.vision_norm.mean, grid_features.statistics.image_mean)
+        assert all(torch.equal(value, trained.weights[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "problem"),
+    [
+        ("vision_adapter.0.weight", None, "has no vision_adapter.0.weight"),
+        ("vision_adapter.0.weight", torch.zeros(3, 16), r"holds vision_adapter.0.weight as \[3, 16\]"),
+        ("text_adapter.0.weight", torch.zeros(32, 0), r"holds text_adapter.0.weight as \[32, 0\]"),
+        ("text_adapter.0.weight", torch.zeros(1, 1).expand(32, 10**9), "holds text_adapter.0.weight as"),
+        ("box_head.weight", torch.zeros(2, 2), "holds box_head.weight as"),
+    ],
+)
+def test_weights_that_do_not_fit_are_one_clear_line(
+    last: Checkpoint, name: str, weight: torch.Tensor | None, problem: str
+) -> None:
+    weights = {key: value for key, value in last.weights.items() if key != name}
+    damaged = replace(last, weights=weights if weight is None else {**weights, name: weight})
+    with pytest.raises(UserError, match=problem):
+        restore_model(damaged)
