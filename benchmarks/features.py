@@ -27,9 +27,8 @@ from core.data.splits import Split
 from core.features.extraction import encode_image_files
 from core.features.fingerprint import reading_fingerprint
 from core.features.inputs import read_inputs
-from core.features.manifest import write_manifest
+from core.features.manifest import reading_folder, write_manifest
 from core.features.opening import prepare_features
-from core.features.manifest import reading_folder
 from core.features.store import STATISTICS, FeatureStore
 from core.readings import Reading, Readings, parse_readings
 

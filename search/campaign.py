@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from core.campaign.campaign import Campaign, Limits, changed_keys, read_campaign, read_limits, read_started
 from core.campaign.dimensions import Choice
-from core.campaign.trials import Standing
+from core.campaign.trials import SCORED, Standing
 from core.config import TrainConfig
 from core.errors import UserError
 from core.features.fingerprint import FingerprintParts
@@ -145,7 +145,8 @@ def advance(
 
 
 def _restore_files(ledger: Ledger, folder: CampaignFolder, listeners: Listeners) -> None:
-    if trials := ledger.trials():
+    trials = ledger.trials()
+    if any(trial.state in SCORED for trial in trials):
         from search.study.restore import restore_files  # imports torch and pandas, which a new campaign needs later
 
         for note in restore_files(ledger.campaign, folder, trials):

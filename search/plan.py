@@ -32,8 +32,8 @@ from core.features.extraction import (
     split_counts,
 )
 from core.features.inputs import read_inputs
-from core.features.random import SplitShape, random_features
 from core.features.manifest import missing_readings
+from core.features.random import SplitShape, random_features
 from core.features.store import FeatureStore, Widths
 from core.files.folders import CampaignFolder
 from core.readings import Kind, Reading, Readings

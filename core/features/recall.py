@@ -51,7 +51,9 @@ def recall(data: DataConfig, memory: Path) -> ReadData | None:
     return None
 
 
-def remember(data: DataConfig, memory: Path, paths: Sequence[Path], annotations: list[str | None], found: ReadData) -> None:
+def remember(
+    data: DataConfig, memory: Path, paths: Sequence[Path], annotations: list[str | None], found: ReadData
+) -> None:
     """Remember what was found, unless the annotations changed meanwhile.
 
     Args:

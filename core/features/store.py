@@ -204,7 +204,9 @@ class FeatureStore:
     def exists(cls, root: Path, fingerprint: str, readings: Iterable[Reading] = ()) -> bool:
         """Whether there is such a store, and it holds these readings."""
         folder = root / fingerprint
-        return all((place / MANIFEST).exists() for place in (folder, *(reading_folder(folder, each) for each in readings)))
+        return all(
+            (place / MANIFEST).exists() for place in (folder, *(reading_folder(folder, each) for each in readings))
+        )
 
     @classmethod
     def open(cls, root: Path, fingerprint: str) -> "FeatureStore":
@@ -252,7 +254,9 @@ class FeatureStore:
                 _refuse_degenerate(reading, manifests[reading])
         if with_test and "test" not in self.manifest["counts"]:
             raise UserError("has no test split", where=self.folder, how="set data.test_annotations")
-        opened = {each: _OpenedReading(reading_folder(self.folder, each), manifest) for each, manifest in manifests.items()}
+        opened = {
+            each: _OpenedReading(reading_folder(self.folder, each), manifest) for each, manifest in manifests.items()
+        }
         images, texts = ([opened[each] for each in side] for side in (readings.images, readings.texts))
         grid = opened[readings.grid] if readings.grid else None
 

@@ -68,8 +68,9 @@ def connect(address: str | None, *, nodes: int = 1, workers_ahead: bool = False)
 
 def _start_here(*, workers_ahead: bool) -> None:
     """Workers inherit the environment of this process: started ahead, they could not have one of their own."""
-    os.environ["RAY_preload_python_modules"] = PRELOADED
-    os.environ["RAY_prestart_worker_first_driver"] = str(int(workers_ahead))
+    os.environ.update(
+        {"RAY_preload_python_modules": PRELOADED, "RAY_prestart_worker_first_driver": f"{workers_ahead:d}"}
+    )
     with _without_services():
         ray.init(
             "local",  # do not join a cluster that happens to run on this machine

@@ -43,7 +43,9 @@ def run_trials(
         book = SessionBook(
             ledger, log, storage, features.fingerprint, on_change=lambda: listeners.on_standing(ledger.standing())
         )
-        session = Session(ledger.sessions[-1], campaign.resources, slots, cluster.reuse_actors)
+        session = Session(
+            ledger.sessions[-1], campaign.resources, slots, cluster.reuse_actors, here=cluster.address is None
+        )
         stopped_by = run_session(book, storage, session)
         if ledger.study == campaign.name:
             track_leaderboard(tracker, campaign, folder, ledger.trials())
@@ -63,6 +65,4 @@ def _storage(ledger: Ledger, folder: CampaignFolder) -> Storage:
 def _tracker(ledger: Ledger, folder: CampaignFolder) -> Tracker:
     campaign = ledger.campaign
     project, mode = campaign.wandb.project, campaign.wandb.mode
-    return build_tracker(
-        project=project, group=campaign.name, mode=mode, folder=folder.root, identity=ledger.identity
-    )
+    return build_tracker(project=project, group=campaign.name, mode=mode, folder=folder.root, identity=ledger.identity)
