@@ -27,9 +27,9 @@ from core.data.splits import Split
 from core.features.extraction import encode_image_files
 from core.features.fingerprint import reading_fingerprint
 from core.features.inputs import read_inputs
-from core.features.manifest import write_manifest
+from core.features.manifest import reading_folder, write_manifest
 from core.features.opening import prepare_features
-from core.features.store import READINGS, STATISTICS, FeatureStore
+from core.features.store import STATISTICS, FeatureStore
 from core.readings import Reading, Readings, parse_readings
 
 ROUNDS = 3
@@ -100,7 +100,7 @@ def make_store(root: Path, gigabytes: float) -> str:
         save_file(index, folder / split / "index.safetensors")
     write_manifest(folder, {"fingerprint": folder.name, "counts": {}})
     for reading in READ.all:
-        write_reading(folder / READINGS / reading.key, reading, {"train": rows, "validation": 1})
+        write_reading(reading_folder(folder, reading), reading, {"train": rows, "validation": 1})
     return folder.name
 
 

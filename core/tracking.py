@@ -69,7 +69,7 @@ class WandbTracker:
         self._thread = ThreadPoolExecutor(max_workers=1)
         self.problems = 0
         """Number of calls to W&B that failed and were skipped."""
-        self._try(set_up)
+        self._thread.submit(self._try, set_up)
 
     def holds(self, name: str) -> bool:
         """Whether the run's files are in the folder, with its summary."""

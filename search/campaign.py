@@ -1,15 +1,13 @@
 """Starting, continuing and extending a campaign: all three run it up to its limits."""
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from core.campaign.campaign import Campaign, Limits, changed_keys, read_campaign, read_limits, read_started
 from core.campaign.dimensions import Choice
-from core.campaign.trials import Standing
+from core.campaign.trials import SCORED, Standing
 from core.config import TrainConfig
-from core.data.annotations import NO_RELATION, AnnotatedImage, Region
 from core.errors import UserError
 from core.features.fingerprint import FingerprintParts
 from core.files.atomic import write_atomically
@@ -19,18 +17,8 @@ from core.files.ownership import claim_folder, hold_folder
 from core.readings import Reading, distinct
 from core.records import GROUNDING_METRICS
 from core.sections import dump_yaml
-from core.tracked_runs import Tracker
-from core.tracking import build_tracker
-from search.cluster.connection import connect, count_slots
-from search.cluster.preflight import preflight, preflight_here
-from search.session.book import SessionBook
-from search.session.storage import Storage
-from search.session.trial_log import TrialLog
-from search.session.trial_runs import track_leaderboard
-from search.session.tuner import Session, run_session
 from search.study.ledger import Ledger
 from search.study.proposals import Proposals
-from search.study.restore import restore_files
 
 EXTRACTION_KEYS = ("features.image_size", "features.max_tokens", "features.dtype")
 """Settings that need features of their own; they may be searched as choices."""
@@ -151,49 +139,37 @@ def advance(
         claim(campaign, folder)
         keep_features(features, folder)
         with Ledger(proposals, folder, identity, features.fingerprints) as ledger:
-            for note in restore_files(campaign, folder, ledger.trials()):
-                listeners.on_note(note)
+            _restore_files(ledger, folder, listeners)
             ledger.reconcile()
             listeners.on_standing(ledger.standing())
-            stopped_by = None
-            if ledger.has_work:
-                storage = Storage.of_campaign(campaign.storage or str(folder.sessions), campaign.name, identity)
-                with (
-                    closing(_tracker(campaign, folder, identity)) as tracker,
-                    closing(TrialLog(ledger, folder, tracker)) as log,
-                ):
-                    book = SessionBook(
-                        ledger,
-                        log,
-                        storage,
-                        features.fingerprint,
-                        on_change=lambda: listeners.on_standing(ledger.standing()),
-                    )
-                    with _ready(campaign, cluster, features, storage) as slots:
-                        session = Session(ledger.sessions[-1], campaign.resources, slots, cluster.reuse_actors)
-                        stopped_by = run_session(book, storage, session)
-                    if proposals.study == campaign.name:
-                        track_leaderboard(tracker, campaign, folder, ledger.trials())
-                if stopped_by is None:
-                    storage.clear(ledger.sessions)
+            stopped_by = _run_session(ledger, folder, features, cluster, listeners) if ledger.has_work else None
             return SessionEnd(ledger.standing(), ledger.stop_reason, stopped_by)
 
 
-def _tracker(campaign: Campaign, folder: CampaignFolder, identity: str) -> Tracker:
-    project, mode = campaign.wandb.project, campaign.wandb.mode
-    return build_tracker(project=project, group=campaign.name, mode=mode, folder=folder.root, identity=identity)
+def _restore_files(ledger: Ledger, folder: CampaignFolder, listeners: Listeners) -> None:
+    trials = ledger.trials()
+    if any(trial.state in SCORED for trial in trials):
+        from search.study.restore import restore_files  # imports torch and pandas, which a new campaign needs later
+
+        for note in restore_files(ledger.campaign, folder, trials):
+            listeners.on_note(note)
 
 
-@contextmanager
-def _ready(campaign: Campaign, cluster: Cluster, features: CampaignFeatures, storage: Storage) -> Iterator[int]:
-    """Connect to Ray and check every node; yields the number of concurrent trials."""
-    with connect(cluster.address, nodes=cluster.nodes):
-        slots = count_slots(cpu=campaign.resources.cpu, gpu=campaign.resources.gpu)
-        if cluster.address is None:
-            preflight_here(campaign, storage)
-        else:
-            preflight(campaign, dict.fromkeys(features.fingerprints, features.readings), storage)
-        yield slots
+def _run_session(
+    ledger: Ledger, folder: CampaignFolder, features: CampaignFeatures, cluster: Cluster, listeners: Listeners
+) -> int | None:
+    """Run trials on Ray; returns the signal that stopped them, if one did."""
+    from search.cluster.connection import connect
+
+    resources = ledger.campaign.resources
+    fills_each_cpu = resources.cpu <= 1 and not resources.gpu
+    with connect(cluster.address, nodes=cluster.nodes, workers_ahead=fills_each_cpu):
+        from search.session.course import clear_storage, run_trials  # takes seconds, in which the workers start
+
+        stopped_by = run_trials(ledger, folder, features, cluster, listeners)
+    if stopped_by is None:
+        clear_storage(ledger, folder)
+    return stopped_by
 
 
 def claim(campaign: Campaign, folder: CampaignFolder) -> None:
@@ -278,35 +254,32 @@ def require_unchanged_features(features: CampaignFeatures, folder: CampaignFolde
         )
 
 
-def require_regions(campaign: Campaign, images: Sequence[AnnotatedImage]) -> None:
+def require_regions(campaign: Campaign, *, boxes: bool, relations: bool) -> None:
     """Refuse to search weights of losses, and to ask for figures, for which the training data contain no targets.
 
+    Args:
+        boxes, relations: whether they contain any.
     Raises:
         UserError: names the settings, or the figures.
     """
-    regions = [region for image in images for region in image.regions]
-    related = any(region.relation != NO_RELATION for region in regions)
-    pointless = [key for key, used in {**dict.fromkeys(BOX_KEYS, bool(regions)), "loss.spatial": related}.items()
+    missing = "relations between regions" if boxes else "boxes"
+    pointless = [key for key, used in {**dict.fromkeys(BOX_KEYS, boxes), "loss.spatial": relations}.items()
                  if key in campaign.space.dimensions and not used]  # fmt: skip
     if pointless:
         raise UserError(
-            f"{' and '.join(pointless)} would have no effect, since the training data contain no {_missing(regions)}",
+            f"{' and '.join(pointless)} would have no effect, since the training data contain no {missing}",
             where="space",
             how="remove them from the space",
         )
-    measured = dict(zip(GROUNDING_METRICS, (bool(regions), related), strict=True))
+    measured = dict(zip(GROUNDING_METRICS, (boxes, relations), strict=True))
     asked = {"constraints": campaign.constraints.root, "objectives": [goal.figure for goal in campaign.goals]}
     for place, names in asked.items():
         if unknown := [name for name in names if not measured.get(name, True)]:
             raise UserError(
-                f"{' and '.join(unknown)} is never measured, since the data contain no {_missing(regions)}",
+                f"{' and '.join(unknown)} is never measured, since the data contain no {missing}",
                 where=place,
                 how="leave it out",
             )
-
-
-def _missing(regions: Sequence[Region]) -> str:
-    return "relations between regions" if regions else "boxes"
 
 
 def read_features(folder: CampaignFolder) -> dict[Variant, dict[str, object]]:

@@ -36,10 +36,13 @@ from search.winner_cli import FolderArgument, exit_unless_finished, renew_leader
 from search.winner_cli import app as winner_app
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from core.campaign.campaign import Campaign
     from core.files.folders import CampaignFolder
-    from search.campaign import SessionEnd
+    from search.campaign import CampaignFeatures, SessionEnd
     from search.plan import Estimate
+    from search.study.proposals import Start
 
 
 class Commands(TyperGroup):
@@ -126,14 +129,15 @@ def search(
     from search.study.limits import CurrentLimits
     from search.study.proposals import SearchProposals
     from search.study.strategy import require_sampler
-    from search.warm_start import require_sources, take_over
 
     settings = load_campaign(campaign).with_limits(trials=trials, hours=hours)
     require_cluster_first(address)
     require_sampler(settings.sampler.kind)
     folder = CampaignFolder((output_dir or Path("output") / settings.name).resolve())
     require_ours(folder.root, folder.NAMES)
-    if not folder.campaign.exists():
+    if settings.warm_start and not folder.campaign.exists():
+        from search.warm_start import require_sources
+
         require_sources(settings)
     cluster = Cluster(address, nodes, reuse_actors=not no_reuse)
     features = prepare_campaign_features(settings, folder, cluster, verify=verify)
@@ -143,7 +147,7 @@ def search(
         f"objective {settings.objective}, in {folder.root}"
     )
     limits = CurrentLimits(folder, settings.limits)
-    proposals = SearchProposals(settings, lambda: take_over(settings, features, say))
+    proposals = SearchProposals(settings, lambda: _taken_over(settings, features))
     with CampaignProgress(console, settings.objective, lambda: limits.read().trials) as progress:
         listeners = Listeners(progress.update, lambda note: say(note, style="yellow"))
         end = advance(proposals, folder, features, cluster, listeners)
@@ -151,6 +155,14 @@ def search(
         renew_leaderboard(folder)
     exit_unless_finished(end)
     _print_outcome(end, settings.objective, folder)
+
+
+def _taken_over(campaign: "Campaign", features: "CampaignFeatures") -> "Sequence[Start]":
+    if not campaign.warm_start:
+        return []
+    from search.warm_start import take_over  # imports torch and pandas, which most campaigns need later
+
+    return take_over(campaign, features, say)
 
 
 def _print_outcome(end: "SessionEnd", objective: str, folder: "CampaignFolder") -> None:

@@ -172,9 +172,12 @@ def extract_missing(
 ) -> "FeatureStore":
     """The feature store of a configuration; readings that are missing are extracted here or on a cluster."""
     from core.features.opening import prepare_features
-    from search.cluster.extraction import encode_on_cluster
 
-    encode = None if address is None else encode_on_cluster(config, address, nodes=nodes)
+    encode = None
+    if address is not None:
+        from search.cluster.extraction import encode_on_cluster
+
+        encode = encode_on_cluster(config, address, nodes=nodes)
     with FeatureDisplay() as display:
         return prepare_features(config, wanted, encode=encode, display=display)
 
@@ -183,8 +186,8 @@ def prepare_campaign_features(
     campaign: "Campaign", folder: "CampaignFolder", cluster: "Cluster", *, verify: bool
 ) -> "CampaignFeatures":
     """The features of all trials of a campaign; nothing is extracted for a campaign that could not use it."""
-    from core.features.extraction import Extraction
     from core.features.inputs import absences, read_inputs
+    from core.features.manifest import missing_readings
     from search.campaign import (
         CampaignFeatures,
         campaign_readings,
@@ -196,11 +199,14 @@ def prepare_campaign_features(
 
     variants = extraction_variants(campaign, campaign.base)
     inputs_of_each = [read_inputs(config, verify=verify) for config in variants]
-    require_regions(campaign, inputs_of_each[0].images["train"])
+    require_regions(campaign, boxes=inputs_of_each[0].boxes, relations=inputs_of_each[0].relations)
     say_lines(absences(inputs_of_each[0], campaign.base))
     parts = {extraction_variant(config): inputs.parts for config, inputs in zip(variants, inputs_of_each, strict=True)}
     features = CampaignFeatures(parts, campaign_readings(campaign))
     require_unchanged_features(features, folder)
     for config, inputs in zip(variants, inputs_of_each, strict=True):
-        extract_missing(config, Extraction(inputs, features.readings), cluster.address, cluster.nodes)
+        if missing_readings(config.features.store, inputs.parts.fingerprint, features.readings):
+            from core.features.extraction import Extraction  # imports torch, and most starts extract nothing
+
+            extract_missing(config, Extraction(inputs, features.readings), cluster.address, cluster.nodes)
     return features

@@ -31,8 +31,9 @@ from core.features.extraction import (
     split_counts,
 )
 from core.features.inputs import FeatureInputs, read_inputs
+from core.features.manifest import missing_readings
 from core.features.random import SplitShape, random_features
-from core.features.store import FeatureStore, Widths, missing_readings
+from core.features.store import FeatureStore, Widths
 from core.features.vector_store import require_vectors, without_vectors
 from core.files.folders import CampaignFolder
 from core.readings import Kind, Reading, Readings

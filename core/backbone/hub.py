@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from core.backbone.checkpoint_files import CHECKPOINT_PATTERNS
 from core.errors import UserError
 
@@ -21,6 +18,10 @@ def checkpoint_folder(backbone: str) -> Path:
                 "there is no such backbone folder", where=backbone, how="check features.backbone or the demo data"
             )
         return Path(backbone)
+    # Slow to import, and most starts have the folder.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return Path(snapshot_download(backbone, allow_patterns=list(CHECKPOINT_PATTERNS)))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:

@@ -1,9 +1,6 @@
-"""Boxes and the six spatial relations. Pure functions; boxes are [x1, y1, x2, y2] in 0..1 unless said otherwise."""
+"""Boxes and the six spatial relations. Pure functions of plain numbers; boxes are [x1, y1, x2, y2] in 0..1."""
 
 from typing import Literal, get_args
-
-import torch
-from torch import Tensor
 
 Relation = Literal["left", "right", "above", "below", "inside", "outside"]
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
@@ -25,38 +22,6 @@ def clamped(box: Box) -> Box:
     """The part of a box that is in the image; a box outside it keeps no width or no height."""
     x1, y1, x2, y2 = box
     return min(max(x1, 0.0), 1.0), min(max(y1, 0.0), 1.0), min(max(x2, 0.0), 1.0), min(max(y2, 0.0), 1.0)
-
-
-def area(boxes: Tensor) -> Tensor:
-    """Area of each box: [..., 4] → [...]."""
-    return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
-
-
-def _intersection(a: Tensor, b: Tensor) -> Tensor:
-    corners = torch.cat([torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])], dim=-1)
-    return area(corners)
-
-
-def paired_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of row i of `a` with row i of `b`: [R, 4], [R, 4] → [R] in 0..1.
-
-    Two boxes without any area have an IoU of 0.
-    """
-    overlap = _intersection(a, b)
-    union = area(a) + area(b) - overlap
-    return overlap / union.clamp(min=torch.finfo(union.dtype).eps)
-
-
-def paired_giou(a: Tensor, b: Tensor) -> Tensor:
-    """Generalised IoU of row i of `a` with row i of `b`: [R, 4], [R, 4] → [R] in -1..1.
-
-    Source: Rezatofighi et al. 2019 (1902.09630), algorithm 1.
-    """
-    eps = torch.finfo(a.dtype).eps
-    overlap = _intersection(a, b)
-    union = area(a) + area(b) - overlap
-    hull = area(torch.cat([torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])], dim=-1))
-    return overlap / union.clamp(min=eps) - (hull - union) / hull.clamp(min=eps)
 
 
 def relation_of(box: Box, reference: Box) -> Relation:

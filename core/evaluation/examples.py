@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from core.data.annotations import NO_RELATION, AnnotatedImage
-from core.data.geometry import RELATIONS, paired_iou
+from core.data.geometry import RELATIONS
+from core.data.overlap import paired_iou
 from core.errors import UserError
 from core.evaluation.embedding import EmbeddedSplit, embed_split
 from core.evaluation.ranking import Search, ranks_by_similarity

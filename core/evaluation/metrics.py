@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.data.geometry import RELATIONS, paired_giou, paired_iou
+from core.data.geometry import RELATIONS
+from core.data.overlap import paired_giou, paired_iou
 from core.device import row_blocks
 from core.records import MAJORITY, Interval
 

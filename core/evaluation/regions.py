@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.data.geometry import paired_giou, paired_iou
+from core.data.overlap import paired_giou, paired_iou
 from core.evaluation.embedding import EmbeddedSplit, evaluation_mode, pair_blocks
 from core.evaluation.metrics import box_scores, confusion_matrix, group_bootstrap, relation_scores
 from core.evaluation.text_only import fit_text_only

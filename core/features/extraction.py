@@ -32,8 +32,8 @@ from core.data.splits import Split
 from core.errors import UserError
 from core.features.fingerprint import FingerprintParts
 from core.features.inputs import FeatureInputs
-from core.features.manifest import write_manifest
-from core.features.store import READINGS, FeatureStore, missing_readings
+from core.features.manifest import READINGS, missing_readings, reading_folder, write_manifest
+from core.features.store import FeatureStore
 from core.features.tables import write_reading
 from core.files.atomic import write_atomically
 from core.files.ownership import claim_folder
@@ -329,7 +329,7 @@ def _assemble(splits: Mapping[Split, SplitIndex], shards: Sequence[Shard], work:
     rows = {kind: _rows(splits, kind) for kind in get_args(Kind)}
     for reading in dict.fromkeys(reading for shard in shards for reading in shard.readings):
         own = [shard for shard in shards if reading in shard.readings]
-        write_reading(store / READINGS / reading.key, reading, own, work, rows[reading.kind])
+        write_reading(reading_folder(store, reading), reading, own, work, rows[reading.kind])
 
 
 def _rows(splits: Mapping[Split, SplitIndex], kind: Kind) -> dict[Split, NDArray[np.int64]]:

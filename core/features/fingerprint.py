@@ -50,18 +50,25 @@ def reading_fingerprint(features: str, reading: Reading) -> str:
     return hashlib.sha256(json.dumps([features, asdict(reading)]).encode()).hexdigest()[:16]
 
 
+def data_digest(images: Mapping[Split, Sequence[AnnotatedImage]], memory: Path, *, verify: bool = False) -> str:
+    """Digest of annotations, splits and image files; see `fingerprint_parts`."""
+    paths = [image.path for split in sorted(images) for image in images[split] if image.has_picture]
+    content = hashlib.sha256(json.dumps(file_digests(paths, memory, verify=verify)).encode())
+    for split in sorted(images):
+        for image in images[split]:
+            fields = [split, image.image_id, image.group, image.captions, [asdict(r) for r in image.regions]]
+            content.update(json.dumps(fields).encode())
+    return content.hexdigest()
+
+
 def fingerprint_parts(
-    config: FeaturesConfig,
-    files: Mapping[str, Path],
-    images: Mapping[Split, Sequence[AnnotatedImage]],
-    memory: Path,
-    *,
-    verify: bool = False,
+    config: FeaturesConfig, files: Mapping[str, Path], data: str, memory: Path, *, verify: bool = False
 ) -> FingerprintParts:
     """Digest everything that features depend on.
 
     Args:
         files: name in the backbone's checkpoint → file; empty without a backbone.
+        data: digest of the annotated images.
         memory: folder that remembers digests of files.
         verify: read every file, ignoring cached digests.
     Raises:
@@ -69,16 +76,10 @@ def fingerprint_parts(
         OSError: a file cannot be read.
     """
     backbone = zip(files, file_digests(list(files.values()), memory, verify=verify), strict=True)
-    paths = [image.path for split in sorted(images) for image in images[split] if image.has_picture]
-    content = hashlib.sha256(json.dumps(file_digests(paths, memory, verify=verify)).encode())
-    for split in sorted(images):
-        for image in images[split]:
-            fields = [split, image.image_id, image.group, image.captions, [asdict(r) for r in image.regions]]
-            content.update(json.dumps(fields).encode())
     return FingerprintParts(
         backbone=hashlib.sha256(json.dumps(list(backbone)).encode()).hexdigest(),
         image_size=config.image_size,
         max_tokens=config.max_tokens,
         dtype=config.dtype,
-        data=content.hexdigest(),
+        data=data,
     )

@@ -2,18 +2,21 @@
 
 A file that does not match the manifest (torn, from another store, of another shape) is refused by name, never read.
 Small files are digested completely, tables by their header and blocks spread over them, so that opening a store of any
-size takes milliseconds.
+size takes milliseconds. Free of torch, so that a driver soon knows whether a store lacks anything.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
 from core.files.sealed import read_sealed, write_sealed
+from core.readings import Reading
 
 MANIFEST = "manifest.json"
+READINGS = "readings"
+"""Sub-folder of a store with one folder per reading."""
 BLOCKS, BLOCK_BYTES = 32, 4096
 """Number and size of the blocks of a table that are digested."""
 
@@ -45,6 +48,24 @@ def read_manifest(folder: Path, fingerprint: str) -> dict[str, Any]:
             how=_remedy(folder),
         )
     return manifest
+
+
+def missing_readings(root: Path, fingerprint: str, readings: Sequence[Reading]) -> list[Reading]:
+    """Those of the readings that the store with this fingerprint lacks; all of them if there is no store.
+
+    Raises:
+        UserError: its manifest is damaged.
+    """
+    folder = root / fingerprint
+    if not folder.exists():
+        return list(readings)
+    read_manifest(folder, fingerprint)
+    return [reading for reading in readings if not (reading_folder(folder, reading) / MANIFEST).exists()]
+
+
+def reading_folder(store: Path, reading: Reading) -> Path:
+    """The folder of a reading in the folder of a store, whether or not it exists."""
+    return store / READINGS / reading.key
 
 
 def checked_file(folder: Path, manifest: Mapping[str, Any], name: str) -> Path:

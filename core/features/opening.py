@@ -11,7 +11,8 @@ from core.config import TrainConfig
 from core.errors import UserError
 from core.features.extraction import EncodeShards, Extraction, Shard, encode_here, extract_features
 from core.features.inputs import FeatureInputs, read_inputs
-from core.features.store import Features, FeatureStore, missing_readings
+from core.features.manifest import missing_readings
+from core.features.store import Features, FeatureStore
 from core.features.vector_store import copy_rows, extract_with_vectors, require_vectors
 
 

@@ -17,11 +17,9 @@ from core.data.splits import Split
 from core.device import free_memory
 from core.errors import UserError
 from core.features.fingerprint import reading_fingerprint
-from core.features.manifest import MANIFEST, checked_file, read_manifest
+from core.features.manifest import MANIFEST, checked_file, read_manifest, reading_folder
 from core.readings import Reading, Readings
 
-READINGS = "readings"
-"""Sub-folder of a store with one folder per reading."""
 STATISTICS = "statistics.safetensors"
 MIN_DISTINCT = 0.5
 """Minimum share of distinct inputs that must have distinct vectors."""
@@ -206,7 +204,9 @@ class FeatureStore:
     def exists(cls, root: Path, fingerprint: str, readings: Iterable[Reading] = ()) -> bool:
         """Whether there is such a store, and it holds these readings."""
         folder = root / fingerprint
-        return all((folder / place / MANIFEST).exists() for place in ("", *map(_place, readings)))
+        return all(
+            (place / MANIFEST).exists() for place in (folder, *(reading_folder(folder, each) for each in readings))
+        )
 
     @classmethod
     def open(cls, root: Path, fingerprint: str) -> "FeatureStore":
@@ -229,7 +229,7 @@ class FeatureStore:
 
     def missing(self, readings: Iterable[Reading]) -> list[Reading]:
         """Those of the readings that the store does not hold."""
-        return [reading for reading in readings if not (self.folder / _place(reading) / MANIFEST).exists()]
+        return [reading for reading in readings if not (reading_folder(self.folder, reading) / MANIFEST).exists()]
 
     def describe(self, reading: Reading) -> dict[str, Any]:
         """Manifest of one reading: shape, bytes, FLOPs of one input, health.
@@ -239,7 +239,7 @@ class FeatureStore:
         """
         if self.missing([reading]):
             raise UserError(f"does not hold {reading.name}", where=self.folder, how="run crossmodal features extract")
-        return read_manifest(self.folder / _place(reading), reading_fingerprint(self.fingerprint, reading))
+        return read_manifest(reading_folder(self.folder, reading), reading_fingerprint(self.fingerprint, reading))
 
     def features(self, readings: Readings, *, allow_degenerate: bool = False, with_test: bool = False) -> Features:
         """Memory-map the features that a model reads.
@@ -286,19 +286,9 @@ class FeatureStore:
 
     def _opened(self, readings: Readings) -> "dict[Reading, _OpenedReading]":
         return {
-            reading: _OpenedReading(self.folder / _place(reading), self.describe(reading)) for reading in readings.all
+            reading: _OpenedReading(reading_folder(self.folder, reading), self.describe(reading))
+            for reading in readings.all
         }
-
-
-def missing_readings(root: Path, fingerprint: str, readings: Sequence[Reading]) -> list[Reading]:
-    """Those of the readings that the store with this fingerprint lacks; all of them if there is no store.
-
-    Raises:
-        UserError: its manifest is damaged.
-    """
-    if not (root / fingerprint).exists():
-        return list(readings)
-    return FeatureStore.open(root, fingerprint).missing(readings)
 
 
 class _OpenedReading:
@@ -321,10 +311,6 @@ def _joined(readings: Sequence[_OpenedReading]) -> tuple[Tensor, Tensor]:
     """Mean and deviation of concatenated readings."""
     stored = [reading.statistics() for reading in readings]
     return torch.cat([each["mean"] for each in stored]), torch.cat([each["std"] for each in stored])
-
-
-def _place(reading: Reading) -> str:
-    return f"{READINGS}/{reading.key}"
 
 
 def _refuse_degenerate(reading: Reading, manifest: Mapping[str, Any]) -> None:

@@ -26,8 +26,8 @@ from core.features.extraction import (
 )
 from core.features.fingerprint import reading_fingerprint
 from core.features.inputs import FeatureInputs
-from core.features.manifest import write_manifest
-from core.features.store import READINGS, FeatureStore, missing_readings
+from core.features.manifest import missing_readings, reading_folder, write_manifest
+from core.features.store import FeatureStore
 from core.features.vectors import VectorSet
 from core.files.ownership import scratch_folder
 from core.readings import Kind, Reading
@@ -99,10 +99,11 @@ def _link(reading: Reading, source: FeatureStore, store: FeatureStore) -> None:
         folder = scratch / reading.key
         folder.mkdir()
         for name in facts.pop("files"):
-            _link_or_copy(source.folder / READINGS / reading.key / name, folder / name)
+            _link_or_copy(reading_folder(source.folder, reading) / name, folder / name)
         write_manifest(folder, {**facts, "fingerprint": reading_fingerprint(store.fingerprint, reading)})
-        (store.folder / READINGS).mkdir(exist_ok=True)
-        folder.rename(store.folder / READINGS / reading.key)
+        target = reading_folder(store.folder, reading)
+        target.parent.mkdir(exist_ok=True)
+        folder.rename(target)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

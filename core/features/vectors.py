@@ -17,8 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.config import TrainConfig
-from core.data.annotations import AnnotatedImage
-from core.data.splits import Split
 from core.errors import UserError, shown
 from core.files.digests import file_digests
 from core.files.sealed import read_sealed
@@ -48,10 +46,11 @@ class VectorSet:
         """Of one vector of a reading that the set holds."""
         return self.readings(reading.kind)[reading.pooling]
 
-    def digest(self, images: Mapping[Split, Sequence[AnnotatedImage]], memory: Path, *, verify: bool = False) -> str:
+    def digest(self, names: str, memory: Path, *, verify: bool = False) -> str:
         """Digest of the content of the set and of the names of the images, under which vectors are found.
 
         Args:
+            names: digest of the names of the images of all splits.
             memory: folder that remembers digests of files.
             verify: read every file, ignoring cached digests.
         Raises:
@@ -66,7 +65,6 @@ class VectorSet:
             if not path.is_file():
                 raise _damaged(path, "it is missing")
         digests = file_digests(list(files.values()), memory, verify=verify)
-        names = [self.name_of(image.path) for split in sorted(images) for image in images[split]]
         return hashlib.sha256(json.dumps([list(zip(files, digests, strict=True)), names]).encode()).hexdigest()
 
     def require(self, readings: Iterable[Reading]) -> None:
@@ -102,9 +100,7 @@ class VectorSet:
 
     def name_of(self, item: Path | str) -> str:
         """Name of an image in the set; a text is its own name."""
-        if isinstance(item, str):
-            return item
-        return (item if self.image_root is None else item.relative_to(self.image_root)).as_posix()
+        return item if isinstance(item, str) else name_of(item, self.image_root)
 
     def _of(self, kind: Kind) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self.manifest[kind]
@@ -134,6 +130,11 @@ class VectorSet:
         except (OSError, ValueError):
             raise _damaged(path, "it is not what was written") from None
         return names
+
+
+def name_of(path: Path, image_root: Path | None) -> str:
+    """Name of an image in a set: its path below the folder of images, or all of it without one."""
+    return (path if image_root is None else path.relative_to(image_root)).as_posix()
 
 
 def open_vectors(config: TrainConfig) -> VectorSet | None:

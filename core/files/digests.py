@@ -102,11 +102,20 @@ def _recall(remembered: Path) -> dict[Path, _Known]:
 
 
 def _remember(remembered: Path, known: Mapping[Path, _Known]) -> None:
-    folder = remembered.parent
+    write_to_memory(remembered, {"files": {str(path): [*entry.stamp, *entry.pieces] for path, entry in known.items()}})
+
+
+def write_to_memory(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a sealed file into a folder of cached digests, which is created if it is missing.
+
+    Raises:
+        UserError: the folder holds files of another program.
+    """
+    folder = path.parent
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):  # two processes must not claim at the same time
         claim_folder(folder, ["*"])
-    write_sealed(remembered, {"files": {str(path): [*entry.stamp, *entry.pieces] for path, entry in known.items()}})
+    write_sealed(path, content)
 
 
 def _lines(words: Any) -> bytes:

@@ -16,7 +16,7 @@ from core.data.annotations import AnnotatedImage, Annotations, read_annotations
 from core.errors import UserError
 from core.evaluation.scorecard import MeasuredSet
 from core.features.extraction import EncodeShards, Extraction, Shard, encode_here, extract_features
-from core.features.fingerprint import FingerprintParts, fingerprint_parts
+from core.features.fingerprint import FingerprintParts, data_digest, fingerprint_parts
 from core.features.inputs import DIGESTS, FeatureInputs
 from core.features.opening import FeatureDisplay
 from core.features.store import FeatureStore
@@ -86,7 +86,8 @@ def shared_images(model: "RetrievalModel", images: Sequence[AnnotatedImage]) -> 
 
 def _parts(model: "RetrievalModel", read: Annotations, store: Path) -> FingerprintParts:
     files = backbone_files(checkpoint_folder(backbone_of(model.config)))
-    return fingerprint_parts(model.config.features, files, {"test": read.images}, store / DIGESTS)
+    data = data_digest({"test": read.images}, store / DIGESTS)
+    return fingerprint_parts(model.config.features, files, data, store / DIGESTS)
 
 
 def _encode(model: "RetrievalModel", inputs: FeatureInputs, store: Path) -> EncodeShards:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from core.config import LossConfig
-from core.data.geometry import paired_giou
+from core.data.overlap import paired_giou
 
 OUT_OF_REACH = -1e9
 """Logit of an item that must not be drawn."""

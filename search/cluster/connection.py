@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.node import Node
 
 from core.errors import UserError
 
@@ -26,6 +27,10 @@ QUIET = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+PRELOADED = "search.session.trainable"
+"""What workers import as soon as they start, while the driver still prepares; most of a worker's start-up."""
+SERVICES = ("start_api_server", "start_monitor", "start_log_monitor")
+"""What starts the dashboard's server, the autoscaler and the reader of logs. Nothing here uses them."""
 ANSWER_WITHIN_S = 10
 ADDRESS = re.compile(r"(ray://)?(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\s:/?#@\[\]]+):(?P<port>[0-9]{1,5})")
 HTTP2_SETTINGS = 4
@@ -37,11 +42,12 @@ OBJECT_STORE_BYTES = 128 * 2**20
 
 
 @contextmanager
-def connect(address: str | None, *, nodes: int = 1) -> Iterator[None]:
+def connect(address: str | None, *, nodes: int = 1, workers_ahead: bool = False) -> Iterator[None]:
     """Join the cluster at `address`, or start Ray on this machine and stop it afterwards.
 
     Args:
         nodes: minimum number of nodes to wait for, including the head.
+        workers_ahead: on this machine, start a worker per CPU at once instead of when its first trial starts.
     Raises:
         UserError: no cluster answers at the address, or too few nodes join in time.
     """
@@ -49,30 +55,52 @@ def connect(address: str | None, *, nodes: int = 1) -> Iterator[None]:
         require_cluster(address)
     os.environ.update(QUIET)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the ledger reports why a trial failed, in one line
-    runtime_env: dict[str, Any] = {"env_vars": QUIET}
-    if address is not None:
-        runtime_env["py_modules"] = [str(folder) for folder in _our_packages()]  # nodes have only the dependencies
-    try:
-        if address is None:
-            ray.init(
-                "local",  # do not join a cluster that happens to run on this machine
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-                object_store_memory=OBJECT_STORE_BYTES,
-                runtime_env=runtime_env,
-            )
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level="error", runtime_env=runtime_env)
-    except (ConnectionError, RuntimeError, ValueError) as error:  # no server, another Ray version, no token
-        if address is None:
-            raise
-        raise _no_answer(address, str(error)) from None
+    if address is None:
+        _start_here(workers_ahead=workers_ahead)
+    else:
+        _join(address)
     try:
         _wait_for_nodes(nodes)
         yield
     finally:
         ray.shutdown()
+
+
+def _start_here(*, workers_ahead: bool) -> None:
+    """Workers inherit the environment of this process: started ahead, they could not have one of their own."""
+    os.environ.update(
+        {"RAY_preload_python_modules": PRELOADED, "RAY_prestart_worker_first_driver": f"{workers_ahead:d}"}
+    )
+    with _without_services():
+        ray.init(
+            "local",  # do not join a cluster that happens to run on this machine
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            object_store_memory=OBJECT_STORE_BYTES,
+        )
+
+
+@contextmanager
+def _without_services() -> Iterator[None]:
+    """Ray has no options for these, and waits more than a second for the first; a Ray without them starts as usual."""
+    starts = {name: getattr(Node, name) for name in SERVICES if hasattr(Node, name)}
+    for name in starts:
+        setattr(Node, name, lambda self, **options: None)
+    try:
+        yield
+    finally:
+        for name, start in starts.items():
+            setattr(Node, name, start)
+
+
+def _join(address: str) -> None:
+    modules = [str(folder) for folder in _our_packages()]  # nodes have only the dependencies
+    runtime_env: dict[str, Any] = {"env_vars": QUIET, "py_modules": modules}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="error", runtime_env=runtime_env)
+    except (ConnectionError, RuntimeError, ValueError) as error:  # no server, another Ray version, no token
+        raise _no_answer(address, str(error)) from None
 
 
 def _our_packages() -> list[Path]:

@@ -18,8 +18,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from core.campaign.campaign import Campaign
 from core.errors import UserError
 from core.readings import Reading
-from core.training.receipts import module_version
-from search.cluster.node_cache import find_store, write_piece
 from search.session.storage import Storage
 
 COMPARED_PACKAGES = ("torch", "ray", "numpy", "pyarrow", "pydantic")
@@ -109,6 +107,8 @@ def inspect_node(
     root: str, stores: Mapping[str, Sequence[Reading]], storage: str, asks_gpu: bool, token: str
 ) -> NodeReport:
     """Runs on a node: versions, missing stores, whether storage and GPU can be used."""
+    from search.cluster.node_cache import find_store  # imports torch, of no use on this machine alone
+
     return NodeReport(
         host=socket.gethostname(),
         versions=versions(),
@@ -120,6 +120,8 @@ def inspect_node(
 
 def versions() -> dict[str, str]:
     """Versions that must agree between nodes, so that results do not depend on where a trial ran."""
+    from core.training.receipts import module_version
+
     packages = {name: module_version(name) for name in COMPARED_PACKAGES}
     return {"python": ".".join(platform.python_version_tuple()[:2]), **packages}
 
@@ -172,6 +174,8 @@ def _raise_problems(report: NodeReport, was_read_back: bool) -> None:
 
 def copy_store(folder: Path, node: str) -> None:
     """Copy one feature store to a node's cache, piece by piece; manifests last, so that half a copy is none."""
+    from search.cluster.node_cache import write_piece
+
     files = sorted(
         (path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.name == "manifest.json"
     )

@@ -5,16 +5,18 @@
 import json
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.config import TrainConfig
-from core.model.checkpoints import Checkpoint
 from core.records import EpochMetrics, Receipt
 from search.session.running import RunningTrial, goal_values, judge
 from search.session.storage import Storage
 from search.session.task import TrialTask
 from search.session.trial_log import TrialLog
 from search.study.ledger import AskedTrial, Ledger
+
+if TYPE_CHECKING:
+    from core.model.checkpoints import Checkpoint
 
 FingerprintOf = Callable[[TrainConfig], str]
 OnChange = Callable[[], None]
@@ -102,7 +104,7 @@ class SessionBook:
         trial.interrupted = self._stopping_since is not None and not trial.stopped_early
         return trial.stopped_early or trial.interrupted
 
-    def finish(self, ray_id: str, checkpoint: Checkpoint | None, crash: str | None) -> None:
+    def finish(self, ray_id: str, checkpoint: "Checkpoint | None", crash: str | None) -> None:
         """Tell the ledger how a trial ended, and keep its receipt and best checkpoint.
 
         Args:
@@ -110,7 +112,7 @@ class SessionBook:
         """
         self._unless_broken(lambda: self._finish(ray_id, checkpoint, crash), None)
 
-    def _finish(self, ray_id: str, checkpoint: Checkpoint | None, crash: str | None) -> None:
+    def _finish(self, ray_id: str, checkpoint: "Checkpoint | None", crash: str | None) -> None:
         trial = self._running.pop(ray_id, None)
         if trial is None:
             return
@@ -185,5 +187,5 @@ class SessionBook:
         self._log.epoch(trial.asked.number, metrics, goal_values(trial, metrics, self._campaign.goals))
 
 
-def _continues(checkpoint: Checkpoint, config: TrainConfig, fingerprint: str) -> bool:
+def _continues(checkpoint: "Checkpoint", config: TrainConfig, fingerprint: str) -> bool:
     return (checkpoint.config, checkpoint.fingerprint) == (config, fingerprint)

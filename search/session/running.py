@@ -2,13 +2,16 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from core.campaign.goals import Goals
 from core.campaign.trials import figure_of
 from core.config import config_hash
-from core.model.checkpoints import Checkpoint
 from core.records import ALIGN, EpochMetrics, Receipt, best_epoch
 from search.study.ledger import AskedTrial, TrialOutcome
+
+if TYPE_CHECKING:
+    from core.model.checkpoints import Checkpoint
 
 
 @dataclass(slots=True)
@@ -26,7 +29,7 @@ class RunningTrial:
     interrupted: bool = False
 
 
-def judge(trial: RunningTrial, checkpoint: Checkpoint | None, *, crash: str | None, now: float) -> TrialOutcome:
+def judge(trial: RunningTrial, checkpoint: "Checkpoint | None", *, crash: str | None, now: float) -> TrialOutcome:
     """How a trial ended.
 
     Args:
@@ -58,7 +61,7 @@ def goal_values(trial: RunningTrial, metrics: EpochMetrics, goals: Goals) -> lis
     return [math.nan if value is None else value for value in found]
 
 
-def _incomplete(trial: RunningTrial, best: EpochMetrics | None, checkpoint: Checkpoint | None) -> str | None:
+def _incomplete(trial: RunningTrial, best: EpochMetrics | None, checkpoint: "Checkpoint | None") -> str | None:
     epochs = trial.asked.config.recipe.epochs
     if not trial.history:
         return "ended without a report"

@@ -6,11 +6,14 @@ session. Ray writes; we only read checkpoints, and remove by name the sessions t
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pyarrow import fs
 
 from core.errors import UserError
-from core.model.checkpoints import Checkpoint, parse_checkpoint
+
+if TYPE_CHECKING:
+    from core.model.checkpoints import Checkpoint
 
 CHECKPOINT_NAME = "checkpoint.pth"
 
@@ -40,7 +43,7 @@ class Storage:
         ]
         return [info.path for info in sorted(ours, key=lambda info: info.mtime_ns or 0, reverse=True)]
 
-    def read_checkpoint(self, path: str) -> Checkpoint | None:
+    def read_checkpoint(self, path: str) -> "Checkpoint | None":
         """A checkpoint, or None if it is missing or torn."""
         filesystem, _ = self._open()
         return read_checkpoint(filesystem, path)
@@ -82,8 +85,10 @@ def _children(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
     return filesystem.get_file_info(fs.FileSelector(folder))  # type: ignore[no-any-return]
 
 
-def read_checkpoint(filesystem: fs.FileSystem, path: str) -> Checkpoint | None:
+def read_checkpoint(filesystem: fs.FileSystem, path: str) -> "Checkpoint | None":
     """A checkpoint on any file system, or None if it is missing or torn."""
+    from core.model.checkpoints import parse_checkpoint  # imports torch, of no use to a driver before
+
     try:
         with filesystem.open_input_stream(path) as stream:
             return parse_checkpoint(stream.read(), where=path)

@@ -36,6 +36,13 @@ class TrialTask:
         return {**fields, "config": self.config.model_dump(mode="json")}
 
 
+def run_in_worker(payload: dict[str, Any]) -> None:
+    """Runs on a worker; the driver, which passes it on, need not import torch for it."""
+    from search.session.trainable import run_trial
+
+    run_trial(payload)
+
+
 def read_task(content: dict[str, Any]) -> TrialTask:
     """Raise ValueError if the content does not come from `to_plain`."""
     task: TrialTask = _reader().validate_python(content)

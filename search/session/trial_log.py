@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from core.campaign.trials import awaits_baseline
 from core.files.atomic import write_atomically
 from core.files.folders import CampaignFolder
 from core.files.json_files import append_json_line, write_json
-from core.model.checkpoints import Checkpoint, save_checkpoint
 from core.records import EpochMetrics, Receipt
 from core.sections import dump_yaml
 from core.tracked_runs import RunEnd, Tracker
 from search.session.trial_runs import trial_end, trial_start, with_gain
 from search.study.ledger import AskedTrial, Ledger, TrialOutcome
+
+if TYPE_CHECKING:
+    from core.model.checkpoints import Checkpoint
 
 
 class TrialLog:
@@ -43,7 +46,7 @@ class TrialLog:
         self._ledger.interrupt(number, seconds=seconds)
         self._finish(number, None)
 
-    def end(self, number: int, outcome: TrialOutcome, receipt: Receipt | None, checkpoint: Checkpoint | None) -> None:
+    def end(self, number: int, outcome: TrialOutcome, receipt: Receipt | None, checkpoint: "Checkpoint | None") -> None:
         """Write the files before the ledger: a trial that ended according to the ledger has all its files.
 
         Args:
@@ -53,6 +56,8 @@ class TrialLog:
         if receipt is not None:
             write_json(files.receipt, receipt.to_json())
         if checkpoint is not None and outcome.state == "complete":
+            from core.model.checkpoints import save_checkpoint  # imports torch, of no use before
+
             save_checkpoint(files.best_checkpoint, checkpoint.best())
         self._ledger.tell(number, outcome)
         self._finish(number, receipt)

@@ -6,24 +6,26 @@ written by this process alone (`search.session.book`).
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from core.campaign.campaign import Resources
-from core.model.checkpoints import Checkpoint
 from search.session.book import SessionBook
 from search.session.storage import CHECKPOINT_NAME, Storage, read_checkpoint
-from search.session.task import read_task
-from search.session.trainable import run_trial
+from search.session.task import read_task, run_in_worker
+
+if TYPE_CHECKING:
+    from core.model.checkpoints import Checkpoint
 
 MAX_RECOVERIES = 3
 """How often a trial may move to another worker after its node or process died."""
@@ -92,7 +94,7 @@ class SessionWatch(tune.Callback, tune.Stopper):  # type: ignore[misc]
         return self._book.stopping_for() > STOP_WITHIN_S
 
 
-def _last_checkpoint(trial: Trial) -> Checkpoint | None:
+def _last_checkpoint(trial: Trial) -> "Checkpoint | None":
     stored = trial.checkpoint
     return read_checkpoint(stored.filesystem, f"{stored.path}/{CHECKPOINT_NAME}") if stored else None
 
@@ -117,6 +119,8 @@ class Session:
     """Maximum number of concurrent trials."""
     reuse_actors: bool
     """Run many trials in one worker process."""
+    here: bool = False
+    """On this machine alone, so that workers inherit the environment of this process."""
 
 
 def run_session(book: SessionBook, storage: Storage, session: Session) -> signal.Signals | None:
@@ -127,7 +131,7 @@ def run_session(book: SessionBook, storage: Storage, session: Session) -> signal
     """
     watch = SessionWatch(book)
     tuner = tune.Tuner(
-        tune.with_resources(run_trial, session.resources.model_dump()),
+        tune.with_resources(run_in_worker, session.resources.model_dump()),
         tune_config=tune.TuneConfig(
             search_alg=LedgerSearcher(book),
             scheduler=LedgerScheduler(book),
@@ -146,10 +150,21 @@ def run_session(book: SessionBook, storage: Storage, session: Session) -> signal
             failure_config=tune.FailureConfig(max_failures=MAX_RECOVERIES),
         ),
     )
-    with _stop_signals(book) as received:
+    with _stop_signals(book) as received, _inherited_environment() if session.here else nullcontext():
         tuner.fit()
         book.close()
     return received[0] if received else None
+
+
+@contextmanager
+def _inherited_environment() -> Iterator[None]:
+    """Tune names variables for its workers, for which Ray would start others than those that it started ahead."""
+    before = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+    try:
+        yield
+    finally:
+        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = before
 
 
 @contextmanager

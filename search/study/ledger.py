@@ -67,14 +67,15 @@ class Ledger:
         self.campaign = proposals.campaign
         self._proposals = proposals
         self._folder = folder
-        self._identity = identity
+        self.identity = identity
+        """Of the campaign's folder."""
         self._fingerprints = fingerprints
         self._limits = CurrentLimits(folder, proposals.campaign.limits)
         self._open_trials: dict[int, Trial] = {}
         self._known: list[TrialRecord] = []
 
     def __enter__(self) -> Self:
-        self._study = open_study(self._proposals, self._folder, self._identity, self._fingerprints)
+        self._study = open_study(self._proposals, self._folder, self.identity, self._fingerprints)
         self._study.set_user_attr(SESSIONS, [*self.sessions, f"{self.session + 1:04d}-{secrets.token_hex(4)}"])
         self._study.sampler = self._proposals.sampler([self.session, len(self._records())])
         self._started = time.monotonic()
@@ -97,6 +98,11 @@ class Ledger:
                 where="study.url_variable",
                 how="no ended trial is lost; run the same command again once it is back",
             ) from None
+
+    @property
+    def study(self) -> str:
+        """Name of the study."""
+        return self._proposals.study
 
     @property
     def session(self) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from core.config import ModelConfig
-from core.data.geometry import paired_iou
+from core.data.overlap import paired_iou
 from core.evaluation import embedding
 from core.evaluation.embedding import EmbeddedSplit, embed_split
 from core.evaluation.regions import (

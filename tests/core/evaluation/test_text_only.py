@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.data.geometry import paired_iou
+from core.data.overlap import paired_iou
 from core.evaluation import text_only
 from core.evaluation.text_only import fit_text_only
 from core.features.store import FeatureSplit, Statistics

@@ -61,7 +61,7 @@ def test_images_of_the_models_own_data_are_counted(
     train = read_test_set(model, demo / "train.json", demo / "images", tmp_path)
     test = read_test_set(model, demo / "test.json", demo / "images", tmp_path)
     images = len(test.images["test"])
-    shared = shared_images(model, test.images["test"][:3] + train.images["test"][:2])
+    shared = shared_images(model, [*test.images["test"][:3], *train.images["test"][:2]])
     assert (shared.trained_on, shared.own_test) == (2, 3)
     assert images > 3
     lost = load_model(trained)

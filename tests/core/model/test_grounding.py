@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from core.config import LossConfig, ModelConfig, TrainConfig
-from core.data.geometry import RELATIONS, paired_iou, relation_of
+from core.data.geometry import RELATIONS, relation_of
+from core.data.overlap import paired_iou
 from core.features.store import Features, Widths
 from core.model.attention import GridAttention, cell_centres
 from core.model.grounding import REACH, GroundingHead

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, embedding, l1_loss, normalize
 
 from core.config import LossConfig, TrainConfig
-from core.data.geometry import paired_giou
+from core.data.overlap import paired_giou
 from core.features.store import Features
 from core.model.model import CrossModalModel, build_model
 from core.sections import Scalar
