@@ -86,7 +86,7 @@ def test_a_test_image_that_becomes_a_link_to_a_training_image_is_refused(copy: P
     read_inputs(moved)
     target.unlink()
     os.link(source, target)
-    with pytest.raises(UserError, match="1 of .* images"):
+    with pytest.raises(UserError, match=r"1 of .* images"):
         read_inputs(moved)
 
 
