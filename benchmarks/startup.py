@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,14 @@ def make_campaign(root: Path) -> Path:
     from tests.analysis.campaigns import metrics, searched
 
     rng = np.random.default_rng(0)
-    return searched(root, [metrics(float(recall)) for recall in rng.uniform(0.2, 0.4, TRIALS)]).root
+    folder = searched(root, [metrics(float(recall)) for recall in rng.uniform(0.2, 0.4, TRIALS)])
+    for number in range(TRIALS):
+        files = folder.trial(number)
+        files.root.mkdir(parents=True)
+        for path in (files.config, files.metrics, files.receipt):
+            path.write_text("{}\n")
+        zipfile.ZipFile(files.best_checkpoint, "w").close()
+    return folder.root
 
 
 def main() -> None:
@@ -91,7 +99,7 @@ def main() -> None:
         for turn in range(settings.rounds):
             for number, (name, checkout) in enumerate(checkouts.items()):
                 row = run_search(checkout, root / "campaign.yaml", root / f"run{turn}{number}")
-                rows[name].append(row | {name: run_reading(checkout, each) for name, each in reading.items()})
+                rows[name].append(row | {command: run_reading(checkout, each) for command, each in reading.items()})
     medians = [{"checkout": name, **{key: median([row[key] for row in found]) for key in found[0]}}
                for name, found in rows.items()]  # fmt: skip
     say(f"seconds from the command, medians of {settings.rounds} rounds", medians)

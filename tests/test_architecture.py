@@ -175,6 +175,9 @@ def test_a_module_has_its_tests_and_imports(path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "never"),
     [
+        ("core.features.inputs", ["torch", "transformers", "huggingface_hub"]),
+        ("search.campaign", ["torch", "ray", "wandb", "pandas", "transformers"]),
+        ("search.session.course", ["torch", "transformers"]),
         ("search.session.trainable", ["transformers", "wandb", "plotly"]),
         ("core.training.train", ["transformers", "ray", "optuna", "wandb"]),
         ("search.cli", ["torch", "ray", "optuna", "wandb", "transformers", "pandas"]),

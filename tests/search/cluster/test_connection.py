@@ -1,11 +1,15 @@
+import os
 import socket
+import sys
 import threading
+from contextlib import suppress
 
 import pytest
 import ray
+from ray._private.node import Node
 
 from core.errors import UserError
-from search.cluster.connection import connect, count_slots, require_cluster
+from search.cluster.connection import PRELOADED, QUIET, SERVICES, connect, count_slots, require_cluster
 
 
 def nodes(*resources: dict[str, float]) -> list[dict[str, object]]:
@@ -79,3 +83,29 @@ def test_a_server_that_is_not_ray_is_one_line(answer: bytes, scheme: str) -> Non
         with pytest.raises(UserError, match="the server there is not Ray"):
             require_cluster(f"{scheme}127.0.0.1:{server.getsockname()[1]}")
         thread.join()
+
+
+@pytest.mark.slow
+def test_workers_that_start_ahead_have_imported_what_trials_need_and_serve_actors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    started = {name: getattr(Node, name) for name in SERVICES}
+    with connect(None, workers_ahead=True):
+        assert {name: getattr(Node, name) for name in SERVICES} == started, "others start Ray as ever"
+
+        @ray.remote(num_cpus=1)
+        class Worker:
+            def holds(self) -> tuple[bool, str]:
+                return PRELOADED in sys.modules, os.environ["RAY_CHDIR_TO_TRIAL_DIR"]
+
+        assert ray.get(Worker.remote().holds.remote()) == (True, QUIET["RAY_CHDIR_TO_TRIAL_DIR"])
+    assert not ray.is_initialized()
+
+
+@pytest.mark.slow
+def test_ray_is_stopped_by_an_error_while_it_runs() -> None:
+    with suppress(KeyboardInterrupt), connect(None):
+        assert ray.is_initialized()
+        raise KeyboardInterrupt
+    assert not ray.is_initialized()
