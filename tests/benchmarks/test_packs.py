@@ -30,7 +30,7 @@ def test_a_trial_of_a_pack_learns_what_it_learns_alone(planted_features: Feature
 def test_only_operations_that_compute_are_counted() -> None:
     square = torch.ones(2, 2)
     with Launches() as counted:
-        (square.T[:1].view(2) @ square).mul_(2)
+        (square.T[:1] @ square).view(2).mul_(2)
     assert counted.count == 2
 
 
