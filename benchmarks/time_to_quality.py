@@ -159,10 +159,10 @@ def measure(name: str, campaign: Campaign, within: float | None) -> Row:
         process = subprocess.Popen(command, cwd=made, env=environment, stdout=log, stderr=log)
         curve = watch(process, Path(made), began, within)
         seconds = time.monotonic() - began
-        process.send_signal(signal.SIGINT if name == OURS else signal.SIGTERM)
-        code = process.wait()
-        if (within is None and code) or not curve:
+        if process.poll():
             sys.exit(f"{name} failed:\n{(Path(made) / 'log').read_text()}")
+        process.send_signal(signal.SIGINT if name == OURS else signal.SIGTERM)
+        process.wait()
     return {"seconds": seconds, "curve": curve}
 
 
