@@ -38,7 +38,6 @@ from core.model.losses import (
     Negatives,
     box_loss,
     contrastive_logits,
-    draw_columns,
     itc_loss,
     itm_loss,
     relation_loss,
@@ -71,12 +70,19 @@ class TrialLosses(nn.Module):
         text, sentence = torch.split(model.embed_texts(given.texts), sizes)
         logits, same = contrastive_logits(image, text, model.temperature), given.same()
         allowed = logits.detach().masked_fill(same, OUT_OF_REACH)
-        texts, images = draw_columns(allowed, points[0]), draw_columns(allowed.T.contiguous(), points[1])
+        texts, images = drawn_columns(allowed, points[0]), drawn_columns(allowed.T.contiguous(), points[1])
         negatives = Negatives(texts[None], images)
         itm = itm_loss(model.odds_with_negatives(ImageView(image), TextView(text), negatives), negatives)
         boxes, relations = model.ground(ImageView(seen), TextView(sentence), TextView(sentence))
         box, spatial = box_loss(boxes, given.boxes, giou=0), relation_loss(relations, given.relations)
         return torch.stack([itc_loss(logits, same), itm, box, spatial])
+
+
+def drawn_columns(logits: Tensor, points: Tensor) -> Tensor:
+    """`core.model.losses.draw_columns` without operations in place, which cannot be mapped."""
+    cumulative = logits.softmax(dim=1).cumsum(dim=1)
+    drawn = torch.searchsorted(cumulative, points * cumulative[:, -1:], right=True)
+    return drawn.squeeze(1).clamp(max=len(logits) - 1)
 
 
 class Pack:
