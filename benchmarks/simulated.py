@@ -26,6 +26,7 @@ import optuna
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, TPESampler
+from optuna.trial import TrialState
 from torch import Tensor
 
 from benchmarks.campaign import configure, draw
@@ -208,7 +209,10 @@ def simulate(surrogate: Surrogate, strategy: Strategy, seed: int, epochs: int) -
                 best = record.value or 0
                 chosen = surrogate.value(surrogate.curve(trial.params), trial.params)
             standing += [standing[-1] if standing else 0.0] * (record.epochs - 1) + [chosen]
-            study.tell(trial, record.value)
+            if record.state == "complete":
+                study.tell(trial, record.value)
+            else:
+                study.tell(trial, state=TrialState.PRUNED)
     return standing[:epochs]
 
 
@@ -221,7 +225,7 @@ def run(surrogate: Surrogate, trial: optuna.Trial, pruner: Pruner, earlier: Sequ
         trial.report(curve[epoch - 1], epoch)
         last = epoch == len(curve)
         if not last and trial.number and should_stop(pruner, surrogate.campaign.goals, record, [*earlier, record]):
-            return replace(record, state="pruned", value=max(curve[:epoch]))
+            return replace(record, state="pruned")
     return replace(record, value=surrogate.value(curve, trial.params))
 
 
