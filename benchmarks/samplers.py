@@ -1,12 +1,13 @@
-"""Samplers compared on the demo: best value so far, against trials and against seconds.
+"""Samplers compared on one campaign: best value so far, against trials and against seconds.
 
-    python -m benchmarks.samplers [--trials 20] [--seeds 5] [--epochs 4] [--samplers tpe random gp cmaes qmc]
+    python -m benchmarks.samplers [--campaign FILE] [--trials 20] [--seeds 5] [--samplers tpe random gp cmaes qmc]
 
-A fast version of the demo's campaign: its baseline's branch (linear heads on pooled readings) with the settings that
-this branch searches, trials of four epochs on cached features, no pruning, one at a time in this process. Asking,
-telling and the study are those of a campaign. Every sampler gets the same sampler seeds; the training seed is the
-campaign's own, as in a search. Seconds are CPU seconds of one thread, training and sampler together, since machines are
-busy. Spread is the standard deviation over seeds.
+Without a campaign file, a fast version of the demo's campaign: its baseline's branch (linear heads on pooled readings)
+with the settings that this branch searches, and trials of four epochs. Of a file, its space on its data, as long as it
+does not search what a model reads, and its trials as they are. Either way cached features, no pruning, one trial at a
+time in this process. Asking, telling and the study are those of a campaign. Every sampler gets the same sampler seeds;
+the training seed is the campaign's own, as in a search. Seconds are CPU seconds of one thread, training and sampler
+together, since machines are busy. Spread is the standard deviation over seeds.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import torch
 
 from benchmarks.demo import demo_store, pooled_campaign
 from benchmarks.results import Row, options, say, write
-from core.campaign.campaign import Campaign, Limits, Sampler, SamplerKind
+from core.campaign.campaign import Campaign, Limits, Sampler, SamplerKind, load_campaign
 from core.campaign.constraints import Constraints
 from core.features.store import Features
 from core.files.folders import CampaignFolder
@@ -115,12 +116,15 @@ def main() -> None:
     parser = options(__doc__ or "", "samplers")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--campaign", type=Path, help="campaign file; by default the demo with linear heads")
+    parser.add_argument("--epochs", type=int, default=4, help="of a trial of the demo")
     installed = [kind for kind in get_args(SamplerKind) if importlib.util.find_spec(NEEDED.get(kind, "json"))]
     parser.add_argument("--samplers", nargs="+", choices=installed, default=installed)
     settings = parser.parse_args()
     torch.set_num_threads(1)
     campaign = fast_campaign(settings.epochs, settings.trials)
+    if settings.campaign:
+        campaign = load_campaign(settings.campaign).with_limits(trials=settings.trials, hours=None)
     features = demo_store(campaign).features(campaign.base.readings)
     runs: dict[str, list[list[Row]]] = defaultdict(list)
     for seed in range(settings.seeds):  # seed by seed, so that all samplers share the machine's moods
@@ -133,13 +137,13 @@ def main() -> None:
 def report(runs: dict[str, list[list[Row]]], settings: argparse.Namespace) -> None:
     """Print and write what the seeds so far give."""
     seeds = len(next(iter(runs.values())))
-    sys.stdout.write(f"\nbest recall_mean so far in percent, {seeds} seeds, trials of {settings.epochs} epochs\n")
+    sys.stdout.write(f"\nbest recall_mean so far in percent, {seeds} seeds\n")
     tables = {"trials": against_trials(runs, settings.trials), "seconds": against_seconds(runs)}
     tables |= {"over random": over_random(runs)}
     for name, rows in tables.items():
         if rows:
             say(name, rows)
-    write(settings.output, {"epochs": settings.epochs, "runs": runs, **tables})
+    write(settings.output, {"runs": runs, **tables})
 
 
 if __name__ == "__main__":
