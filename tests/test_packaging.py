@@ -18,7 +18,6 @@ EXTRAS = {
     "faiss": "faiss-cpu",
     "fastapi": "fastapi",
     "mlflow": "mlflow-skinny",
-    "onnx": "onnx",
     "onnxruntime": "onnxruntime",
     "optuna_dashboard": "optuna-dashboard",
     "uvicorn": "uvicorn",
@@ -49,7 +48,7 @@ def test_every_package_that_the_code_imports_is_declared() -> None:
 
 def test_every_extra_has_its_name_and_is_used() -> None:
     extras = {name: requirements for name, requirements in PROJECT["optional-dependencies"].items() if name != "dev"}
-    by_name = {"cmaes", "scipy", "greenlet", "onnxscript"}  # imported by name, by Optuna or by torch
+    by_name = {"cmaes", "scipy", "greenlet", "onnx", "onnxscript"}  # imported by name, by Optuna or by torch
     assert {each for requirements in extras.values() for each in declared(requirements)} == {*EXTRAS.values(), *by_name}
     assert EXTRAS.keys() <= {name for path in MODULES for name in packages(path)}
 
