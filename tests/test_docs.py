@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_messages import commands
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
 PYTHON_FILE = re.compile(r"`((?:[\w.]+/)*[\w]+\.py)(?:::(\w+)(…?))?`")
@@ -26,3 +28,9 @@ def test_every_module_and_test_that_a_document_names_exists(document: Path) -> N
         if test:
             definition = f"def {test}" if shortened else f"def {test}("
             assert any(definition in (ROOT / path).read_text() for path in named), f"{document} names {test}"
+
+
+def test_the_page_of_commands_lists_them_all() -> None:
+    rows = re.findall(r"^\| `([a-z -]+)` \|", (ROOT / "docs" / "commands.md").read_text(), re.MULTILINE)
+    groups = {name.split()[0] for name in commands() if " " in name}
+    assert sorted(rows) == sorted(set(commands()) - groups)

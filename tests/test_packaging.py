@@ -14,7 +14,14 @@ from tests.test_architecture import MODULES, packages
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = {"mlflow": "mlflow-skinny", "optuna_dashboard": "optuna-dashboard"}
+EXTRAS = {
+    "faiss": "faiss-cpu",
+    "fastapi": "fastapi",
+    "mlflow": "mlflow-skinny",
+    "onnxruntime": "onnxruntime",
+    "optuna_dashboard": "optuna-dashboard",
+    "uvicorn": "uvicorn",
+}
 """Modules of extras, which need not be installed → the distribution that provides them."""
 OURS = {"core", "search", "analysis", "tests", "benchmarks"}
 
@@ -41,7 +48,7 @@ def test_every_package_that_the_code_imports_is_declared() -> None:
 
 def test_every_extra_has_its_name_and_is_used() -> None:
     extras = {name: requirements for name, requirements in PROJECT["optional-dependencies"].items() if name != "dev"}
-    by_name = {"cmaes", "scipy", "greenlet"}  # samplers: imported by name, or by Optuna
+    by_name = {"cmaes", "scipy", "greenlet", "onnx", "onnxscript"}  # imported by name, by Optuna or by torch
     assert {each for requirements in extras.values() for each in declared(requirements)} == {*EXTRAS.values(), *by_name}
     assert EXTRAS.keys() <= {name for path in MODULES for name in packages(path)}
 

@@ -11,8 +11,9 @@ from core.files.json_files import read_json, read_json_lines
 from core.model.checkpoints import load_checkpoint
 from core.records import Interval
 from core.sections import dump_yaml
+from core.terminal.console import print_json
 from search.winner import find_winner
-from search.winner_cli import print_confirmation
+from search.winner_cli import confirmation_json, print_confirmation
 from tests.commands import CommandLine, Outcome
 
 
@@ -148,6 +149,15 @@ def test_the_last_line_says_whether_the_winner_beats_the_baseline(
     assert f"trial 7 has the best mean, 0.7200, {said}; the search said 0.7350" in printed
     assert "0 (baseline)" in printed
     assert "+1.5" in printed
+
+
+def test_a_confirmation_as_json_has_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json(confirmation_json([confirmed(7, 0.72, Interval(0.1, 0.05, 0.15))], "small", "recall_mean"))
+    told = json.loads(capsys.readouterr().out)
+    assert (told["campaign"], told["objective"]) == ("small", "recall_mean")
+    (trial,) = told["confirmed"]
+    assert (trial["trial"], trial["mean"]["value"], trial["gain"]["low"]) == (7, 0.72, 0.05)
+    assert trial["curse"] == pytest.approx(0.015)
 
 
 def test_a_search_that_found_nothing_better_says_so(capsys: pytest.CaptureFixture[str]) -> None:
