@@ -11,14 +11,16 @@ from core.formats.grouping import Grouping
 from tests.core.formats.sources import ANYTHING, draw, import_to, jpeg, survives, write
 from tests.core.formats.test_archives import tar, zipped
 
-TRAIN = [
+TRAIN: list[dict[str, Any]] = [
     {
         "image_id": "0839/image-43.jpeg", "image": "train/0839/image-43.jpeg", "caption": "In the center is an office.",
         "sentences": ["The object in the center", "On the upper side", None],
         "bboxes": [[0.408688485622406, 0.6883664131164551, 0.38859522342681885, 0.6234817504882812], [-100] * 4, None],
     }
 ]  # fmt: skip
-TEST = [{"image_id": "0001/drone.jpeg", "image": "test/0001/drone.jpeg", "caption": ["one", "two", "three"]}]
+TEST: list[dict[str, Any]] = [
+    {"image_id": "0001/drone.jpeg", "image": "test/0001/drone.jpeg", "caption": ["one", "two", "three"]}
+]
 SMALL = [{**TEST[0], "caption": ["one"]}]
 FILES = {"train": TRAIN, "test_951_version": TEST, "test_24G_version": SMALL}
 IMAGES = {"train/0839/image-43.jpeg": jpeg(1), "test/0001/drone.jpeg": jpeg(2)}

@@ -12,10 +12,10 @@ def record(*names: str, content: bytes | None = None) -> Record:
     return Record("a.csv: line 2", names, ("x",), "train", content=content)
 
 
-def images(tmp_path: Path, *, named: bool = False, transfer: object = link) -> Images:
+def images(tmp_path: Path) -> Images:
     draw(tmp_path / "in", "a.jpg", "sub/b.jpg")
     (tmp_path / "out").mkdir()
-    return Images(tmp_path / "out", [tmp_path / "in"], transfer, named)  # type: ignore[arg-type]
+    return Images(tmp_path / "out", [tmp_path / "in"], link, named=False)
 
 
 def test_images_are_linked_or_copied_once(tmp_path: Path) -> None:
