@@ -48,7 +48,7 @@ def test_an_entry_is_read_with_corners_and_relations(root: Path) -> None:
 def test_without_pictures_an_image_is_a_name(root: Path) -> None:
     (read,) = read_annotations(write(root, [record(image="./no/such.jpeg"), record(image="no/such.jpeg")]), None).images
     assert (read.path, read.has_picture) == (Path("no/such.jpeg"), False)
-    with pytest.raises(UserError, match=r"entry 1 .* names the image 'other', but .*entry 0"):
+    with pytest.raises(UserError, match=r"entry 1 .* names the image other, but .*entry 0"):
         read_annotations(write(root, [record(image="one"), record(image="other")]), None)
 
 
