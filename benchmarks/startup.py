@@ -25,6 +25,8 @@ import numpy as np
 
 from benchmarks.demo import ROOT, demo_campaign, demo_store
 from benchmarks.results import Row, median, options, say, write
+from core.files.json_files import write_json
+from core.records import Receipt
 from core.sections import dump_yaml
 
 PHASES = ("checked", "asked", "first epoch", "all")
@@ -71,10 +73,11 @@ def make_campaign(root: Path) -> Path:
 
     rng = np.random.default_rng(0)
     folder = searched(root, [metrics(float(recall)) for recall in rng.uniform(0.2, 0.4, TRIALS)])
+    receipt = Receipt("", "", 400_000, [], {}, 0, "cpu", {}, None, 1.0, 1.0, 1)
     for number in range(TRIALS):
         files = folder.trial(number)
-        files.root.mkdir(parents=True)
-        for path in (files.config, files.metrics, files.receipt):
+        write_json(files.receipt, receipt.to_json())
+        for path in (files.config, files.metrics):
             path.write_text("{}\n")
         zipfile.ZipFile(files.best_checkpoint, "w").close()
     return folder.root
@@ -92,7 +95,7 @@ def main() -> None:
     demo_store(campaign)
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
-        (root / "campaign.yaml").write_text(dump_yaml(campaign.with_limits(trials=2)))
+        (root / "campaign.yaml").write_text(dump_yaml(campaign.with_limits(trials=2, hours=None)))
         made = str(make_campaign(root / "made"))
         reading = {"--help": ["--help"], "status": ["status", made], "leaderboard": ["leaderboard", made]}
         rows: dict[str, list[Row]] = {name: [] for name in checkouts}

@@ -27,8 +27,6 @@ QUIET = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-PRELOADED = "search.session.trainable"
-"""What workers import as soon as they start, while the driver still prepares; most of a worker's start-up."""
 SERVICES = ("start_api_server", "start_monitor", "start_log_monitor")
 """What starts the dashboard's server, the autoscaler and the reader of logs. Nothing here uses them."""
 ANSWER_WITHIN_S = 10
@@ -68,9 +66,8 @@ def connect(address: str | None, *, nodes: int = 1, workers_ahead: bool = False)
 
 def _start_here(*, workers_ahead: bool) -> None:
     """Workers inherit the environment of this process: started ahead, they could not have one of their own."""
-    os.environ.update(
-        {"RAY_preload_python_modules": PRELOADED, "RAY_prestart_worker_first_driver": f"{workers_ahead:d}"}
-    )
+    # Without RAY_preload_python_modules: a worker that still imports is not idle, and Ray would start another one.
+    os.environ.update({"RAY_prestart_worker_first_driver": f"{workers_ahead:d}"})
     with _without_services():
         ray.init(
             "local",  # do not join a cluster that happens to run on this machine
