@@ -199,7 +199,9 @@ def seconds_of(train_epoch: Callable[[int], None], clock: Callable[[], float]) -
 class Launches(TorchDispatchMode):
     """Counts operations that compute something: on a GPU each launches a kernel or more."""
 
-    count = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         views = (result.alias_info and not result.alias_info.is_write for result in func._schema.returns)
