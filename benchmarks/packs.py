@@ -95,10 +95,7 @@ class Pack:
         for row, model in enumerate(models):  # each is a view of its row of the stack
             for name, parameter in model.named_parameters():
                 parameter.data = self._parameters[f"model.{name}"].data[row]
-        self._runs = [
-            begin_stage(config, features, model, *stages_of(config), None)
-            for config, model in zip(configs, models, strict=True)
-        ]
+        self._runs = [begin(config, features, model) for config, model in zip(configs, models, strict=True)]
         self._generators = [torch.Generator() for _ in configs]
 
     @property
@@ -140,6 +137,12 @@ class Pack:
         return torch.stack([torch.rand(2, pairs, 1, generator=each).mul_(BELOW_ONE) for each in self._generators])
 
 
+def begin(config: TrainConfig, features: Features, model: CrossModalModel) -> Run:
+    """A run of a single stage."""
+    (stage,) = stages_of(config)
+    return begin_stage(config, features, model, stage, None)
+
+
 def epoch_of(run: Run, seed: int) -> Iterator[Batch]:
     """The batches of an epoch as `core.training.train` draws them."""
     generator = torch.Generator().manual_seed(seed)
@@ -176,10 +179,7 @@ def configurations(count: int, batch: int, width: int) -> list[TrainConfig]:
 
 def alone(configs: Sequence[TrainConfig], features: Features) -> Callable[[int], None]:
     """Trains an epoch of each trial, one after the other."""
-    runs = [
-        begin_stage(config, features, build_model(config, features).train(), *stages_of(config), None)
-        for config in configs
-    ]
+    runs = [begin(config, features, build_model(config, features).train()) for config in configs]
 
     def train_epoch(epoch: int) -> None:
         for run in runs:
@@ -200,7 +200,7 @@ class Launches(TorchDispatchMode):
     """Counts operations that compute something: on a GPU each launches a kernel or more."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -213,7 +213,7 @@ def launches_of(train_epoch: Callable[[int], None], steps: int) -> float:
     """Operations of a step, those that gather its batches included."""
     with Launches() as counted:
         train_epoch(0)
-    return counted.count / steps
+    return float(counted.count / steps)
 
 
 def measure(count: int, batch: int, width: int) -> Row:

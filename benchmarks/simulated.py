@@ -33,7 +33,7 @@ from benchmarks.campaign import configure, draw
 from benchmarks.demo import demo_store
 from benchmarks.results import FOLDER, Row, options, say, write
 from benchmarks.samplers import fast_campaign, spread
-from core.campaign.campaign import Campaign, Pruner, Sampler, load_campaign
+from core.campaign.campaign import Campaign, Pruner, Sampler, SamplerKind, load_campaign
 from core.campaign.trials import TrialRecord
 from core.features.store import Features
 from core.files.json_files import append_json_line, read_json_lines
@@ -120,7 +120,8 @@ class Surrogate:
     @cached_property
     def _weights(self) -> Tensor:
         covariance = self._kernel(self._inputs, self._fitted) + self._fitted[2].exp() * torch.eye(len(self.rows))
-        return torch.linalg.solve(covariance, self._curves - self._curves.mean(0))
+        weights: Tensor = torch.linalg.solve(covariance, self._curves - self._curves.mean(0))
+        return weights
 
     @property
     def noise(self) -> float:
@@ -155,9 +156,9 @@ class Strategy:
     workers: int = 1
 
 
-def configured(kind: str, seed: int, startup: int = 10) -> BaseSampler:
+def configured(kind: SamplerKind, seed: int, startup: int = 10) -> BaseSampler:
     """As a campaign builds it."""
-    return build_sampler(Sampler(kind=kind, seed=seed, startup_trials=startup), [0, 0])  # type: ignore[arg-type]
+    return build_sampler(Sampler(kind=kind, seed=seed, startup_trials=startup), [0, 0])
 
 
 def tpe(seed: int, **changes: bool) -> BaseSampler:
