@@ -63,6 +63,13 @@ def create_app(site: Site, host: str = "127.0.0.1") -> Application:
             raise HTTPException(404, str(error)) from None
         return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=60"})
 
+    _answer_in_one_line(app)
+    return Guard(app, host)
+
+
+def _answer_in_one_line(app: FastAPI) -> None:
+    """What cannot be answered is one `problem`."""
+
     @app.exception_handler(UserError)
     def refuse(_: Request, error: UserError) -> JSONResponse:
         return _problem(422, str(error))
@@ -75,8 +82,6 @@ def create_app(site: Site, host: str = "127.0.0.1") -> Application:
     @app.exception_handler(HTTPException)
     def tell(_: Request, error: HTTPException) -> JSONResponse:
         return _problem(error.status_code, str(error.detail))
-
-    return Guard(app, host)
 
 
 def _problem(status: int, problem: str) -> JSONResponse:

@@ -115,7 +115,7 @@ def on_terminal(*arguments: object, columns: int = 40, extra: dict[str, str] | N
 
 
 def test_colours_and_progress_are_for_terminals(tmp_path: Path) -> None:
-    synth = ["data", "synth", tmp_path / "piped", "--buildings", 2, "--images-per-building", 1]
+    synth = ["data", "synth", tmp_path / "drawn", "--buildings", 2, "--images-per-building", 1]
     piped = run(*synth, cwd=tmp_path)
     assert piped.code == 0
     assert ANSI not in piped.out + piped.err
@@ -123,6 +123,16 @@ def test_colours_and_progress_are_for_terminals(tmp_path: Path) -> None:
     shown = on_terminal(*synth)
     assert "drawing synthetic scenes" in shown.out
     assert f"{ANSI}3" in shown.out
+
+
+def test_a_table_is_whole_on_a_narrow_terminal(campaign: CampaignFolder) -> None:
+    shown = on_terminal("leaderboard", campaign.root, columns=40)
+    assert shown.code == 0
+    assert "…" not in shown.out
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown.out)
+    rows = [line for line in plain.splitlines() if re.match(r"# \d", line)]
+    assert len(rows) == 5
+    assert max(map(len, rows)) <= 40
 
 
 def test_a_mistake_is_red_on_a_terminal_and_plain_in_a_pipe(tmp_path: Path) -> None:
