@@ -38,7 +38,8 @@ def run_search(checkout: Path, campaign: Path, folder: Path) -> Row:
     """Seconds from the command to each phase of a new campaign."""
     command = [sys.executable, "-m", "search.cli", "search", str(campaign), "--output-dir", str(folder)]
     output = folder.with_suffix(".txt")
-    began, found = time.monotonic(), {}
+    began = time.monotonic()
+    found: Row = {}
     with output.open("w") as stream:
         process = subprocess.Popen(command, cwd=checkout, env=_environment(checkout), stdout=stream, stderr=stream)
         while process.poll() is None:

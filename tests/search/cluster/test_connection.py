@@ -2,6 +2,7 @@ import os
 import socket
 import threading
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import ray
@@ -84,6 +85,10 @@ def test_a_server_that_is_not_ray_is_one_line(answer: bytes, scheme: str) -> Non
         thread.join()
 
 
+def _variable(name: str) -> str:
+    return os.environ[name]
+
+
 @pytest.mark.slow
 def test_workers_that_start_ahead_inherit_the_environment(
     monkeypatch: pytest.MonkeyPatch,
@@ -93,12 +98,8 @@ def test_workers_that_start_ahead_inherit_the_environment(
     with connect(None, workers_ahead=True):
         assert {name: getattr(Node, name) for name in SERVICES} == started, "others start Ray as ever"
 
-        @ray.remote(num_cpus=1)
-        class Worker:
-            def variable(self) -> str:
-                return os.environ["RAY_CHDIR_TO_TRIAL_DIR"]
-
-        assert ray.get(Worker.remote().variable.remote()) == QUIET["RAY_CHDIR_TO_TRIAL_DIR"]
+        read: Any = ray.remote(num_cpus=1)(_variable)
+        assert ray.get(read.remote("RAY_CHDIR_TO_TRIAL_DIR")) == QUIET["RAY_CHDIR_TO_TRIAL_DIR"]
     assert not ray.is_initialized()
 
 
