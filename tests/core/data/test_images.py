@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from core.data.images import open_image
+from core.data.images import as_displayed, open_image
 from core.errors import UserError
 
 RAMP = np.linspace(0.0, 1.0, 64).reshape(8, 8)
@@ -316,3 +316,18 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
     assert "symbolic links" in refusal(tmp_path / "loop")
     assert "File name too long" in refusal(tmp_path / ("x" * 300))
     assert "no file can have" in refusal(tmp_path / "nul\0")
+
+
+def test_an_open_image_becomes_what_its_file_becomes(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    COLOURS.resize((16, 8)).save(tmp_path / "a.png", exif=exif)
+    COLOURS.convert("RGBA").save(tmp_path / "b.png")
+    Image.fromarray((RAMP * 65535).astype(np.uint16)).save(tmp_path / "c.png")
+    for path in sorted(tmp_path.iterdir()):
+        with Image.open(path) as image:
+            assert np.array_equal(np.asarray(as_displayed(image)), levels(path))
+    content = (tmp_path / "b.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(content[: content.index(b"IDAT") + 20])
+    with Image.open(tmp_path / "b.png") as torn, pytest.raises(UserError, match="the image cannot be read"):
+        as_displayed(torn)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,19 @@ def test_a_foreign_folder_is_not_used_as_a_cache(files: list[Path], memory: Path
     with pytest.raises(UserError, match=r"holds notes\.txt, which crossmodal did not write"):
         file_digests(files, memory)
     assert [path.name for path in memory.iterdir()] == ["notes.txt"]
+
+
+def test_a_named_list_reads_only_the_files_that_joined_it(
+    files: list[Path], memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = file_digests(files[:3], memory, name="pictures")
+    read: list[Path] = []
+    real = digests._read
+
+    def counted(paths: Sequence[Path], stamps: Mapping[Path, tuple[int, int, int]]) -> "dict[Path, digests._Known]":
+        read.extend(paths)
+        return real(paths, stamps)
+
+    monkeypatch.setattr(digests, "_read", counted)
+    assert file_digests(files[1:], memory, name="pictures")[:2] == first[1:]
+    assert read == files[3:]

@@ -10,7 +10,8 @@ from core.inference.nearest import Gallery
 
 def vectors(count: int, seed: int) -> NDArray[np.float32]:
     drawn = np.random.default_rng(seed).standard_normal((count, 16))
-    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+    rows: NDArray[np.float32] = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+    return rows
 
 
 def test_the_nearest_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from core.evaluation.scorecard import measure
 from core.features.store import Features
 from core.records import Grounding, Interval, Scorecard
 from core.terminal.console import as_lines, is_too_wide
-from core.terminal.tables import scorecard_tables
+from core.terminal.tables import answers_table, scorecard_tables
 from core.training.train import train
 
 SETTINGS = EvaluationConfig(k_test=5, rerank_weight=0.5, query_bank="train_captions")
@@ -114,3 +114,17 @@ def test_where_every_image_is_a_building_there_is_one_table(card: Scorecard) -> 
         "test split, relevance by building: 36 images, 36 texts, 36 buildings"
     ]
     assert "Every image is a building of its own, so that protocols cannot differ." in lines
+
+
+def test_a_column_of_answers_that_is_empty_everywhere_is_left_out() -> None:
+    box = (0.1, 0.2, 0.3, 0.4)
+    full = answers_table("2 pictures", [("[a].png", 0.5, 0.25, box, "left"), ("b.png", 0.25, None, box, "left")])
+    assert [str(column.header) for column in full.columns] == [
+        "", "answer", "similarity", "match", "box x1 y1 x2 y2", "relation",
+    ]  # fmt: skip
+    assert list(as_lines(full, 200))[1:] == [
+        "1, answer [a].png, similarity 0.500, match 25.0%, box x1 y1 x2 y2 0.10 0.20 0.30 0.40, relation left",
+        "2, answer b.png, similarity 0.250, box x1 y1 x2 y2 0.10 0.20 0.30 0.40, relation left",
+    ]
+    bare = answers_table("1 text", [("a dome", 0.5, None, None, None)])
+    assert [str(column.header) for column in bare.columns] == ["", "answer", "similarity"]
