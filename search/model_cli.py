@@ -91,8 +91,8 @@ def open_index(model: "RetrievalModel", images: Path, cache_dir: Path | None) ->
             model, images, cache=cache, on_progress=lambda done, total: bar.update(task, completed=done, total=total)
         )
     if not len(index):
-        first = index.problems[0]
-        raise UserError(f"holds no picture that can be read; the first: {first}", where=images, how="name another folder")
+        what = f"holds no picture that can be read; the first: {index.problems[0]}"
+        raise UserError(what, where=images, how="name another folder")
     for problem in index.problems[:3]:
         say(f"skipped: {problem}", style="yellow")
     if len(index.problems) > 3:

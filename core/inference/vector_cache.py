@@ -1,7 +1,7 @@
 """What a model computed of pictures, by the digest of their content: files of a few hundred pictures, written once.
 
-A picture that is moved, renamed or copied is not encoded again. A damaged file counts as missing: embeddings are compared
-with a digest of them when the folder is opened, grids by their shape alone.
+A picture that is moved, renamed or copied is not encoded again. A damaged file counts as missing: when the folder is
+opened, embeddings are compared with their digest, and grids with the number of pictures.
 """
 
 import hashlib

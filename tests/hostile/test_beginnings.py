@@ -47,22 +47,51 @@ def kept(count: int) -> Damage:
 
 
 INIT: dict[str, tuple[Damage, list[str], str]] = {
-    "data that are not there": (lambda folder: None, ["--data", "gone"], "?"),
-    "data that are a file": (lambda folder: None, ["--data", "data/train.json"], "?"),
-    "data without training annotations": (lambda folder: (folder / "train.json").unlink(), [], "?"),
-    "training annotations that are a folder": (
-        lambda folder: ((folder / "train.json").unlink(), (folder / "train.json").mkdir()), [], "?",
+    "data that are not there": (
+        lambda folder: None, ["--data", "gone"], "gone: holds no train.json; write it by crossmodal data import",
     ),
-    "broken training annotations": (written("train.json", b"[{"), [], "?"),
-    "empty training annotations": (written("train.json", b"[]"), [], "?"),
-    "annotations of another format": (written("train.json", b'{"images": [{"filename": "a"}]}'), [], "?"),
-    "data without pictures": (lambda folder: (folder / "images").unlink(), [], "?"),
-    "a single building": (kept(1), [], "?"),
-    "a configuration that is there": (lambda folder: (folder.parent / "out" / "train.yaml").write_text("mine"), [], "?"),
-    "a place that is a file": (lambda folder: None, ["--out", "data/test.json"], "?"),
-    "a backbone that is not there": (lambda folder: None, ["--backbone", "./gone"], "?"),
-    "a backbone of nothing": (lambda folder: None, ["--backbone", "empty"], "?"),
-    "a backbone whose settings are broken": (written("../broken/config.json", b"{"), ["--backbone", "broken"], "?"),
+    "data that are a file": (
+        lambda folder: None, ["--data", "data/train.json"],
+        "data/train.json: holds no train.json; write it by crossmodal data import",
+    ),
+    "data without training annotations": (
+        lambda folder: (folder / "train.json").unlink(), [],
+        "data: holds no train.json; write it by crossmodal data import",
+    ),
+    "training annotations that are a folder": (
+        lambda folder: ((folder / "train.json").unlink(), (folder / "train.json").mkdir()), [], "data/train.json: is a folder, not a JSON file",
+    ),
+    "broken training annotations": (written("train.json", b"[{"), [], "data/train.json: is not valid JSON ("),
+    "empty training annotations": (
+        written("train.json", b"[]"), [], "data/train.json: holds no entry; an empty data set cannot be used",
+    ),
+    "annotations of another format": (
+        written("train.json", b'{"images": [{"filename": "a"}]}'), [],
+        "data/train.json: is not a list of entries; this is a Karpathy file: crossmodal data",
+    ),
+    "data without pictures": (
+        lambda folder: (folder / "images").unlink(), [],
+        "data/images: there is no such folder of images; set data.image_root or --image-root",
+    ),
+    "a single building": (
+        kept(1), [], "data: 1 buildings cannot be split into train and validation; the first part of an",
+    ),
+    "a configuration that is there": (
+        lambda folder: (folder.parent / "out" / "train.yaml").write_text("mine"), [],
+        "out: holds train.yaml, which crossmodal did not write; name another output folder,",
+    ),
+    "a place that is a file": (
+        lambda folder: None, ["--out", "data/test.json"],
+        "data/test.json: is a file, not a folder; name another output folder",
+    ),
+    "a backbone that is not there": (
+        lambda folder: None, ["--backbone", "./gone"],
+        "./gone: there is no such folder; name a checkpoint, or a hub id like owner/name",
+    ),
+    "a backbone of nothing": (lambda folder: None, ["--backbone", "empty"], "empty/config.json: there is no such file"),
+    "a backbone whose settings are broken": (
+        written("../broken/config.json", b"{"), ["--backbone", "broken"], "broken/config.json: is not valid JSON (",
+    ),
 }  # fmt: skip
 
 
@@ -87,19 +116,33 @@ def test_data_that_no_campaign_can_be_written_for(
 
 
 CAMPAIGNS: dict[str, tuple[bytes, str]] = {
-    "nothing": (b"", "?"),
-    "a list": (b"- a\n", "?"),
-    "bytes": (b"\xff\xfe", "?"),
-    "half a file": (b"name: small\nspace: {loss.itc: {log: [0.1", "?"),
-    "an unknown setting": (b"name: small\ntrain: train.yaml\nspase: {}\n", "?"),
-    "no name": (b"train: train.yaml\nspace: {loss.itm: {log: [0.1, 1]}}\n", "?"),
-    "a name that is a path": (b"name: ../a\ntrain: train.yaml\nspace: {loss.itm: {log: [0.1, 1]}}\n", "?"),
-    "a configuration that is not there": (b"name: a\ntrain: gone.yaml\nspace: {loss.itm: {log: [0.1, 1]}}\n", "?"),
-    "a file that names itself": (b"name: a\ntrain: campaign.yaml\nspace: {loss.itm: {log: [0.1, 1]}}\n", "?"),
-    "an empty space": (b"name: a\ntrain: train.yaml\nspace: {}\n", "?"),
-    "a range upside down": (b"name: a\ntrain: train.yaml\nspace: {loss.itm: {log: [1, 0.1]}}\n", "?"),
+    "nothing": (b"", "name: is missing; add it"),
+    "a list": (b"- a\n", "must be a mapping of settings, not a list"),
+    "bytes": (b"\xff\xfe", "is not UTF-8 text; save it as UTF-8"),
+    "half a file": (b"name: small\nspace: {loss.itc: {log: [0.1", "line 2: is not valid YAML ("),
+    "an unknown setting": (b"name: small\ntrain: train.yaml\nspase: {}\n", "space: is missing; add it"),
+    "no name": (b"train: train.yaml\nspace: {loss.itm: {log: [0.1, 1]}}\n", "name: is missing; add it"),
+    "a name that is a path": (
+        b"name: ../a\ntrain: train.yaml\nspace: {loss.itm: {log: [0.1, 1]}}\n",
+        "name: must consist of at most 100 letters, digits, '.', '_' and '-', and start with",
+    ),
+    "a configuration that is not there": (
+        b"name: a\ntrain: gone.yaml\nspace: {loss.itm: {log: [0.1, 1]}}\n", "there is no such file",
+    ),
+    "a file that names itself": (
+        b"name: a\ntrain: campaign.yaml\nspace: {loss.itm: {log: [0.1, 1]}}\n",
+        "is a campaign, not a training configuration; name the file in its train:",
+    ),
+    "an empty space": (
+        b"name: a\ntrain: train.yaml\nspace: {}\n",
+        "space: is empty; add a setting and its range, like loss.itm: {log: [0.1, 10]}",
+    ),
+    "a range upside down": (
+        b"name: a\ntrain: train.yaml\nspace: {loss.itm: {log: [1, 0.1]}}\n",
+        "space: loss.itm: the lower bound 1.0 is not below the upper bound 0.1",
+    ),
     "a limit that is text": (
-        b"name: a\ntrain: train.yaml\nlimits: {trials: many}\nspace: {loss.itm: {log: [0.1, 1]}}\n", "?",
+        b"name: a\ntrain: train.yaml\nlimits: {trials: many}\nspace: {loss.itm: {log: [0.1, 1]}}\n", "limits.trials: Input should be a valid integer, not 'many'",
     ),
 }  # fmt: skip
 
@@ -152,19 +195,44 @@ def shared_buildings(folder: Path) -> None:
 
 
 CHECKED: dict[str, tuple[Damage, list[str], str]] = {
-    "a file that is not there": (lambda folder: None, ["data/train.json", "gone.json"], "?"),
-    "a folder without annotations": (lambda folder: None, ["data", "data/images"], "?"),
-    "one broken file of two": (written("test.json", b"[{"), ["data"], "?"),
-    "one empty file of two": (written("test.json", b"[]"), ["data"], "?"),
-    "a file of another format": (written("test.json", b'{"images": [{"filename": "a"}]}'), ["data"], "?"),
-    "an entry that is rejected": (
-        written("test.json", b'[{"image_id": "1/a", "image": "gone.jpeg", "caption": "a"}]'), ["data"], "?",
+    "a file that is not there": (
+        lambda folder: None, ["data/train.json", "gone.json"],
+        "gone.json: holds no annotation file; name a GeoText-format JSON file or its folder",
     ),
-    "pictures that are text": (broken_picture, ["data/test.json"], "?"),
-    "a test on the training data": (shared_buildings, ["data/train.json", "data/test.json"], "?"),
-    "a page of somebody else": (written("mine.html", b"mine"), ["data", "--sheet", "data/mine.html"], "?"),
-    "a page in a folder that is a file": (lambda folder: None, ["data", "--sheet", "data/test.json/a.html"], "?"),
-    "images that are not there": (lambda folder: None, ["data", "--image-root", "gone"], "?"),
+    "a folder without annotations": (
+        lambda folder: None, ["data", "data/images"],
+        "data/images: holds no annotation file; name a GeoText-format JSON file or its folder",
+    ),
+    "one broken file of two": (written("test.json", b"[{"), ["data"], "data/test.json: is not valid JSON ("),
+    "one empty file of two": (
+        written("test.json", b"[]"), ["data"], "data/test.json: holds no entry; an empty data set cannot be used",
+    ),
+    "a file of another format": (
+        written("test.json", b'{"images": [{"filename": "a"}]}'), ["data"],
+        "data/test.json: is not a list of entries; this is a Karpathy file: crossmodal data",
+    ),
+    "an entry that is rejected": (
+        written("test.json", b'[{"image_id": "1/a", "image": "gone.jpeg", "caption": "a"}]'), ["data"], "data: 1 entries were rejected; fix or remove them",
+    ),
+    "pictures that are text": (
+        broken_picture, ["data/test.json"], "data/test.json: 30 entries were rejected; fix or remove them",
+    ),
+    "a test on the training data": (
+        shared_buildings, ["data/train.json", "data/test.json"],
+        "buildings shared by train and test: 12, images shared by train and test: 36; fix or",
+    ),
+    "a page of somebody else": (
+        written("mine.html", b"mine"), ["data", "--sheet", "data/mine.html"],
+        "data/mine.html: is no contact sheet, and is not overwritten; name another file",
+    ),
+    "a page in a folder that is a file": (
+        lambda folder: None, ["data", "--sheet", "data/test.json/a.html"],
+        "data/test.json: there is no such folder; create it, or name another file",
+    ),
+    "images that are not there": (
+        lambda folder: None, ["data", "--image-root", "gone"],
+        "gone: there is no such folder of images; set data.image_root or --image-root",
+    ),
 }  # fmt: skip
 
 

@@ -95,53 +95,125 @@ def first(content: dict[str, Any]) -> str:
 
 
 EXPORTS: dict[str, tuple[Damage, str]] = {
-    "no settings": (removed(SETTINGS), "?"),
-    "no weights": (removed(WEIGHTS), "?"),
-    "a card alone": (lambda folder: (removed(SETTINGS)(folder), removed(WEIGHTS)(folder)), "?"),
-    "settings of nothing": (written(SETTINGS, b""), "?"),
-    "half of the settings": (torn(SETTINGS, 200), "?"),
-    "settings that are a list": (written(SETTINGS, b"[]"), "?"),
-    "settings that are a number": (written(SETTINGS, b"3"), "?"),
-    "settings of bytes": (written(SETTINGS, b"\xff\xfe\0"), "?"),
-    "settings nested too deeply": (written(SETTINGS, b"[" * 100_000), "?"),
-    "settings of another model": (written(SETTINGS, b'{"model_type": "internvl_chat"}'), "?"),
-    "settings that are a folder": (a_folder(SETTINGS), "?"),
-    "settings of our kind alone": (written(SETTINGS, b'{"model_type": "crossmodal-search", "format": 1}'), "?"),
-    "another version": (setting(lambda content: content.update(format=2)), "?"),
-    "no version": (setting(lambda content: content.pop("format")), "?"),
-    "no configuration": (setting(lambda content: content.pop("config")), "?"),
-    "a configuration with an unknown setting": (setting(lambda content: content["config"].update(colour=1)), "?"),
-    "a configuration of another width": (setting(lambda content: content["config"]["model"].update(embed_dim=64)), "?"),
+    "no settings": (removed(SETTINGS), "holds no trained model; name a checkpoint or the folder of a run"),
+    "no weights": (removed(WEIGHTS), "holds no trained model; name a checkpoint or the folder of a run"),
+    "a card alone": (
+        lambda folder: (removed(SETTINGS)(folder), removed(WEIGHTS)(folder)),
+        "holds no trained model; name a checkpoint or the folder of a run",
+    ),
+    "settings of nothing": (written(SETTINGS, b""), "is empty"),
+    "half of the settings": (torn(SETTINGS, 200), "is not valid JSON ("),
+    "settings that are a list": (
+        written(SETTINGS, b"[]"), "holds no exported model of crossmodal-search; run crossmodal export",
+    ),
+    "settings that are a number": (
+        written(SETTINGS, b"3"), "holds no exported model of crossmodal-search; run crossmodal export",
+    ),
+    "settings of bytes": (written(SETTINGS, b"\xff\xfe\0"), "is UTF-16 text, not UTF-8; save it as UTF-8"),
+    "settings nested too deeply": (written(SETTINGS, b"[" * 100_000), "is nested too deeply to be read"),
+    "settings of another model": (
+        written(SETTINGS, b'{"model_type": "internvl_chat"}'),
+        "holds no exported model of crossmodal-search; run crossmodal export",
+    ),
+    "settings that are a folder": (
+        a_folder(SETTINGS), "holds no trained model; name a checkpoint or the folder of a run",
+    ),
+    "settings of our kind alone": (
+        written(SETTINGS, b'{"model_type": "crossmodal-search", "format": 1}'),
+        "is damaged, or not a checkpoint written by crossmodal",
+    ),
+    "another version": (
+        setting(lambda content: content.update(format=2)), "was exported by another version; update crossmodal-search",
+    ),
+    "no version": (
+        setting(lambda content: content.pop("format")), "was exported by another version; update crossmodal-search",
+    ),
+    "no configuration": (
+        setting(lambda content: content.pop("config")), "is damaged, or not a checkpoint written by crossmodal",
+    ),
+    "a configuration with an unknown setting": (
+        setting(lambda content: content["config"].update(colour=1)),
+        "colour is not a setting; valid names are model, loss, optimizer, recipe, data,",
+    ),
+    "a configuration of another width": (
+        setting(lambda content: content["config"]["model"].update(embed_dim=64)),
+        "the checkpoint does not fit the configured model: it holds",
+    ),
     "a configuration of a huge width": (
-        setting(lambda content: content["config"]["model"].update(embed_dim=2**40)), "?",
+        setting(lambda content: content["config"]["model"].update(embed_dim=2**40)), "model.embed_dim: Input should be less than or equal to 16384, not 1099511627776",
     ),
-    "a history that is text": (setting(lambda content: content.update(history="long")), "?"),
-    "no history": (setting(lambda content: content.update(history=[])), "?"),
-    "an epoch that is text": (setting(lambda content: content.update(epoch="last")), "?"),
-    "an epoch that was not trained": (setting(lambda content: content.update(epoch=900)), "?"),
+    "a history that is text": (
+        setting(lambda content: content.update(history="long")),
+        "is damaged, or not a checkpoint written by crossmodal",
+    ),
+    "no history": (
+        setting(lambda content: content.update(history=[])), "is damaged, or not a checkpoint written by crossmodal",
+    ),
+    "an epoch that is text": (
+        setting(lambda content: content.update(epoch="last")), "is damaged, or not a checkpoint written by crossmodal",
+    ),
+    "an epoch that was not trained": (
+        setting(lambda content: content.update(epoch=900)), "is damaged, or not a checkpoint written by crossmodal",
+    ),
     "re-ranking that is negative": (
-        setting(lambda content: content.update(reranking={"depth": -1, "weight": -1.0})), "?",
+        setting(lambda content: content.update(reranking={"depth": -1, "weight": -1.0})), "is damaged, or not a checkpoint written by crossmodal",
     ),
-    "verdicts that are a list": (setting(lambda content: content.update(verdicts=[])), "?"),
-    "a field of nobody's": (setting(lambda content: content.update(colour=1)), "?"),
-    "weights of nothing": (written(WEIGHTS, b""), "?"),
-    "half of the weights": (torn(WEIGHTS, 5000), "?"),
-    "a header longer than the file": (written(WEIGHTS, b"\xff" * 8 + b"{}"), "?"),
-    "a header that is no JSON": (written(WEIGHTS, b"\4\0\0\0\0\0\0\0mine"), "?"),
-    "weights that are text": (written(WEIGHTS, b"my weights, as text"), "?"),
-    "weights that are a Git LFS pointer": (written(WEIGHTS, LFS_POINTER), "?"),
-    "weights that are a checkpoint": (a_checkpoint_called_weights, "?"),
-    "weights that are a folder": (a_folder(WEIGHTS), "?"),
-    "no weight": (weights(lambda content: content.clear()), "?"),
-    "a weight fewer": (weights(lambda content: content.pop(first(content))), "?"),
-    "a weight more": (weights(lambda content: content.update(colour=torch.zeros(2))), "?"),
-    "weights of float16": (each(lambda value: value.half()), "?"),
-    "weights of whole numbers": (each(lambda value: value.long()), "?"),
-    "weights without dimensions": (each(lambda value: value.sum()), "?"),
-    "weights of one dimension": (each(lambda value: value.flatten()), "?"),
-    "weights of twice the width": (each(lambda value: torch.cat([value, value], dim=-1) if value.dim() else value), "?"),
-    "weights of no rows": (each(lambda value: value[:0] if value.dim() else value), "?"),
-    "NaN for a weight": (each(lambda value: value * float("nan")), "?"),
+    "verdicts that are a list": (
+        setting(lambda content: content.update(verdicts=[])),
+        "does not say whether boxes are grounded; export it again",
+    ),
+    "a field of nobody's": (
+        setting(lambda content: content.update(colour=1)), "is damaged, or not a checkpoint written by crossmodal",
+    ),
+    "weights of nothing": (written(WEIGHTS, b""), "cannot be read as weights ("),
+    "half of the weights": (torn(WEIGHTS, 5000), "cannot be read as weights ("),
+    "a header longer than the file": (written(WEIGHTS, b"\xff" * 8 + b"{}"), "cannot be read as weights ("),
+    "a header that is no JSON": (written(WEIGHTS, b"\4\0\0\0\0\0\0\0mine"), "cannot be read as weights ("),
+    "weights that are text": (written(WEIGHTS, b"my weights, as text"), "cannot be read as weights ("),
+    "weights that are a Git LFS pointer": (
+        written(WEIGHTS, LFS_POINTER), "is a Git LFS pointer, not the file itself; run git lfs pull",
+    ),
+    "weights that are a checkpoint": (a_checkpoint_called_weights, "cannot be read as weights ("),
+    "weights that are a folder": (
+        a_folder(WEIGHTS), "holds no trained model; name a checkpoint or the folder of a run",
+    ),
+    "no weight": (
+        weights(lambda content: content.clear()), "the checkpoint does not fit the configured model: it has no",
+    ),
+    "a weight fewer": (
+        weights(lambda content: content.pop(first(content))),
+        "the checkpoint does not fit the configured model: it has no box_head.bias; train,",
+    ),
+    "a weight more": (
+        weights(lambda content: content.update(colour=torch.zeros(2))),
+        "the checkpoint does not fit the configured model: it holds colour, which the model",
+    ),
+    "weights of float16": (
+        each(lambda value: value.half()), "the checkpoint does not fit the configured model: it holds",
+    ),
+    "weights of whole numbers": (
+        each(lambda value: value.long()), "the checkpoint does not fit the configured model: it holds",
+    ),
+    "weights without dimensions": (
+        each(lambda value: value.sum()),
+        "the checkpoint does not fit the configured model: it holds vision_adapter.0.weight",
+    ),
+    "weights of one dimension": (
+        each(lambda value: value.flatten()),
+        "the checkpoint does not fit the configured model: it holds vision_adapter.0.weight",
+    ),
+    "weights of twice the width": (
+        each(lambda value: torch.cat([value, value], dim=-1) if value.dim() else value),
+        "the checkpoint does not fit the configured model: it holds",
+    ),
+    "weights of no rows": (
+        each(lambda value: value[:0] if value.dim() else value),
+        "the checkpoint does not fit the configured model: it holds vision_adapter.0.weight",
+    ),
+    "NaN for a weight": (
+        each(lambda value: value * float("nan")),
+        "holds weights that are not finite; use an earlier checkpoint of the run",
+    ),
 }  # fmt: skip
 
 
@@ -178,18 +250,33 @@ def a_link_to_itself(demo: Path, folder: Path) -> Path:
 
 
 MODELS: dict[str, tuple[Place, str]] = {
-    "nothing": (lambda demo, folder: folder / "gone", "?"),
-    "an empty folder": (made("empty", None), "?"),
-    "the data": (lambda demo, folder: demo, "?"),
-    "a backbone": (lambda demo, folder: demo / "tiny-internvl", "?"),
-    "annotations": (lambda demo, folder: demo / "train.json", "?"),
-    "a picture": (lambda demo, folder: next((demo / "images").rglob("*.jpeg")), "?"),
-    "an empty checkpoint": (made("model.pth", b""), "?"),
-    "weights without settings": (made("model.safetensors", b"mine"), "?"),
-    "a Git LFS pointer": (made("model.pth", LFS_POINTER), "?"),
-    "a link to itself": (a_link_to_itself, "?"),
-    "a name that is too long": (lambda demo, folder: folder / ("x" * 300), "?"),
-    "a null byte": (lambda demo, folder: folder / "a\0b", "?"),
+    "nothing": (
+        lambda demo, folder: folder / "gone",
+        "there is no such model; name a checkpoint or the folder of a run",
+    ),
+    "an empty folder": (made("empty", None), "holds no trained model; name a checkpoint or the folder of a run"),
+    "the data": (lambda demo, folder: demo, "holds no trained model; name a checkpoint or the folder of a run"),
+    "a backbone": (
+        lambda demo, folder: demo / "tiny-internvl",
+        "holds no exported model of crossmodal-search; run crossmodal export",
+    ),
+    "annotations": (lambda demo, folder: demo / "train.json", "is damaged, or not a checkpoint written by crossmodal"),
+    "a picture": (
+        lambda demo, folder: next((demo / "images").rglob("*.jpeg")),
+        "is damaged, or not a checkpoint written by crossmodal",
+    ),
+    "an empty checkpoint": (made("model.pth", b""), "is damaged, or not a checkpoint written by crossmodal"),
+    "weights without settings": (made("model.safetensors", b"mine"), "there is no such file"),
+    "a Git LFS pointer": (made("model.pth", LFS_POINTER), "is damaged, or not a checkpoint written by crossmodal"),
+    "a link to itself": (a_link_to_itself, "there is no such model; name a checkpoint or the folder of a run"),
+    "a name that is too long": (
+        lambda demo, folder: folder / ("x" * 300),
+        "File name too long; fix that and run the same command again",
+    ),
+    "a null byte": (
+        lambda demo, folder: folder / "a\0b",
+        "there is no such model; name a checkpoint or the folder of a run",
+    ),
 }
 
 
@@ -224,76 +311,168 @@ def around(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 QUESTIONS: dict[str, tuple[list[object], str]] = {
-    "nothing": (["retrieve", "MODEL"], "?"),
-    "no folder": (["retrieve", "MODEL", "a pool"], "?"),
-    "a folder that is not there": (["retrieve", "MODEL", "a pool", "--images", "gone"], "?"),
-    "a folder that is a file": (["retrieve", "MODEL", "a pool", "--images", "picture.jpeg"], "?"),
-    "an empty folder": (["retrieve", "MODEL", "a pool", "--images", "empty"], "?"),
-    "a folder of documents": (["retrieve", "MODEL", "a pool", "--images", "documents"], "?"),
-    "a folder of broken pictures": (["retrieve", "MODEL", "a pool", "--images", "broken"], "?"),
-    "an empty text": (["retrieve", "MODEL", "", "--images", "PICTURES"], "?"),
-    "a blank text": (["retrieve", "MODEL", "  ", "--images", "PICTURES"], "?"),
-    "half a surrogate pair": (["retrieve", "MODEL", "a pool \udcff", "--images", "PICTURES"], "?"),
-    "a picture that is not there": (["retrieve", "MODEL", "--image", "gone.png", "--texts", "lines.txt"], "?"),
-    "a picture that is a folder": (["retrieve", "MODEL", "--image", "empty", "--texts", "lines.txt"], "?"),
-    "a picture that is text": (["retrieve", "MODEL", "--image", "broken/a.jpg", "--texts", "lines.txt"], "?"),
-    "texts that are not there": (["retrieve", "MODEL", "--image", "picture.jpeg", "--texts", "gone.txt"], "?"),
-    "texts that are a folder": (["retrieve", "MODEL", "--image", "picture.jpeg", "--texts", "empty"], "?"),
-    "texts of bytes": (["retrieve", "MODEL", "--image", "picture.jpeg", "--texts", "bytes.txt"], "?"),
-    "texts that are a picture": (["retrieve", "MODEL", "--image", "picture.jpeg", "--texts", "picture.jpeg"], "?"),
-    "texts that are blank": (["retrieve", "MODEL", "--image", "picture.jpeg", "--texts", "blank.txt"], "?"),
-    "texts that are a device": (["retrieve", "MODEL", "--image", "picture.jpeg", "--texts", "/dev/null"], "?"),
-    "texts below a file": (["retrieve", "MODEL", "--image", "picture.jpeg", "--texts", "mine.html/a.txt"], "?"),
-    "a page of another name": (["retrieve", "MODEL", "a", "--images", "PICTURES", "--html", "page.txt"], "?"),
-    "a page of somebody else": (["retrieve", "MODEL", "a", "--images", "PICTURES", "--html", "mine.html"], "?"),
-    "a page below a file": (["retrieve", "MODEL", "a", "--images", "PICTURES", "--html", "blank.txt/a.html"], "?"),
+    "nothing": (["retrieve", "MODEL"], "a TEXT goes with --images, and --image with --texts; give one of these pairs"),
+    "no folder": (
+        ["retrieve", "MODEL", "a pool"], "a TEXT goes with --images, and --image with --texts; give one of these pairs",
+    ),
+    "a folder that is not there": (
+        ["retrieve", "MODEL", "a pool", "--images", "gone"], "gone: there is no such folder of pictures",
+    ),
+    "a folder that is a file": (
+        ["retrieve", "MODEL", "a pool", "--images", "picture.jpeg"],
+        "picture.jpeg: there is no such folder of pictures",
+    ),
+    "an empty folder": (
+        ["retrieve", "MODEL", "a pool", "--images", "empty"],
+        "empty: holds no pictures; name a folder with image files",
+    ),
+    "a folder of documents": (
+        ["retrieve", "MODEL", "a pool", "--images", "documents"],
+        "documents: holds no pictures; name a folder with image files",
+    ),
+    "a folder of broken pictures": (
+        ["retrieve", "MODEL", "a pool", "--images", "broken"],
+        "broken: holds no picture that can be read; the first: broken/a.jpg: cannot be read",
+    ),
+    "an empty text": (["retrieve", "MODEL", "", "--images", "PICTURES"], "a text is blank; write what is looked for"),
+    "a blank text": (["retrieve", "MODEL", "  ", "--images", "PICTURES"], "a text is blank; write what is looked for"),
+    "half a surrogate pair": (
+        ["retrieve", "MODEL", "a pool \udcff", "--images", "PICTURES"],
+        "a pool \\udcff holds half of a surrogate pair, which is no text; write it as UTF-8",
+    ),
+    "a picture that is not there": (
+        ["retrieve", "MODEL", "--image", "gone.png", "--texts", "lines.txt"], "gone.png: the image is missing",
+    ),
+    "a picture that is a folder": (
+        ["retrieve", "MODEL", "--image", "empty", "--texts", "lines.txt"], "empty: the image is a folder",
+    ),
+    "a picture that is text": (
+        ["retrieve", "MODEL", "--image", "broken/a.jpg", "--texts", "lines.txt"],
+        "broken/a.jpg: cannot be read as an image (it is of no format or layout that Pillow",
+    ),
+    "texts that are not there": (
+        ["retrieve", "MODEL", "--image", "picture.jpeg", "--texts", "gone.txt"], "gone.txt: there is no such file",
+    ),
+    "texts that are a folder": (
+        ["retrieve", "MODEL", "--image", "picture.jpeg", "--texts", "empty"], "empty: cannot be read (",
+    ),
+    "texts of bytes": (
+        ["retrieve", "MODEL", "--image", "picture.jpeg", "--texts", "bytes.txt"],
+        "bytes.txt: is not UTF-8 text (byte 0); save it as UTF-8",
+    ),
+    "texts that are a picture": (
+        ["retrieve", "MODEL", "--image", "picture.jpeg", "--texts", "picture.jpeg"],
+        "picture.jpeg: is not UTF-8 text (byte 0); save it as UTF-8",
+    ),
+    "texts that are blank": (
+        ["retrieve", "MODEL", "--image", "picture.jpeg", "--texts", "blank.txt"],
+        "blank.txt: holds no text; write one text on each line",
+    ),
+    "texts that are a device": (
+        ["retrieve", "MODEL", "--image", "picture.jpeg", "--texts", "/dev/null"],
+        "/dev/null: holds no text; write one text on each line",
+    ),
+    "texts below a file": (
+        ["retrieve", "MODEL", "--image", "picture.jpeg", "--texts", "mine.html/a.txt"],
+        "mine.html/a.txt: cannot be read (",
+    ),
+    "a page of another name": (
+        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--html", "page.txt"],
+        "page.txt: is not the name of a page; let it end in .html",
+    ),
+    "a page of somebody else": (
+        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--html", "mine.html"],
+        ".: holds mine.html, which crossmodal did not write; name another output folder, or",
+    ),
+    "a page below a file": (
+        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--html", "blank.txt/a.html"],
+        "blank.txt: is a file, not a folder; name another output folder",
+    ),
     "a backbone that is not there": (
-        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--backbone", "/absent"], "?",
+        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--backbone", "/absent"], "its backbone /absent is not there; say where it is: --backbone, or backbone= in",
     ),
     "a backbone that is a file": (
-        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--backbone", "./mine.html"], "?",
+        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--backbone", "./mine.html"], "./mine.html: is a file, not the folder of a backbone; name its folder or hub id",
     ),
     "a backbone that is an empty folder": (
-        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--backbone", "empty"], "?",
+        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--backbone", "empty"], "holds no config.json, so it is no InternVL checkpoint",
     ),
-    "a cache that is a file": (["retrieve", "MODEL", "a", "--images", "PICTURES", "--cache-dir", "mine.html"], "?"),
+    "a cache that is a file": (
+        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--cache-dir", "mine.html"],
+        "mine.html: is a file, not a folder; name another --cache-dir",
+    ),
     "annotations that are not there": (
-        ["evaluate", "MODEL", "--annotations", "gone.json", "--images", "PICTURES", "--output-dir", "out"], "?",
+        ["evaluate", "MODEL", "--annotations", "gone.json", "--images", "PICTURES", "--output-dir", "out"], "there is no such file",
     ),
     "annotations that are broken": (
-        ["evaluate", "MODEL", "--annotations", "broken.json", "--images", "PICTURES", "--output-dir", "out"], "?",
+        ["evaluate", "MODEL", "--annotations", "broken.json", "--images", "PICTURES", "--output-dir", "out"], "is not valid JSON (",
     ),
     "annotations that are a folder": (
-        ["evaluate", "MODEL", "--annotations", "empty", "--images", "PICTURES", "--output-dir", "out"], "?",
+        ["evaluate", "MODEL", "--annotations", "empty", "--images", "PICTURES", "--output-dir", "out"], "is a folder, not a JSON file",
     ),
     "images of other annotations": (
-        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "empty", "--output-dir", "out"], "?",
+        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "empty", "--output-dir", "out"], "entry 0 (0012/image-00.jpeg): the image test/0012/image-00.jpeg is missing; paths",
     ),
     "images that are not there": (
-        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "gone", "--output-dir", "out"], "?",
+        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "gone", "--output-dir", "out"], "there is no such folder of images; set data.image_root or --image-root",
     ),
     "figures of somebody else": (
-        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "PICTURES", "--output-dir", "."], "?",
+        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "PICTURES", "--output-dir", "."], ".: holds metrics.json, which crossmodal did not write; name another output folder,",
     ),
     "figures in a file": (
-        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "PICTURES", "--output-dir", "mine.html"], "?",
+        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "PICTURES", "--output-dir", "mine.html"], "mine.html: is a file, not a folder; name another output folder",
     ),
-    "an export over a file of somebody else": (["export", "MODEL", "--output-dir", "."], "?"),
-    "an export into a file": (["export", "MODEL", "--output-dir", "mine.html"], "?"),
-    "an export to a name that is none": (["export", "MODEL", "--output-dir", "out", "--push", "my model"], "?"),
-    "a served folder that is not there": (["serve", "MODEL", "--index", "gone", "--port", 0], "?"),
-    "a served folder that is a file": (["serve", "MODEL", "--index", "mine.html", "--port", 0], "?"),
-    "a served folder of documents": (["serve", "MODEL", "--index", "documents", "--port", 0], "?"),
-    "a served folder of broken pictures": (["serve", "MODEL", "--index", "broken", "--port", 0], "?"),
-    "served texts of bytes": (["serve", "MODEL", "--index", "PICTURES", "--texts", "bytes.txt", "--port", 0], "?"),
-    "served texts that are blank": (["serve", "MODEL", "--index", "PICTURES", "--texts", "blank.txt", "--port", 0], "?"),
-    "a host of nobody's": (["serve", "MODEL", "--index", "PICTURES", "--host", "192.0.2.1", "--port", 0], "?"),
-    "a host that is no name": (["serve", "MODEL", "--index", "PICTURES", "--host", "a..b", "--port", 0], "?"),
+    "an export over a file of somebody else": (
+        ["export", "MODEL", "--output-dir", "."],
+        ".: holds README.md, which crossmodal did not write; name another output folder, or",
+    ),
+    "an export into a file": (
+        ["export", "MODEL", "--output-dir", "mine.html"],
+        "mine.html: is a file, not a folder; name another output folder",
+    ),
+    "an export to a name that is none": (
+        ["export", "MODEL", "--output-dir", "out", "--push", "my model"],
+        "my model: is not the name of a repository; write it as owner/name",
+    ),
+    "a served folder that is not there": (
+        ["serve", "MODEL", "--index", "gone", "--port", 0], "gone: there is no such folder of pictures",
+    ),
+    "a served folder that is a file": (
+        ["serve", "MODEL", "--index", "mine.html", "--port", 0], "mine.html: there is no such folder of pictures",
+    ),
+    "a served folder of documents": (
+        ["serve", "MODEL", "--index", "documents", "--port", 0],
+        "documents: holds no pictures; name a folder with image files",
+    ),
+    "a served folder of broken pictures": (
+        ["serve", "MODEL", "--index", "broken", "--port", 0],
+        "broken: holds no picture that can be read; the first: broken/a.jpg: cannot be read",
+    ),
+    "served texts of bytes": (
+        ["serve", "MODEL", "--index", "PICTURES", "--texts", "bytes.txt", "--port", 0],
+        "bytes.txt: is not UTF-8 text (byte 0); save it as UTF-8",
+    ),
+    "served texts that are blank": (
+        ["serve", "MODEL", "--index", "PICTURES", "--texts", "blank.txt", "--port", 0],
+        "blank.txt: holds no text; write one text on each line",
+    ),
+    "a host of nobody's": (
+        ["serve", "MODEL", "--index", "PICTURES", "--host", "192.0.2.1", "--port", 0],
+        "192.0.2.1:0: cannot be listened on (",
+    ),
+    "a host that is no name": (
+        ["serve", "MODEL", "--index", "PICTURES", "--host", "a..b", "--port", 0], "a..b:0: cannot be listened on (",
+    ),
     "a host that is an address of the web": (
-        ["serve", "MODEL", "--index", "PICTURES", "--host", "http://127.0.0.1", "--port", 0], "?",
+        ["serve", "MODEL", "--index", "PICTURES", "--host", "http://127.0.0.1", "--port", 0], "http://127.0.0.1:0: cannot be listened on (",
     ),
-    "a host of nothing": (["serve", "MODEL", "--index", "PICTURES", "--host", "", "--port", 0], "?"),
-    "a host that is too long": (["serve", "MODEL", "--index", "PICTURES", "--host", "x" * 300, "--port", 0], "?"),
+    "a host of nothing": (
+        ["serve", "MODEL", "--index", "PICTURES", "--host", "", "--port", 0],
+        "--host: names no address; write 127.0.0.1, or 0.0.0.0 for every address",
+    ),
+    "a host that is too long": (
+        ["serve", "MODEL", "--index", "PICTURES", "--host", "x" * 300, "--port", 0], ":0: cannot be listened on (",
+    ),
 }  # fmt: skip
 
 

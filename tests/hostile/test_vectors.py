@@ -172,63 +172,138 @@ def pickled(arrays: dict[str, Any]) -> None:
 
 
 FILES: dict[str, tuple[Make, str]] = {
-    "a file that is not there": (lambda folder: [folder / "gone.npz"], "?"),
-    "a folder": (lambda folder: [folder], "?"),
-    "a pipe": (a_pipe, "?"),
-    "a link to itself": (a_link_to_itself, "?"),
-    "a link to a folder": (a_link_to_a_folder, "?"),
-    "another kind of file": (content("new.pt", b"mine"), "?"),
-    "an empty archive": (content("new.npz", b""), "?"),
-    "text called an archive": (content("new.npz", b"mine"), "?"),
-    "an array called an archive": (content("new.npz", b"\x93NUMPY\1\0v\0"), "?"),
-    "a Git LFS pointer": (content("new.npz", b"version https://git-lfs.github.com/spec/v1\n"), "?"),
-    "half an archive": (half("images.npz"), "?"),
-    "an archive that unpacks to a terabyte of names": (a_bomb("image"), "?"),
-    "an archive that unpacks to a terabyte of vectors": (a_bomb("clip"), "?"),
-    "no names": (npz(clip=TWO), "?"),
-    "no vectors": (npz(image=NAMES), "?"),
-    "names of images and of texts": (npz(image=NAMES, text=NAMES, clip=TWO), "?"),
-    "names that are numbers": (npz(image=np.arange(2), clip=TWO), "?"),
-    "names in a table": (npz(image=NAMES[None], clip=TWO), "?"),
-    "names that are pickled": (npz(image=np.array(["a", "b"], dtype=object), clip=TWO), "?"),
-    "no rows": (npz(image=NAMES[:0], clip=TWO[:0]), "?"),
-    "a name that is blank": (npz(image=np.array(["a", " "]), clip=TWO), "?"),
-    "an encoder with a name of a path": (npz(image=NAMES, **{"../clip": TWO}), "?"),
-    "an encoder with a long name": (npz(image=NAMES, **{"x" * 100: TWO}), "?"),
-    "vectors that are pickled": (altered("images.npz", pickled), "?"),
-    "vectors of text": (altered("images.npz", lambda a: a.update(clip=a["image"][:, None])), "?"),
-    "vectors of complex numbers": (altered("images.npz", lambda a: a.update(clip=a["clip"] * 1j)), "?"),
-    "vectors of three dimensions": (altered("images.npz", lambda a: a.update(clip=a["clip"][None])), "?"),
-    "a single number": (altered("images.npz", lambda a: a.update(clip=np.float32(1))), "?"),
-    "vectors of no width": (altered("images.npz", lambda a: a.update(clip=a["clip"][:, :0])), "?"),
-    "fewer vectors than names": (altered("images.npz", one_fewer), "?"),
-    "NaN": (altered("images.npz", not_finite), "?"),
-    "numbers too large for float32": (altered("texts.npz", too_large), "?"),
-    "the same vector everywhere": (altered("images.npz", same_vector), "?"),
-    "two vectors of one image": (altered("images.npz", given_twice), "?"),
-    "an image without a vector": (altered("images.npz", lambda a: a.update({k: v[1:] for k, v in a.items()})), "?"),
-    "a text without a vector": (altered("texts.npz", lambda a: a.update({k: v[1:] for k, v in a.items()})), "?"),
-    "names without folders": (
-        altered("images.npz", lambda a: a.update(image=np.array([n.rpartition("/")[2] for n in a["image"]]))), "?",
+    "a file that is not there": (lambda folder: [folder / "gone.npz"], "there is no such file"),
+    "a folder": (lambda folder: [folder], "is a folder"),
+    "a pipe": (a_pipe, "is not a regular file"),
+    "a link to itself": (a_link_to_itself, "cannot be reached ("),
+    "a link to a folder": (a_link_to_a_folder, "is a folder"),
+    "another kind of file": (content("new.pt", b"mine"), "is no file of vectors; these are .npz, .npy, .parquet"),
+    "an empty archive": (content("new.npz", b""), "is empty"),
+    "text called an archive": (content("new.npz", b"mine"), "is no file of NumPy; write it with np.savez or np.save"),
+    "an array called an archive": (
+        content("new.npz", b"\x93NUMPY\1\0v\0"), "is a single array; write it with np.savez, together with the names",
     ),
-    "an array that does not say of what": (npy(TWO, "a\nb\n", "clip.npy"), "?"),
-    "an array without names": (npy(TWO, None), "?"),
-    "an array with a name too many": (as_array(lambda path: path.with_suffix(".txt").write_text("a\nb\nc")), "?"),
-    "an array with names of bytes": (npy(TWO, b"\xff\n\xfe\n"), "?"),
-    "an array with names that are an object": (npy(TWO, '{"a": 1}', beside=".json"), "?"),
-    "an array with names that are broken": (npy(TWO, '["a", ', beside=".json"), "?"),
-    "an array of objects": (as_array(lambda path: None, objects=True), "?"),
-    "an archive called an array": (as_array(lambda path: shutil.copy(path.with_name("images.npz"), path)), "?"),
-    "half an array": (as_array(lambda path: path.write_bytes(path.read_bytes()[:900])), "?"),
-    "text called an array": (as_array(lambda path: path.write_text("mine")), "?"),
-    "text called a table": (content("new.parquet", b"mine"), "?"),
-    "half a table": (content("new.parquet", b"PAR1" + b"\0" * 40 + b"PAR1"), "?"),
-    "a table without names": (table(id=[1, 2], clip=[[1.0], [2.0]]), "?"),
-    "a table without a name": (table(image=["a", None], clip=[[1.0], [2.0]]), "?"),
-    "a table without vectors": (table(image=["a", "b"], clip=["x", "y"]), "?"),
-    "a table with an absent vector": (as_table(lambda rows: rows.__setitem__(3, None)), "?"),
-    "a table of several widths": (as_table(lambda rows: rows[3].append(1.0)), "?"),
-    "a table with an absent number": (as_table(lambda rows: rows[3].__setitem__(2, None)), "?"),
+    "a Git LFS pointer": (
+        content("new.npz", b"version https://git-lfs.github.com/spec/v1\n"),
+        "is a Git LFS pointer, not the file itself; run git lfs pull",
+    ),
+    "half an archive": (half("images.npz"), "it cannot be read ("),
+    "an archive that unpacks to a terabyte of names": (
+        a_bomb("image"), "image unpacks to 1,024 GiB from 6,464 bytes; write it with np.savez, uncompressed",
+    ),
+    "an archive that unpacks to a terabyte of vectors": (
+        a_bomb("clip"), "clip unpacks to 1,024 GiB from 1,184 bytes; write it with np.savez, uncompressed",
+    ),
+    "no names": (npz(clip=TWO), "does not name its rows (it holds ['clip']); an array or column image (the paths in"),
+    "no vectors": (npz(image=NAMES), "holds no vectors beside the names"),
+    "names of images and of texts": (
+        npz(image=NAMES, text=NAMES, clip=TWO), "names both images and texts; write a file for each",
+    ),
+    "names that are numbers": (
+        npz(image=np.arange(2), clip=TWO), "image is not a list of strings; save np.array(names) as image",
+    ),
+    "names in a table": (
+        npz(image=NAMES[None], clip=TWO), "image is not a list of strings; save np.array(names) as image",
+    ),
+    "names that are pickled": (
+        npz(image=np.array(["a", "b"], dtype=object), clip=TWO),
+        "image holds Python objects, which are not loaded; save strings as np.array(names),",
+    ),
+    "no rows": (npz(image=NAMES[:0], clip=TWO[:0]), "holds no row"),
+    "a name that is blank": (npz(image=np.array(["a", " "]), clip=TWO), "row 1 has no name"),
+    "an encoder with a name of a path": (
+        npz(image=NAMES, **{"../clip": TWO}),
+        "vectors cannot be named ../clip; use letters, digits, - and _ (at most 64)",
+    ),
+    "an encoder with a long name": (
+        npz(image=NAMES, **{"x" * 100: TWO}), "vectors cannot be named ; use letters, digits, - and _ (at most 64)",
+    ),
+    "vectors that are pickled": (
+        altered("images.npz", pickled),
+        "clip holds Python objects, which are not loaded; save strings as np.array(names),",
+    ),
+    "vectors of text": (
+        altered("images.npz", lambda a: a.update(clip=a["image"][:, None])), "clip holds <U24, not numbers",
+    ),
+    "vectors of complex numbers": (
+        altered("images.npz", lambda a: a.update(clip=a["clip"] * 1j)), "clip holds complex64, not numbers",
+    ),
+    "vectors of three dimensions": (
+        altered("images.npz", lambda a: a.update(clip=a["clip"][None])),
+        "clip is 1 × 66 × 8; write one vector a row, N × width",
+    ),
+    "a single number": (
+        altered("images.npz", lambda a: a.update(clip=np.float32(1))),
+        "clip is a single number; write one vector a row, N × width",
+    ),
+    "vectors of no width": (
+        altered("images.npz", lambda a: a.update(clip=a["clip"][:, :0])),
+        "clip is 66 × 0; write one vector a row, N × width",
+    ),
+    "fewer vectors than names": (altered("images.npz", one_fewer), "clip has 65 vectors of 66 names"),
+    "NaN": (altered("images.npz", not_finite), "clip: 1 images have NaN or infinity (as float32) in their vectors:"),
+    "numbers too large for float32": (
+        altered("texts.npz", too_large),
+        "clip: 265 texts have NaN or infinity (as float32) in their vectors: The image shows",
+    ),
+    "the same vector everywhere": (altered("images.npz", same_vector), "clip: gives all 66 images the same vector"),
+    "two vectors of one image": (
+        altered("images.npz", given_twice),
+        "cnn: 1 images have several different vectors: train/0000/image-00.jpeg; keep one of",
+    ),
+    "an image without a vector": (
+        altered("images.npz", lambda a: a.update({k: v[1:] for k, v in a.items()})),
+        "cnn: lacks vectors of 1 of 66 images: train/0000/image-00.jpeg; it names, for",
+    ),
+    "a text without a vector": (
+        altered("texts.npz", lambda a: a.update({k: v[1:] for k, v in a.items()})),
+        "clip: lacks vectors of 1 of 265 texts: The image shows an area of bare soil with a",
+    ),
+    "names without folders": (
+        altered("images.npz", lambda a: a.update(image=np.array([n.rpartition("/")[2] for n in a["image"]]))), "cnn: lacks vectors of 66 of 66 images: train/0000/image-00.jpeg,",
+    ),
+    "an array that does not say of what": (
+        npy(TWO, "a\nb\n", "clip.npy"),
+        "does not say what its vectors are of; name it NAME.images.npy or NAME.texts.npy,",
+    ),
+    "an array without names": (
+        npy(TWO, None), "there is no such file of names; write one, or clip.images.json, a JSON list",
+    ),
+    "an array with a name too many": (
+        as_array(lambda path: path.with_suffix(".txt").write_text("a\nb\nc")),
+        "clip: lacks vectors of 66 of 66 images: train/0000/image-00.jpeg,",
+    ),
+    "an array with names of bytes": (npy(TWO, b"\xff\n\xfe\n"), "is not UTF-8 text (byte 0)"),
+    "an array with names that are an object": (npy(TWO, '{"a": 1}', beside=".json"), "is not a list of strings"),
+    "an array with names that are broken": (npy(TWO, '["a", ', beside=".json"), "is not valid JSON ("),
+    "an array of objects": (
+        as_array(lambda path: None, objects=True),
+        "it holds Python objects, which are not loaded; save strings as np.array(names), and",
+    ),
+    "an archive called an array": (
+        as_array(lambda path: shutil.copy(path.with_name("images.npz"), path)), "is an archive; rename it to .npz",
+    ),
+    "half an array": (as_array(lambda path: path.write_bytes(path.read_bytes()[:900])), "it cannot be read ("),
+    "text called an array": (
+        as_array(lambda path: path.write_text("mine")), "is no file of NumPy; write it with np.savez or np.save",
+    ),
+    "text called a table": (content("new.parquet", b"mine"), "it cannot be read ("),
+    "half a table": (content("new.parquet", b"PAR1" + b"\0" * 40 + b"PAR1"), "it cannot be read ("),
+    "a table without names": (
+        table(id=[1, 2], clip=[[1.0], [2.0]]),
+        "does not name its rows (it holds ['id', 'clip']); an array or column image (the",
+    ),
+    "a table without a name": (
+        table(image=["a", None], clip=[[1.0], [2.0]]), "column image does not hold a string in every row",
+    ),
+    "a table without vectors": (table(image=["a", "b"], clip=["x", "y"]), "holds no vectors beside the names"),
+    "a table with an absent vector": (as_table(lambda rows: rows.__setitem__(3, None)), "has no clip in 1 of 66 rows"),
+    "a table of several widths": (
+        as_table(lambda rows: rows[3].append(1.0)), "clip holds vectors of 2 different widths",
+    ),
+    "a table with an absent number": (
+        as_table(lambda rows: rows[3].__setitem__(2, None)), "clip holds lists with missing numbers",
+    ),
 }  # fmt: skip
 
 
@@ -296,27 +371,70 @@ def one_name_fewer(folder: Path) -> None:
 
 
 SETS: dict[str, tuple[Damage, str]] = {
-    "no list": (removed(MANIFEST), "?"),
-    "an empty list": (replaced(MANIFEST, b""), "?"),
-    "half a list": (replaced(MANIFEST, b'{"images": {'), "?"),
-    "a list of another kind": (lambda folder: write_sealed(folder / MANIFEST, {"counts": {}}), "?"),
-    "a list that was edited": (
-        edited, "?",
+    "no list": (
+        removed(MANIFEST), "holds no vectors; set features.vectors to a folder that crossmodal features import",
     ),
-    "no names": (removed("images.*.json"), "?"),
-    "names that are a number": (replaced("images.*.json", b"3"), "?"),
-    "names that are numbers": (replaced("images.*.json", b"[1, 2]"), "?"),
-    "names that are an object": (replaced("images.*.json", b"{}"), "?"),
-    "names nested too deeply": (replaced("images.*.json", b"[" * 100_000), "?"),
-    "a name fewer": (one_name_fewer, "?"),
-    "no table": (removed("images.cnn.*.npy"), "?"),
-    "an empty table": (replaced("images.cnn.*.npy", b""), "?"),
-    "half a table": (replaced("images.cnn.*.npy", b"\x93NUMPY\1\0v\0{'descr'"), "?"),
-    "the first bytes of an archive": (replaced("images.cnn.*.npy", b"PK\3\4" + b"\0" * 60), "?"),
-    "an archive for a table": (an_archive_for_a_table, "?"),
-    "a table of another shape": (another_shape, "?"),
-    "a table of objects": (objects_for_a_table, "?"),
-    "NaN in a table": (nan_in_a_table, "?"),
+    "an empty list": (
+        replaced(MANIFEST, b""), "cannot be read as vectors (it is not what was written); run crossmodal features",
+    ),
+    "half a list": (
+        replaced(MANIFEST, b'{"images": {'),
+        "cannot be read as vectors (it is not what was written); run crossmodal features",
+    ),
+    "a list of another kind": (
+        lambda folder: write_sealed(folder / MANIFEST, {"counts": {}}),
+        "cannot be read as vectors (it lists no vectors); run crossmodal features import",
+    ),
+    "a list that was edited": (
+        edited, "cannot be read as vectors (it is not what was written); run crossmodal features",
+    ),
+    "no names": (
+        removed("images.*.json"), "cannot be read as vectors (it is missing); run crossmodal features import again",
+    ),
+    "names that are a number": (
+        replaced("images.*.json", b"3"),
+        "cannot be read as vectors (it is not what was written); run crossmodal features",
+    ),
+    "names that are numbers": (
+        replaced("images.*.json", b"[1, 2]"),
+        "cannot be read as vectors (it is not what was written); run crossmodal features",
+    ),
+    "names that are an object": (
+        replaced("images.*.json", b"{}"),
+        "cannot be read as vectors (it is not what was written); run crossmodal features",
+    ),
+    "names nested too deeply": (
+        replaced("images.*.json", b"[" * 100_000),
+        "cannot be read as vectors (it is not what was written); run crossmodal features",
+    ),
+    "a name fewer": (one_name_fewer, "cannot be read as vectors (it is not what was written); run crossmodal features"),
+    "no table": (
+        removed("images.cnn.*.npy"), "cannot be read as vectors (it is missing); run crossmodal features import again",
+    ),
+    "an empty table": (
+        replaced("images.cnn.*.npy", b""),
+        "cannot be read as vectors (it is not what was written); run crossmodal features",
+    ),
+    "half a table": (
+        replaced("images.cnn.*.npy", b"\x93NUMPY\1\0v\0{'descr'"),
+        "cannot be read as vectors (it is not what was written); run crossmodal features",
+    ),
+    "the first bytes of an archive": (
+        replaced("images.cnn.*.npy", b"PK\3\4" + b"\0" * 60),
+        "cannot be read as vectors (it is not what was written); run crossmodal features",
+    ),
+    "an archive for a table": (
+        an_archive_for_a_table, "cannot be read as vectors (it is not what was written); run crossmodal features",
+    ),
+    "a table of another shape": (
+        another_shape, "cannot be read as vectors (it is not what was written); run crossmodal features",
+    ),
+    "a table of objects": (
+        objects_for_a_table, "cannot be read as vectors (it is not what was written); run crossmodal features",
+    ),
+    "NaN in a table": (
+        nan_in_a_table, "cannot be read as vectors (it is not what was written); run crossmodal features",
+    ),
 }  # fmt: skip
 
 
@@ -338,14 +456,38 @@ def setting(**features: Any) -> Change:
 
 
 SETTINGS: dict[str, tuple[Change, str]] = {
-    "an unknown encoder": (setting(image="vectors.dino"), "?"),
-    "an encoder of the other kind": (setting(text="vectors.cnn"), "?"),
-    "an encoder without a name": (setting(image="vectors."), "?"),
-    "an encoder of a layer": (setting(image="vectors.cnn@3"), "?"),
-    "a folder of something else": (setting(vectors="/etc"), "?"),
-    "a folder that is not there": (setting(vectors="/absent"), "?"),
-    "no folder": (setting(vectors=None), "?"),
-    "a file": (setting(vectors=__file__), "?"),
+    "an unknown encoder": (
+        setting(image="vectors.dino"),
+        "holds no vectors.dino of images; there are vectors.cnn, vectors.clip; correct",
+    ),
+    "an encoder of the other kind": (
+        setting(text="vectors.cnn"),
+        "holds no vectors.cnn of texts; there are vectors.clip; correct features.text, or",
+    ),
+    "an encoder without a name": (
+        setting(image="vectors."),
+        "features.image: 'vectors.' names no vectors; after vectors. come letters, digits, -",
+    ),
+    "an encoder of a layer": (
+        setting(image="vectors.cnn@3"),
+        "features.image: 'vectors.cnn@3' names no vectors; after vectors. come letters,",
+    ),
+    "a folder of something else": (
+        setting(vectors="/etc"),
+        "/etc: holds no vectors; set features.vectors to a folder that crossmodal features",
+    ),
+    "a folder that is not there": (
+        setting(vectors="/absent"),
+        "/absent: holds no vectors; set features.vectors to a folder that crossmodal",
+    ),
+    "no folder": (
+        setting(vectors=None),
+        "features: vectors.cnn needs features.vectors, a folder that crossmodal features",
+    ),
+    "a file": (
+        setting(vectors=__file__),
+        "holds no vectors; set features.vectors to a folder that crossmodal features import",
+    ),
 }
 
 
