@@ -59,7 +59,8 @@ INIT: dict[str, tuple[Damage, list[str], str]] = {
         "data: holds no train.json; write it by crossmodal data import",
     ),
     "training annotations that are a folder": (
-        lambda folder: ((folder / "train.json").unlink(), (folder / "train.json").mkdir()), [], "data/train.json: is a folder, not a JSON file",
+        lambda folder: ((folder / "train.json").unlink(), (folder / "train.json").mkdir()), [],
+        "data/train.json: is a folder, not a JSON file",
     ),
     "broken training annotations": (written("train.json", b"[{"), [], "data/train.json: is not valid JSON ("),
     "empty training annotations": (
@@ -142,7 +143,8 @@ CAMPAIGNS: dict[str, tuple[bytes, str]] = {
         "space: loss.itm: the lower bound 1.0 is not below the upper bound 0.1",
     ),
     "a limit that is text": (
-        b"name: a\ntrain: train.yaml\nlimits: {trials: many}\nspace: {loss.itm: {log: [0.1, 1]}}\n", "limits.trials: Input should be a valid integer, not 'many'",
+        b"name: a\ntrain: train.yaml\nlimits: {trials: many}\nspace: {loss.itm: {log: [0.1, 1]}}\n",
+        "limits.trials: Input should be a valid integer, not 'many'",
     ),
 }  # fmt: skip
 
@@ -212,7 +214,8 @@ CHECKED: dict[str, tuple[Damage, list[str], str]] = {
         "data/test.json: is not a list of entries; this is a Karpathy file: crossmodal data",
     ),
     "an entry that is rejected": (
-        written("test.json", b'[{"image_id": "1/a", "image": "gone.jpeg", "caption": "a"}]'), ["data"], "data: 1 entries were rejected; fix or remove them",
+        written("test.json", b'[{"image_id": "1/a", "image": "gone.jpeg", "caption": "a"}]'), ["data"],
+        "data: 1 entries were rejected; fix or remove them",
     ),
     "pictures that are text": (
         broken_picture, ["data/test.json"], "data/test.json: 30 entries were rejected; fix or remove them",

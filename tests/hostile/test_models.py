@@ -140,7 +140,8 @@ EXPORTS: dict[str, tuple[Damage, str]] = {
         "the checkpoint does not fit the configured model: it holds",
     ),
     "a configuration of a huge width": (
-        setting(lambda content: content["config"]["model"].update(embed_dim=2**40)), "model.embed_dim: Input should be less than or equal to 16384, not 1099511627776",
+        setting(lambda content: content["config"]["model"].update(embed_dim=2**40)),
+        "model.embed_dim: Input should be less than or equal to 16384, not 1099511627776",
     ),
     "a history that is text": (
         setting(lambda content: content.update(history="long")),
@@ -156,7 +157,8 @@ EXPORTS: dict[str, tuple[Damage, str]] = {
         setting(lambda content: content.update(epoch=900)), "is damaged, or not a checkpoint written by crossmodal",
     ),
     "re-ranking that is negative": (
-        setting(lambda content: content.update(reranking={"depth": -1, "weight": -1.0})), "is damaged, or not a checkpoint written by crossmodal",
+        setting(lambda content: content.update(reranking={"depth": -1, "weight": -1.0})),
+        "is damaged, or not a checkpoint written by crossmodal",
     ),
     "verdicts that are a list": (
         setting(lambda content: content.update(verdicts=[])),
@@ -389,38 +391,48 @@ QUESTIONS: dict[str, tuple[list[object], str]] = {
         "blank.txt: is a file, not a folder; name another output folder",
     ),
     "a backbone that is not there": (
-        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--backbone", "/absent"], "its backbone /absent is not there; say where it is: --backbone, or backbone= in",
+        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--backbone", "/absent"],
+        "its backbone /absent is not there; say where it is: --backbone, or backbone= in",
     ),
     "a backbone that is a file": (
-        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--backbone", "./mine.html"], "./mine.html: is a file, not the folder of a backbone; name its folder or hub id",
+        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--backbone", "./mine.html"],
+        "./mine.html: is a file, not the folder of a backbone; name its folder or hub id",
     ),
     "a backbone that is an empty folder": (
-        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--backbone", "empty"], "holds no config.json, so it is no InternVL checkpoint",
+        ["retrieve", "MODEL", "a", "--images", "PICTURES", "--backbone", "empty"],
+        "holds no config.json, so it is no InternVL checkpoint",
     ),
     "a cache that is a file": (
         ["retrieve", "MODEL", "a", "--images", "PICTURES", "--cache-dir", "mine.html"],
         "mine.html: is a file, not a folder; name another --cache-dir",
     ),
     "annotations that are not there": (
-        ["evaluate", "MODEL", "--annotations", "gone.json", "--images", "PICTURES", "--output-dir", "out"], "there is no such file",
+        ["evaluate", "MODEL", "--annotations", "gone.json", "--images", "PICTURES", "--output-dir", "out"],
+        "there is no such file",
     ),
     "annotations that are broken": (
-        ["evaluate", "MODEL", "--annotations", "broken.json", "--images", "PICTURES", "--output-dir", "out"], "is not valid JSON (",
+        ["evaluate", "MODEL", "--annotations", "broken.json", "--images", "PICTURES", "--output-dir", "out"],
+        "is not valid JSON (",
     ),
     "annotations that are a folder": (
-        ["evaluate", "MODEL", "--annotations", "empty", "--images", "PICTURES", "--output-dir", "out"], "is a folder, not a JSON file",
+        ["evaluate", "MODEL", "--annotations", "empty", "--images", "PICTURES", "--output-dir", "out"],
+        "is a folder, not a JSON file",
     ),
     "images of other annotations": (
-        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "empty", "--output-dir", "out"], "entry 0 (0012/image-00.jpeg): the image test/0012/image-00.jpeg is missing; paths",
+        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "empty", "--output-dir", "out"],
+        "entry 0 (0012/image-00.jpeg): the image test/0012/image-00.jpeg is missing; paths",
     ),
     "images that are not there": (
-        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "gone", "--output-dir", "out"], "there is no such folder of images; set data.image_root or --image-root",
+        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "gone", "--output-dir", "out"],
+        "there is no such folder of images; set data.image_root or --image-root",
     ),
     "figures of somebody else": (
-        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "PICTURES", "--output-dir", "."], ".: holds metrics.json, which crossmodal did not write; name another output folder,",
+        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "PICTURES", "--output-dir", "."],
+        ".: holds metrics.json, which crossmodal did not write; name another output folder,",
     ),
     "figures in a file": (
-        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "PICTURES", "--output-dir", "mine.html"], "mine.html: is a file, not a folder; name another output folder",
+        ["evaluate", "MODEL", "--annotations", "test.json", "--images", "PICTURES", "--output-dir", "mine.html"],
+        "mine.html: is a file, not a folder; name another output folder",
     ),
     "an export over a file of somebody else": (
         ["export", "MODEL", "--output-dir", "."],
@@ -464,7 +476,8 @@ QUESTIONS: dict[str, tuple[list[object], str]] = {
         ["serve", "MODEL", "--index", "PICTURES", "--host", "a..b", "--port", 0], "a..b:0: cannot be listened on (",
     ),
     "a host that is an address of the web": (
-        ["serve", "MODEL", "--index", "PICTURES", "--host", "http://127.0.0.1", "--port", 0], "http://127.0.0.1:0: cannot be listened on (",
+        ["serve", "MODEL", "--index", "PICTURES", "--host", "http://127.0.0.1", "--port", 0],
+        "http://127.0.0.1:0: cannot be listened on (",
     ),
     "a host of nothing": (
         ["serve", "MODEL", "--index", "PICTURES", "--host", "", "--port", 0],

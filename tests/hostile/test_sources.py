@@ -138,7 +138,8 @@ SOURCES: dict[str, tuple[Make, list[str], str]] = {
         "holds no file of the format coco; leave out --format, or name another folder",
     ),
     "two files of one split": (
-        folder_of(a__json={"images": [KARPATHY]}, b__json={"images": [KARPATHY]}), [], "holds several files of one split: a.json, b.json; name one of them, or put those of",
+        folder_of(a__json={"images": [KARPATHY]}, b__json={"images": [KARPATHY]}), [],
+        "holds several files of one split: a.json, b.json; name one of them, or put those of",
     ),
     "an unknown file": (
         file("notes.xyz", "mine"), [], "is of no known format; known are geotext, karpathy, coco, xvlm, jsonl, csv,",
@@ -196,7 +197,8 @@ SOURCES: dict[str, tuple[Make, list[str], str]] = {
         coco([{"id": 1, "file_name": "a.jpg"}], []), ["--format", "coco"], "image 0: record without a caption",
     ),
     "COCO whose captions name no image": (
-        coco([{"id": 1, "file_name": "a.jpg"}], [{"image_id": 2, "caption": "a pool"}]), [], "image 0: record without a caption",
+        coco([{"id": 1, "file_name": "a.jpg"}], [{"image_id": 2, "caption": "a pool"}]), [],
+        "image 0: record without a caption",
     ),
     "COCO without images": (
         coco([], [{"image_id": 2, "caption": "a pool"}]), [],
@@ -214,7 +216,8 @@ SOURCES: dict[str, tuple[Make, list[str], str]] = {
         file("train.json", [{"image_id": "0001/a", "image": "a.jpg"}]), [], "entry 0: record without a caption",
     ),
     "GeoText without its images": (
-        file("train.json", [{"image_id": "0001/a", "image": "train/gone.jpg", "caption": "a pool"}]), [], "entry 0: image that is missing (train/gone.jpg)",
+        file("train.json", [{"image_id": "0001/a", "image": "train/gone.jpg", "caption": "a pool"}]), [],
+        "entry 0: image that is missing (train/gone.jpg)",
     ),
     "a zip without annotations": (
         zipped("a.zip", {"notes.txt": "mine"}), [],
@@ -265,10 +268,12 @@ SOURCES: dict[str, tuple[Make, list[str], str]] = {
         file("a.csv", LFS_POINTER), [], "is a Git LFS pointer, not the file itself; run git lfs pull",
     ),
     "a column of splits that is not there": (
-        file("a.csv", "image,caption\na.jpg,a pool\n"), ["--split-column", "fold"], "line 2: record of no known split (fields: image, caption)",
+        file("a.csv", "image,caption\na.jpg,a pool\n"), ["--split-column", "fold"],
+        "line 2: record of no known split (fields: image, caption)",
     ),
     "a column of groups that is not there": (
-        file("a.csv", "image,caption\na.jpg,a pool\n"), ["--group", "column:place"], "line 2: record without a group (fields: image, caption)",
+        file("a.csv", "image,caption\na.jpg,a pool\n"), ["--group", "column:place"],
+        "line 2: record without a group (fields: image, caption)",
     ),
     "groups of another kind": (
         file("a.csv", "image,caption\na.jpg,a\n"), ["--group", "place"],
@@ -298,7 +303,8 @@ SOURCES: dict[str, tuple[Make, list[str], str]] = {
         entities("a man\n", "<annotation><object>"), [], "image whose files cannot be read (",
     ),
     "Entities that expand endlessly": (
-        entities("a man\n", '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>'), [], "image whose files cannot be read (",
+        entities("a man\n", '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>'), [],
+        "image whose files cannot be read (",
     ),
     "Entities with a list of bytes": (entities("a man\n", None, train=b"\xff\xfe"), [], "is not UTF-8 text (byte 0)"),
     "an empty tar": (file("a.tar", b""), [], "is not an intact archive ("),
