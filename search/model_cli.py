@@ -79,14 +79,20 @@ def retrieve(
 
 def open_index(model: "RetrievalModel", images: Path, cache_dir: Path | None) -> "ImageIndex":
     """Index a folder, with a bar only if something has to be encoded."""
+    from core.errors import UserError
     from core.inference.image_index import ImageIndex
 
+    if cache_dir is not None and cache_dir.exists() and not cache_dir.is_dir():
+        raise UserError("is a file, not a folder", where=cache_dir, how="name another --cache-dir")
     cache = None if cache_dir is None else cache_dir / "index"
     with progress_bar() as bar:
         task = bar.add_task("pictures", total=None)
         index = ImageIndex.open(
             model, images, cache=cache, on_progress=lambda done, total: bar.update(task, completed=done, total=total)
         )
+    if not len(index):
+        what = f"holds no picture that can be read; the first: {index.problems[0]}"
+        raise UserError(what, where=images, how="name another folder")
     for problem in index.problems[:3]:
         say(f"skipped: {problem}", style="yellow")
     if len(index.problems) > 3:
@@ -112,8 +118,10 @@ def read_texts(texts: Path) -> list[str]:
         lines = [line.strip() for line in texts.read_text(encoding="utf-8-sig").splitlines()]
     except FileNotFoundError:
         raise UserError("there is no such file", where=texts) from None
-    except (OSError, UnicodeDecodeError):
-        raise UserError("cannot be read as text in UTF-8", where=texts) from None
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", where=texts, how="name a file of texts") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"is not UTF-8 text (byte {error.start})", where=texts, how="save it as UTF-8") from None
     if not any(lines):
         raise UserError("holds no text", where=texts, how="write one text on each line")
     return [line for line in lines if line]
@@ -237,6 +245,10 @@ def export(
         from core.inference.onnx_export import require_onnx
 
         require_onnx()
+    if push is not None:
+        from core.inference.model_hub import require_hub_id
+
+        require_hub_id(push)
     require_ours(output_dir, FILES)
     path = find_model(model)
     loaded = load_model(path, backbone=backbone)
@@ -256,7 +268,13 @@ def export(
 
 def _model_card(path: Path) -> str | None:
     """Of the final model that a checkpoint belongs to."""
+    from core.errors import UserError
+
     for folder in (path.parent, path.parent.parent):
         if (card := folder / "model_card.md").is_file():
-            return card.read_text(encoding="utf-8")
+            try:
+                return card.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                how = "write it again by crossmodal retrain, or move it away"
+                raise UserError(f"is not UTF-8 text (byte {error.start})", where=card, how=how) from None
     return None

@@ -4,6 +4,7 @@ Nothing in a file is run: arrays of Python objects, which are pickled, are refus
 vectors only when they are asked for, one encoder after the other.
 """
 
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
+from core.data.images import file_problem
 from core.errors import UserError, shown
 from core.features.vectors import KINDS
 from core.files.json_files import GIT_LFS_POINTER, read_json
@@ -23,6 +25,10 @@ from core.readings import VECTOR_NAME, Kind
 KEYS: Mapping[str, Kind] = {"image": "images", "text": "texts"}
 """Array of names in an archive, or column of a table → what it names."""
 FORMATS = (".npz", ".npy", ".parquet")
+ARRAY, ARCHIVE = b"\x93NUMPY", b"PK"
+"""First bytes of what `np.save` and `np.savez` write."""
+UNPACKED, RATIO = 2**30, 200
+"""An array that is larger than this, and this many times as large as its compressed bytes, is not unpacked."""
 HOW_TO_NAME = "an array or column image (the paths in the annotations) or text names its rows"
 
 
@@ -46,23 +52,35 @@ def read_vector_file(path: Path) -> VectorFile:
     Raises:
         UserError: the file is missing, damaged or of another format, does not name its rows, or holds Python objects.
     """
-    if not path.is_file():
-        raise UserError("there is no such file", where=path)
+    if problem := file_problem(path):
+        raise UserError("there is no such file" if problem == "is missing" else problem, where=path)
     if path.suffix not in FORMATS:
         raise UserError(f"is no file of vectors; these are {', '.join(FORMATS)}", where=path)
-    with path.open("rb") as stream:
-        if stream.read(len(GIT_LFS_POINTER)) == GIT_LFS_POINTER:
-            raise UserError("is a Git LFS pointer, not the file itself", where=path, how="run git lfs pull")
+    _require_kind(path)
     opened = {".npz": _read_npz, ".npy": _read_npy, ".parquet": _read_parquet}[path.suffix](path)
     if not opened.load:
         raise UserError("holds no vectors beside the names", where=path)
     if not opened.names:
-        raise UserError("is empty", where=path)
+        raise UserError("holds no row", where=path)
     if unfit := next((name for name in opened.load if VECTOR_NAME.fullmatch(name) is None), None):
         raise UserError(
             f"vectors cannot be named {shown(unfit)}", where=path, how="use letters, digits, - and _ (at most 64)"
         )
     return opened
+
+
+def _require_kind(path: Path) -> None:
+    """Refuse a file by its first bytes: NumPy takes what it does not know for pickled objects."""
+    with path.open("rb") as stream:
+        start = stream.read(len(GIT_LFS_POINTER))
+    if start == GIT_LFS_POINTER:
+        raise UserError("is a Git LFS pointer, not the file itself", where=path, how="run git lfs pull")
+    if not start:
+        raise UserError("is empty", where=path)
+    if path.suffix != ".parquet" and not start.startswith((ARRAY, ARCHIVE)):
+        raise UserError("is no file of NumPy", where=path, how="write it with np.savez or np.save")
+    if path.suffix == ".npz" and start.startswith(ARRAY):
+        raise UserError("is a single array", where=path, how="write it with np.savez, together with the names")
 
 
 def _read_npz(path: Path) -> VectorFile:
@@ -84,9 +102,20 @@ def _names_in_npz(path: Path) -> list[str]:
 def _array_of_npz(path: Path, name: str) -> NDArray[Any]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            _require_room(archive.zip, name, path)
             return np.asarray(archive[name])
+    except UserError:
+        raise
     except Exception as error:
         raise _unreadable(path, error, name) from None
+
+
+def _require_room(archive: zipfile.ZipFile, name: str, path: Path) -> None:
+    """Refuse what unpacks to far more than is in the file, since it would fill the memory."""
+    member = next((each for each in archive.infolist() if each.filename.removesuffix(".npy") == name), None)
+    if member is not None and member.file_size > max(UNPACKED, RATIO * member.compress_size):
+        size = f"{member.file_size / 2**30:,.0f} GiB from {member.compress_size:,} bytes"
+        raise UserError(f"{name} unpacks to {size}", where=path, how="write it with np.savez, uncompressed")
 
 
 def _vectors_of_npz(path: Path, name: str, count: int) -> NDArray[Any]:
@@ -220,4 +249,4 @@ def _unreadable(path: Path, error: Exception, name: str = "") -> UserError:
         what = f"{name or 'it'} holds Python objects, which are not loaded"
         return UserError(what, where=path, how="save strings as np.array(names), and vectors as floating-point numbers")
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return UserError(f"{name or 'it'} cannot be read ({reason[:200]})", where=path)
+    return UserError(f"{name or 'it'} cannot be read ({reason[:200]})", where=path, how="write or download it again")

@@ -96,7 +96,10 @@ class VectorSet:
     def rows(self, reading: Reading, items: Sequence[Path | str]) -> NDArray[np.float32]:
         """Vectors [N, width] of image files or texts."""
         rows = self._rows[reading.kind]
-        return np.asarray(self._table(reading)[[rows[self.name_of(item)] for item in items]])
+        found = np.asarray(self._table(reading)[[rows[self.name_of(item)] for item in items]])
+        if not np.isfinite(found).all():
+            raise _damaged(self._path(reading), "it is not what was written")
+        return found
 
     def name_of(self, item: Path | str) -> str:
         """Name of an image in the set; a text is its own name."""
@@ -109,11 +112,14 @@ class VectorSet:
     def _files(self, kind: Kind) -> dict[str, str]:
         return {name: facts["file"] for name, facts in self._of(kind)["readings"].items()}
 
+    def _path(self, reading: Reading) -> Path:
+        return self.folder / self._files(reading.kind)[reading.pooling]
+
     def _table(self, reading: Reading) -> NDArray[np.float32]:
-        path = self.folder / self._files(reading.kind)[reading.pooling]
+        path = self._path(reading)
         try:
-            table: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            table = np.lib.format.open_memmap(path, mode="r")
+        except Exception:  # a damaged header makes NumPy raise anything
             raise _damaged(path, "it is not what was written") from None
         if table.dtype != np.float32 or table.shape != (len(self._rows[reading.kind]), self.width(reading)):
             raise _damaged(path, "it is not what was written")
@@ -126,10 +132,16 @@ class VectorSet:
     def _names(self, kind: Kind) -> list[str]:
         path = self.folder / self._of(kind)["names"]
         try:
-            names: list[str] = json.loads(path.read_bytes())
-        except (OSError, ValueError):
+            names: Any = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
             raise _damaged(path, "it is not what was written") from None
+        if not isinstance(names, list) or len(names) != self._of(kind)["count"] or not _are_texts(names):
+            raise _damaged(path, "it is not what was written")
         return names
+
+
+def _are_texts(names: list[Any]) -> bool:
+    return all(isinstance(name, str) for name in names)
 
 
 def name_of(path: Path, image_root: Path | None) -> str:
@@ -158,12 +170,15 @@ def read_vector_set(folder: Path, image_root: Path | None = None) -> VectorSet:
     """
     path = folder / MANIFEST
     try:
-        return VectorSet(folder, read_sealed(path), image_root)
+        manifest = read_sealed(path)
     except (FileNotFoundError, NotADirectoryError):
         how = "set features.vectors to a folder that crossmodal features import wrote"
         raise UserError("holds no vectors", where=folder, how=how) from None
     except (OSError, ValueError):
         raise _damaged(path, "it is not what was written") from None
+    if not manifest.keys() >= set(KINDS):  # sealed, but of another kind
+        raise _damaged(path, "it lists no vectors")
+    return VectorSet(folder, manifest, image_root)
 
 
 def lacking(kind: Kind, missing: Sequence[str], count: int, present: str | None, *, where: object) -> UserError:

@@ -22,7 +22,7 @@ BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError,
 
 def tar_members(path: Path, findings: Findings) -> Iterator[tuple[str, bytes]]:
     """Name and content of each regular file of a tar, compressed or not, in its order."""
-    _require_archive(path)
+    require_archive(path)
     try:
         with tarfile.open(path, "r|*") as archive:
             for member in archive:
@@ -36,7 +36,7 @@ def tar_members(path: Path, findings: Findings) -> Iterator[tuple[str, bytes]]:
 
 def zip_members(path: Path, findings: Findings) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Name of each file of a zip, and a function that reads it."""
-    _require_archive(path)
+    require_archive(path)
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
@@ -68,7 +68,12 @@ def is_zip(path: Path) -> bool:
         return stream.read(4) in (b"PK\3\4", b"PK\5\6")
 
 
-def _require_archive(path: Path) -> None:
+def require_archive(path: Path) -> None:
+    """Refuse what is no regular file, or a Git LFS pointer.
+
+    Raises:
+        UserError: it is one.
+    """
     if problem := file_problem(path):
         raise UserError(problem, where=path)
     with path.open("rb") as stream:

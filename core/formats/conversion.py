@@ -73,7 +73,7 @@ class Conversion:
             return
         image_id = self._image_id(record, place)
         if image_id is None:
-            self.findings.drop("record without a group", record.where, f"fields: {', '.join(map(str, record.fields))}")
+            self.findings.drop("record without a group", record.where, self._grouped_by(record))
         elif not is_text(image_id + place):
             self.findings.drop("image whose path is not text", record.where, record.names[0])
         else:
@@ -90,8 +90,9 @@ class Conversion:
             UserError: nothing is left, there is no test split, or the boxes are not what was declared.
         """
         if not self._drafts:
-            first = f"; the first: {self.findings.messages[0]}" if self.findings.messages else ""
-            raise UserError(f"has no record that can be used{first}", where=where)
+            if not self.findings.messages:
+                raise UserError("holds no record", where=where)
+            raise UserError(f"has no record that can be used; the first: {self.findings.messages[0]}", where=where)
         self._require_test_split(where)
         self._convert_boxes(where)
         found: Entries = {}
@@ -104,8 +105,14 @@ class Conversion:
         name = str(record.fields.get(column, "")) if column else record.split
         split = split_called(name) or (name if FURTHER_TEST.fullmatch(name) else None)
         if split is None:
-            self.findings.drop("record of no known split", record.where, name)
+            is_named = column is None or column in record.fields
+            self.findings.drop("record of no known split", record.where, name if is_named else _fields(record))
         return split
+
+    def _grouped_by(self, record: Record) -> str:
+        """What the group of a record was looked for in."""
+        grouping = self.choices.grouping
+        return record.names[0] if grouping is not None and grouping.level is not None else _fields(record)
 
     def _image_id(self, record: Record, place: str) -> str | None:
         grouping = self.choices.grouping
@@ -183,6 +190,10 @@ class Conversion:
         return self._sizes[draft.place]
 
 
+def _fields(record: Record) -> str:
+    return f"fields: {', '.join(map(str, record.fields))}"
+
+
 def group_of(image_id: str) -> str:
     """The group that an id names: its first part."""
     return image_id.partition("/")[0].strip()
@@ -196,7 +207,11 @@ def drawn(groups: Iterable[str], fraction: float, where: str) -> set[str]:
     """
     shuffled = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest())
     if len(shuffled) < 2:
-        raise UserError(f"has {len(shuffled)} groups to train on, of which none can be spared for testing", where=where)
+        raise UserError(
+            f"has {len(shuffled)} groups to train on, of which none can be spared for testing",
+            where=where,
+            how="do without a test split (--test-fraction 0), or form more groups (--group)",
+        )
     return set(shuffled[: min(max(round(fraction * len(shuffled)), 1), len(shuffled) - 1)])
 
 

@@ -11,7 +11,7 @@ from core.data.other_formats import NAMES, Format, format_of_file, format_of_jso
 from core.errors import UserError
 from core.files.json_files import read_json
 from core.formats import arrow, entities, geotext
-from core.formats.archives import BROKEN, is_zip
+from core.formats.archives import BROKEN, is_zip, require_archive
 from core.formats.split_names import TRAIN, split_in_name
 
 SUFFIXES: dict[Format, tuple[str, ...]] = {
@@ -74,6 +74,7 @@ def _of_file(path: Path) -> Format:
 
 def _of_archive(path: Path) -> Format:
     """GeoText's if its annotations are in it, else a webdataset."""
+    require_archive(path)
     try:
         if is_zip(path):
             with zipfile.ZipFile(path) as archive:
@@ -105,7 +106,9 @@ def _of_folder(folder: Path, declared: Format | None) -> Detected:
         case _:
             files = [path for path in _files(folder) if path.name.lower().endswith(SUFFIXES[found])]
     if not files:
-        raise UserError(f"holds no file of the format {found}", where=folder)
+        raise UserError(
+            f"holds no file of the format {found}", where=folder, how="leave out --format, or name another folder"
+        )
     parts = tuple((path, split_in_name(path)) for path in files)
     if found in ONE_FILE_A_SPLIT and len({split for _, split in parts}) < len(parts):
         raise UserError(

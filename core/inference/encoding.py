@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core.config import TrainConfig
 from core.data.images import as_displayed, open_image
-from core.errors import UserError
+from core.errors import UserError, shown
 from core.readings import Readings
 
 if TYPE_CHECKING:
@@ -104,6 +104,20 @@ def require_backbone(config: TrainConfig, name: str) -> None:
 def backbone_of(config: TrainConfig) -> str:
     """Folder or hub id of the frozen backbone."""
     return str(config.features.backbone)
+
+
+def require_texts(texts: object) -> None:
+    """Check that several texts are given, none of them blank or no text at all.
+
+    Raises:
+        UserError: one cannot be encoded.
+    """
+    require_list(texts, "texts")
+    for text in texts if isinstance(texts, Sequence) else ():
+        if isinstance(text, str) and not text.strip():
+            raise UserError("a text is blank", how="write what is looked for")
+        if isinstance(text, str) and any("\ud800" <= char <= "\udfff" for char in text):
+            raise UserError(f"{shown(text)} holds half of a surrogate pair, which is no text", how="write it as UTF-8")
 
 
 def require_list(items: object, name: str) -> None:

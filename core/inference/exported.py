@@ -18,7 +18,7 @@ from core.config import TrainConfig
 from core.errors import UserError
 from core.evaluation.read_count import TEST_READS, final_folder
 from core.files.atomic import write_atomically
-from core.files.json_files import read_json, write_json
+from core.files.json_files import GIT_LFS_POINTER, read_json, write_json
 from core.files.ownership import claim_folder
 from core.model.checkpoints import Checkpoint, checkpoint_of, plain_fields
 
@@ -116,8 +116,11 @@ def digest_of(annotations: Path) -> str:
 
 def _weights(path: Path) -> dict[str, Any]:
     try:
-        weights: dict[str, Any] = load(path.read_bytes())
+        content = path.read_bytes()
+        if content.startswith(GIT_LFS_POINTER):
+            raise UserError("is a Git LFS pointer, not the file itself", where=path, how="run git lfs pull")
+        weights: dict[str, Any] = load(content)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
+        reason = getattr(error, "strerror", None) or (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"cannot be read as weights ({reason})", where=path, how="export or download again") from None
     return weights

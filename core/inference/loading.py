@@ -22,8 +22,10 @@ def load_model(place: Path | str, *, backbone: Path | str | None = None, device:
         backbone: folder or hub id of the frozen backbone; by default the one that it was trained with.
         device: auto is the GPU if there is one.
     Raises:
-        UserError: there is no model, it is damaged, or the device is not available.
+        UserError: there is no model, it is damaged, the backbone is a file, or the device is not available.
     """
+    if backbone is not None and Path(backbone).expanduser().is_file():
+        raise UserError("is a file, not the folder of a backbone", where=backbone, how="name its folder or hub id")
     path = find_model(place)
     found = read_model(path)
     return RetrievalModel(

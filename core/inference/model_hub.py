@@ -18,6 +18,16 @@ def is_hub_id(name: str) -> bool:
     return len(name) <= 96 and HUB_ID.fullmatch(name) is not None
 
 
+def require_hub_id(name: str) -> None:
+    """Check that a name may be that of a repository.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not is_hub_id(name):
+        raise UserError("is not the name of a repository", where=name, how="write it as owner/name")
+
+
 def download(repository: str) -> Path:
     """Folder of an exported model, downloaded if it is not in the cache.
 
@@ -40,8 +50,7 @@ def push(folder: Path, repository: str) -> str:
     Raises:
         UserError: the hub cannot be reached, or refuses it.
     """
-    if not is_hub_id(repository):
-        raise UserError("is not the name of a repository", where=repository, how="write it as owner/name")
+    require_hub_id(repository)
     hub = HfApi()
     try:
         address = hub.create_repo(repository, exist_ok=True)

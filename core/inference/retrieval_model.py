@@ -22,11 +22,11 @@ from core.device import choose_device
 from core.errors import UserError
 from core.evaluation.ranking import Order
 from core.inference import searching
-from core.inference.encoding import Encoder, require_list
+from core.inference.encoding import Encoder, require_list, require_texts
 from core.inference.image_index import ImageIndex
 from core.inference.text_index import TextIndex
 from core.model.checkpoints import Checkpoint, restore_model, widths_of
-from core.model.model import require_finite
+from core.model.model import CrossModalModel, require_finite
 from core.model.views import ImageView, TextView
 from core.records import Corners
 
@@ -95,7 +95,7 @@ class RetrievalModel:
             place = str(Path(backbone).expanduser().resolve()) if Path(backbone).expanduser().is_dir() else backbone
             self.config = self.config.with_overrides({"features.backbone": place})
         self.device = choose_device(device)
-        self.model = restore_model(checkpoint).to(self.device)
+        self.model = _restored(checkpoint, name).to(self.device)
         self.verdicts = dict(verdicts or {})
         self._encoder: Encoder | None = None
         self._loading = Lock()
@@ -253,7 +253,7 @@ class RetrievalModel:
     @torch.no_grad()
     def view_texts(self, texts: Sequence[str]) -> TextView:
         """Texts as the heads see them, on the model's device."""
-        require_list(texts, "texts")
+        require_texts(texts)
         features = self.encoder.encode_texts(texts)
         embedded = require_finite(self.model.embed_texts(features), "embeddings")
         return TextView(embedded.float(), features if self.attends else None)
@@ -274,6 +274,13 @@ class RetrievalModel:
         if not rows.isfinite().all():
             raise UserError(f"the {name} hold NaN or infinity", where=self.name)
         return rows
+
+
+def _restored(checkpoint: Checkpoint, name: str) -> CrossModalModel:
+    try:
+        return restore_model(checkpoint)
+    except UserError as error:
+        raise UserError(error.what, where=name, how="train, export or download it again") from None
 
 
 def _numpy(embedded: Tensor) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """What a model computed of pictures, by the digest of their content: files of a few hundred pictures, written once.
 
-A picture that is moved, renamed or copied is not encoded again. A damaged file counts as missing.
+A picture that is moved, renamed or copied is not encoded again. A damaged file counts as missing: when the folder is
+opened, embeddings are compared with their digest, and grids with the number of pictures.
 """
 
 import hashlib
@@ -48,7 +49,8 @@ class VectorCache:
         name = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
         path = self._folder / f"shard_{name}.safetensors"
         content = {each: value.cpu().contiguous() for each, value in tensors.items()}
-        write_atomically(path, save({DIGESTS: _as_tensor(digests), **content}))
+        content[DIGESTS] = _as_tensor(digests)
+        write_atomically(path, save(content, {each: _seal(value) for each, value in content.items()}))
         self._note(path, digests)
 
     def gather(self, name: str, digests: Sequence[str]) -> Tensor:
@@ -81,10 +83,24 @@ def _digests_in(path: Path) -> list[str]:
     """Digests of the pictures in a file; none if it is damaged."""
     try:
         with safe_open(path, framework="pt") as content:
-            table: Any = content.get_tensor(DIGESTS)
-            return [row.numpy().tobytes().hex() for row in table]
+            seals = content.metadata() or {}
+            shapes = [content.get_slice(name).get_shape() for name in seals]
+            tables = {name: content.get_tensor(name) for name, seal in seals.items() if seal}
     except (OSError, SafetensorError):
         return []
+    table: Any = tables.get(DIGESTS)
+    if table is None or any(_seal(value) != seals[name] for name, value in tables.items()):
+        return []
+    if any(shape[:1] != [len(table)] for shape in shapes):
+        return []
+    return [row.numpy().tobytes().hex() for row in table]
+
+
+def _seal(table: Tensor) -> str:
+    """SHA-256 of a table of rows; nothing for grids, which would take too long to read at each start."""
+    if table.dim() != 2:
+        return ""
+    return hashlib.sha256(table.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def _as_tensor(digests: Sequence[str]) -> Tensor:

@@ -20,13 +20,15 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         UserError: the address is taken, or not one of this machine.
     """
+    if not host.strip("[] "):
+        raise UserError("names no address", where="--host", how="write 127.0.0.1, or 0.0.0.0 for every address")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host.strip("[]"), port), family=family)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be looked up
+        reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
-            f"cannot be listened on ({reason})", where=f"{host}:{port}", how="choose another --port"
+            f"cannot be listened on ({reason})", where=f"{host}:{port}", how="choose another --port or --host"
         ) from None
 
 

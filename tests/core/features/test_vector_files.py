@@ -125,7 +125,7 @@ def absent_number(folder: Path) -> Path:
 
 WRONG: list[tuple[Callable[[Path], Path], str]] = [
     (lambda folder: folder / "absent.npz", "there is no such file"),
-    (lambda folder: folder, r"there is no such file"),
+    (lambda folder: folder, r"is a folder"),
     (pointer, "is a Git LFS pointer"),
     (cut, r"images\.npz: it cannot be read \(.*zip"),
     (pickled, r"image holds Python objects, which are not loaded; save strings as np\.array"),
@@ -140,7 +140,7 @@ WRONG: list[tuple[Callable[[Path], Path], str]] = [
     (lambda folder: npz(folder, image=np.array(NAMES), text=np.array(NAMES)), r"names both images and texts"),
     (lambda folder: npz(folder, image=np.array(NAMES)), r"holds no vectors beside the names"),
     (lambda folder: npz(folder, image=np.arange(3), clip=VECTORS), r"image is not a list of strings"),
-    (lambda folder: npz(folder, image=np.array([], dtype=str), clip=VECTORS[:0]), r"is empty"),
+    (lambda folder: npz(folder, image=np.array([], dtype=str), clip=VECTORS[:0]), r"holds no row"),
     (lambda folder: npz(folder, image=np.array(NAMES), clip=VECTORS[:2]), r"clip has 2 vectors of 3 names"),
     (lambda folder: npz(folder, image=np.array(NAMES), clip=VECTORS[0]), r"clip is 2; write one vector a row"),
     (lambda folder: npz(folder, image=np.array(NAMES), clip=VECTORS[:, :0]), r"clip is 3 × 0"),
