@@ -21,6 +21,7 @@ from core.backbone.checkpoint_files import backbone_files
 from core.campaign.campaign import Campaign
 from core.config import TrainConfig
 from core.errors import UserError
+from core.features.vectors import open_vectors
 from core.files.folders import CampaignFolder
 from core.tracking import Mode, has_credentials, resolve_mode
 
@@ -76,6 +77,8 @@ def diagnose(subject: Subject) -> Iterator[Check]:
     yield check_backbone(subject.config)
     if subject.config is not None:
         yield check_data(subject.config)
+        if subject.config.features.vectors is not None:
+            yield check_vectors(subject.config)
         yield check_folder("features", subject.config.features.store)
     if subject.campaign is None:
         yield check_folder("output", Path("output"))
@@ -311,6 +314,15 @@ def check_data(config: TrainConfig) -> Check:
         f"{data.train_annotations}, {data.image_root or 'no pictures'}",
         "crossmodal data check reads them",
     )
+
+
+def check_vectors(config: TrainConfig) -> Check:
+    """Whether the set of vectors is there and holds the readings of the configuration."""
+    try:
+        open_vectors(config)
+    except UserError as error:
+        return Check("vectors", "problem", str(error))
+    return Check("vectors", "ok", str(config.features.vectors))
 
 
 def existing_parent(path: Path) -> Path:

@@ -84,7 +84,7 @@ def inspect_data(folder: Path) -> Data:
     """
     train = folder / "train.json"
     if not train.exists():
-        raise UserError("holds no train.json", where=folder, how="convert other formats to GeoText's first")
+        raise UserError("holds no train.json", where=folder, how=f"import it: crossmodal data import {folder} OUT")
     images = read_annotations(train, folder / "images").images
     groups = len({image.group for image in images})
     held_out = 0.1 if groups >= FEW_GROUPS else 0.25

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.terminal.cli import JsonOption, UniqueTextsOption
+from core.terminal.cli import AgainOption, JsonOption, UniqueTextsOption
 from core.terminal.console import FeatureDisplay, print_json, progress_bar, say, show
 
 if TYPE_CHECKING:
@@ -172,9 +172,7 @@ def evaluate(
     backbone: BackboneOption = None,
     cache_dir: CacheOption = None,
     unique_texts: UniqueTextsOption = False,
-    again: Annotated[
-        bool, typer.Option("--again", help="Read the test split once more for a final model, which is counted.")
-    ] = False,
+    again: AgainOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model on any annotations; needs neither its training data nor its features."""

@@ -13,14 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from core.data.annotations import AnnotatedImage, DatasetCounts, check_images
+from core.data.split_names import KNOWN
 from core.data.splits import Split
 
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-"""Word in the name of a file → its split."""
 FEW_GROUPS = 10
 """Smaller galleries measure nothing: any order has a right answer among the best ten."""
 HELD_OUT = 10
@@ -71,7 +66,7 @@ def check_file(path: Path, image_root: Path, *, on_progress: Callable[[int, int]
 def split_of(path: Path) -> Split | None:
     """The split that the name of a file says, such as test for `geo_test_24.json`; None for none or several."""
     words = re.findall(r"[a-z]+", path.stem.lower())
-    named = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    named = {KNOWN[word] for word in words if word in KNOWN}
     return named.pop() if len(named) == 1 else None
 
 

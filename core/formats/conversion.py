@@ -19,7 +19,7 @@ from core.formats.grouping import Grouping, group_name
 from core.formats.placing import Images
 from core.formats.records import Findings, Record
 from core.formats.rows import is_text
-from core.formats.split_names import TEST, TRAIN, split_called
+from core.data.split_names import TEST, TRAIN, split_called
 
 FURTHER_TEST = re.compile(r"test[A-Za-z0-9_-]{1,60}")
 """Names of test sets beside the usual one; each keeps its name."""

@@ -12,7 +12,7 @@ from core.errors import UserError
 from core.files.json_files import read_json
 from core.formats import arrow, entities, geotext
 from core.formats.archives import BROKEN, is_zip
-from core.formats.split_names import TRAIN, split_in_name
+from core.data.split_names import TRAIN, split_in_name
 
 SUFFIXES: dict[Format, tuple[str, ...]] = {
     "geotext": (".json",), "karpathy": (".json",), "coco": (".json",), "xvlm": (".json",),

@@ -15,7 +15,7 @@ from core.data.geometry import Box
 from core.data.images import file_problem
 from core.errors import UserError
 from core.formats.records import Findings, Record, Region
-from core.formats.split_names import split_called
+from core.data.split_names import split_called
 
 ANNOTATIONS, SENTENCES, UNRELATED = "Annotations", "Sentences", "UNRELATED_CAPTIONS"
 PHRASE = re.compile(r"\[/EN#(\w+)(?:/[^\s\]]*)?\s+(.*?)\](?=\s|$)")

@@ -29,7 +29,7 @@ from core.formats.conversion import Choices, Conversion, Entries, group_of
 from core.formats.detection import Detected, detect
 from core.formats.placing import Images, copy, image_roots, link
 from core.formats.records import Findings, Record
-from core.formats.split_names import SPLITS, TEST, TRAIN
+from core.data.split_names import SPLITS, TEST, TRAIN
 
 Reader = Callable[[Path, str, Findings], Iterator[Record]]
 READERS: dict[Format, Reader] = {

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
-from typer._click.formatting import HelpFormatter
 from typer.core import TyperCommand, TyperGroup
 
 WIDE = 130
 """Columns of a terminal on which the columns of every page fit."""
 
 
-class LinesFormatter(HelpFormatter):
+class LinesFormatter(typer.Context.formatter_class):  # type: ignore[name-defined,misc]
     """Definitions below each other instead of in two columns."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
