@@ -91,11 +91,10 @@ def _facts(data: "Data") -> list[str]:
         lines += [f"{data.regions:,} boxes" + ("" if data.related else ", no relations between them")]
     else:
         lines += ["no boxes: their losses are off and not searched"]
-    lines += [f"{data.groups:,} groups" if data.has_groups else "no groups: every image stands for itself"]
+    lines += [f"{data.groups:,} buildings" if data.has_groups else "every image is a building of its own"]
     if data.repeated:
         matching = "; equal captions count as matches (loss.positives: text)" if data.positives == "text" else ""
-        lines += [
-            f"{data.repeated:,} captions stand under several {'groups' if data.has_groups else 'images'}{matching}"
-        ]
+        others = "another building" if data.has_groups else "another image"
+        lines += [f"{data.repeated:,} of the captions stand under {others}, too{matching}"]
     lines += [f"test annotations: {data.test or 'none found'}"]
     return lines

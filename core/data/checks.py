@@ -75,9 +75,9 @@ def statistics(images: Sequence[AnnotatedImage]) -> Iterator[tuple[str, str]]:
     captions = [caption for image in images for caption in image.captions]
     if captions:
         yield "distinct captions", f"{len(set(captions)):,}"
+        if shared := shared_captions(images):
+            yield "of these, under several buildings", f"{len(shared):,}"
         yield "captions per image", _spread([len(image.captions) for image in images])
-    if shared := shared_captions(images):
-        yield "captions under several buildings", f"{len(shared):,}"
     areas, touching = [], 0
     for image in images:
         for region in image.regions:
@@ -117,12 +117,12 @@ def doubts(file: CheckedFile) -> Iterator[str]:
     if shared := shared_captions(file.images):
         if file.split == "test":
             yield (
-                f"captions under several buildings: {len(shared):,}, which tie (evaluation.unique_texts counts equal "
+                f"distinct captions under several buildings: {len(shared):,}, which tie (evaluation.unique_texts counts equal "
                 "captions as one text)"
             )
         else:
             yield (
-                f"captions under several buildings: {len(shared):,}, false negatives of the contrastive loss "
+                f"distinct captions under several buildings: {len(shared):,}, false negatives of the contrastive loss "
                 "(loss.positives: text treats equal captions as positives)"
             )
 

@@ -33,7 +33,9 @@ class _Known:
     """Digest of every PIECE_BYTES."""
 
 
-def file_digests(paths: Sequence[Path], memory: Path | None, *, verify: bool = False, name: str | None = None) -> list[str]:
+def file_digests(
+    paths: Sequence[Path], memory: Path | None, *, verify: bool = False, name: str | None = None
+) -> list[str]:
     """Digest of each file: SHA-256 of the SHA-256 of its pieces.
 
     Args:

@@ -13,13 +13,13 @@ from typing import Any
 
 from core.data.geometry import Box
 from core.data.images import upright_size
+from core.data.split_names import TEST, TRAIN, split_called
 from core.errors import UserError
 from core.formats.boxes import Layout, Size, Unit, four_numbers, settle_layout, settle_unit, to_geotext
 from core.formats.grouping import Grouping, group_name
 from core.formats.placing import Images
 from core.formats.records import Findings, Record
 from core.formats.rows import is_text
-from core.data.split_names import TEST, TRAIN, split_called
 
 FURTHER_TEST = re.compile(r"test[A-Za-z0-9_-]{1,60}")
 """Names of test sets beside the usual one; each keeps its name."""

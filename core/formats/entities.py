@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 
 from core.data.geometry import Box
 from core.data.images import file_problem
+from core.data.split_names import split_called
 from core.errors import UserError
 from core.formats.records import Findings, Record, Region
-from core.data.split_names import split_called
 
 ANNOTATIONS, SENTENCES, UNRELATED = "Annotations", "Sentences", "UNRELATED_CAPTIONS"
 PHRASE = re.compile(r"\[/EN#(\w+)(?:/[^\s\]]*)?\s+(.*?)\](?=\s|$)")
