@@ -5,17 +5,14 @@ Nothing is started but Ray on request, nothing is downloaded, and what is writte
 
 import os
 import shutil
-import socket
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
-from typing import Literal, TypeVar
-from urllib.parse import urlsplit
+from typing import Literal
 
 from core.backbone.checkpoint_files import backbone_files
 from core.campaign.campaign import Campaign
@@ -24,9 +21,9 @@ from core.errors import UserError
 from core.features.vectors import open_vectors
 from core.files.folders import CampaignFolder
 from core.tracking import Mode, has_credentials, resolve_mode
+from search.reaching import ANSWERS_WITHIN_S, host_of, is_reachable, within
 
 Verdict = Literal["ok", "note", "problem"]
-Result = TypeVar("Result")
 PACKAGES = ("torch", "transformers", "ray", "optuna", "wandb", "pandas", "pyarrow", "pydantic")
 EXTRAS = {
     "samplers": ("scipy", "cmaes", "greenlet"),
@@ -37,7 +34,6 @@ EXTRAS = {
     "mlflow": ("mlflow",),
 }
 """Extra → modules that it brings."""
-ANSWERS_WITHIN_S = 3.0
 LITTLE_DISK, LITTLE_MEMORY, LITTLE_SHARED = 5e9, 4e9, 256 * 2**20
 """Bytes below which a note is worth while: a feature store, the backbone in float32, Ray's object store."""
 
@@ -207,54 +203,9 @@ def check_wandb(mode: Mode) -> Check:
     if not known:
         return Check("wandb", "problem", f"online, but {key}", "wandb login, or set WANDB_API_KEY")
     if not is_reachable(server):
-        found = f"online ({key}), but {_host_of(server)} does not answer"
+        found = f"online ({key}), but {host_of(server)} does not answer"
         return Check("wandb", "note", found, "runs go offline by themselves; WANDB_MODE=offline saves the wait")
-    return Check("wandb", "ok", f"online ({key}), {_host_of(server)} answers")
-
-
-def is_reachable(address: str) -> bool:
-    """Whether a server takes connections; looking up its name counts towards the time limit."""
-    parts = urlsplit(address)
-    port = parts.port or (80 if parts.scheme == "http" else 443)
-
-    def connect() -> bool:
-        with socket.create_connection((_host_of(address), port), timeout=ANSWERS_WITHIN_S):
-            return True
-
-    try:
-        return within(ANSWERS_WITHIN_S, connect)
-    except (OSError, UnicodeError):
-        return False
-
-
-def _host_of(address: str) -> str:
-    return urlsplit(address).hostname or address
-
-
-def within(seconds: float, call: Callable[[], Result]) -> Result:
-    """The result of a call that may hang; it is left behind in its thread then.
-
-    Raises:
-        TimeoutError: it took longer.
-        Exception: what the call raised.
-    """
-    results: list[Result] = []
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            results.append(call())
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return results[0]
+    return Check("wandb", "ok", f"online ({key}), {host_of(server)} answers")
 
 
 def check_backbone(config: TrainConfig | None) -> Check:
@@ -294,7 +245,7 @@ def _missing_from_cache(name: str, *, is_needed: bool) -> Check:
     if constants.HF_HUB_OFFLINE:
         return Check("backbone", "problem" if is_needed else "note", f"{found}, and HF_HUB_OFFLINE is set", copying)
     if not is_reachable(constants.ENDPOINT):
-        found = f"{found}, and {_host_of(constants.ENDPOINT)} does not answer"
+        found = f"{found}, and {host_of(constants.ENDPOINT)} does not answer"
         return Check("backbone", "problem" if is_needed else "note", found, copying)
     return Check("backbone", "note", found, "it is downloaded when it is first needed")
 

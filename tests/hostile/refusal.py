@@ -15,8 +15,9 @@ Change = Callable[[Any], object]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder; locks, which hold nothing, do not count."""
+    """Every file below a folder, but for locks, which hold nothing, and remembered digests."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    files = (path for path in files if path.parent.name != ".digests")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 

@@ -1,6 +1,5 @@
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -23,8 +22,6 @@ from search.doctor import (
     check_ray,
     check_study,
     check_wandb,
-    is_reachable,
-    within,
 )
 from tests.commands import CommandLine, free_port
 from tests.conftest import CAMPAIGN, write_campaign
@@ -184,15 +181,3 @@ def test_ray_starts_here_and_says_how_many_trials_fit(demo: Path, tmp_path: Path
     assert check.verdict == "ok"
     assert check.found.startswith("nodes: 1, ")
     assert "trials at once" in check.found
-
-
-def test_a_server_that_does_not_answer_is_not_waited_for(server: str, nobody: str) -> None:
-    assert is_reachable(server)
-    assert not is_reachable(nobody)
-    assert not is_reachable("http://name.invalid")
-    never = threading.Event()
-    with pytest.raises(TimeoutError):
-        within(0.01, never.wait)
-    never.set()
-    with pytest.raises(ZeroDivisionError):
-        within(60, lambda: 1 / 0)
