@@ -117,8 +117,8 @@ def doubts(file: CheckedFile) -> Iterator[str]:
     if shared := shared_captions(file.images):
         if file.split == "test":
             yield (
-                f"distinct captions under several buildings: {len(shared):,}, which tie (evaluation.unique_texts counts equal "
-                "captions as one text)"
+                f"distinct captions under several buildings: {len(shared):,}, which tie (evaluation.unique_texts "
+                "counts equal captions as one text)"
             )
         else:
             yield (
