@@ -257,8 +257,8 @@ def _limits(final: FinalModel, winner: Winner) -> list[str]:
         f"Recalls hold for a gallery of {evaluation.queries_image} images and {evaluation.queries_text} texts of "
         f"{evaluation.groups} buildings; they fall as a gallery grows.",
         "One model, trained with one seed: intervals are over buildings and do not contain the spread of seeds.",
-        f"The features are of {winner.config.features.encoders}, frozen: what they do not hold, the adapters cannot "
-        "retrieve.",
+        f"The features, of {winner.config.features.encoders}, are not trained: what they do not hold, the adapters "
+        "cannot retrieve.",
     ]
     limits += [
         f"`{name}` is not grounded: it is no evidence that the model looks at the image."

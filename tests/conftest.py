@@ -199,8 +199,21 @@ def demo_config(demo: Path, tmp_path: Path) -> TrainConfig:
     )
 
 
+def stored_beside(demo: Path) -> dict[str, str | int | float]:
+    """Settings of the small data set, with features next to the data, so that they are extracted once."""
+    return {
+        "data.train_annotations": str(demo / "train.json"),
+        "data.test_annotations": str(demo / "test.json"),
+        "data.image_root": str(demo / "images"),
+        "data.validation_fraction": 0.25,
+        "features.backbone": str(demo / "tiny-internvl"),
+        "features.store": str(demo / "features"),
+        "features.image_size": 112,
+    }
+
+
 def train_on_demo(folder: Path, demo: Path, changes: dict[str, str | int | float]) -> None:
-    """A run on the small data set; its features are stored next to the data, so that they are extracted once."""
+    """A run on the small data set."""
     from core.features.opening import open_features
     from core.files.folders import RunFolder
     from core.training.runs import hold_run
@@ -208,13 +221,7 @@ def train_on_demo(folder: Path, demo: Path, changes: dict[str, str | int | float
 
     config = TrainConfig().with_overrides(
         {
-            "data.train_annotations": str(demo / "train.json"),
-            "data.test_annotations": str(demo / "test.json"),
-            "data.image_root": str(demo / "images"),
-            "data.validation_fraction": 0.25,
-            "features.backbone": str(demo / "tiny-internvl"),
-            "features.store": str(demo / "features"),
-            "features.image_size": 112,
+            **stored_beside(demo),
             "features.grid": 4,
             "device": "cpu",
             "model.adapter_width": 64,
@@ -265,16 +272,10 @@ space:
 
 
 def write_campaign(folder: Path, demo: Path, content: str = CAMPAIGN, *, epochs: int = 3) -> Path:
-    """A campaign on the small data set; its features are stored next to the data, so that they are extracted once."""
+    """A campaign on the small data set."""
     config = TrainConfig().with_overrides(
         {
-            "data.train_annotations": str(demo / "train.json"),
-            "data.test_annotations": str(demo / "test.json"),
-            "data.image_root": str(demo / "images"),
-            "data.validation_fraction": 0.25,
-            "features.backbone": str(demo / "tiny-internvl"),
-            "features.store": str(demo / "features"),
-            "features.image_size": 112,
+            **stored_beside(demo),
             "device": "cpu",
             "model.adapter_width": 32,
             "model.embed_dim": 32,

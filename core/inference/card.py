@@ -40,7 +40,7 @@ def export_card(model: RetrievalModel, *, place: str, written: str | None) -> st
     facts: dict[str, object] = {
         "library_name": "crossmodal-search",
         "pipeline_tag": "feature-extraction",
-        "tags": ["image-text-retrieval", "grounding", "safetensors"],
+        "tags": ["image-text-retrieval", *(["grounding"] if model.learned("box") else []), "safetensors"],
     }
     if backbone is not None and not backbone.startswith("/"):
         facts["base_model"] = backbone

@@ -213,7 +213,7 @@ class RetrievalModel:
         Args:
             related: whether the sentence of another region was given.
         """
-        boxed, tells = self._learned("box"), self._learned("spatial") and (related or not self.attends)
+        boxed, tells = self.learned("box"), self.learned("spatial") and (related or not self.attends)
         shown = require_finite(boxes, "boxes").clamp(0, 1).tolist()
         best = relations.argmax(dim=1).tolist()
         corners: list[Corners] = [(box[0], box[1], box[2], box[3]) for box in shown]
@@ -230,7 +230,7 @@ class RetrievalModel:
         """
         notes = []
         for loss, name, metric in (("box", "boxes", "box_iou"), ("spatial", "relations", "relation_accuracy")):
-            if not self._learned(loss):
+            if not self.learned(loss):
                 notes.append(f"no {name}: the model was not trained on them")
             elif loss == "spatial" and self.attends and not related:
                 notes.append("no relations: this model needs the sentence of another region for them")
@@ -260,7 +260,7 @@ class RetrievalModel:
     def _details(self, found: "searching.Found") -> tuple[float, Corners | None, str | None, float | None]:
         return found.score, found.box, found.relation, found.match
 
-    def _learned(self, loss: str) -> bool:
+    def learned(self, loss: str) -> bool:
         """Whether a loss was above 0 in an epoch that led to these weights."""
         epochs = self.checkpoint.history[: self.checkpoint.epoch + 1]
         return getattr(self.config.loss, loss) > 0 and any(getattr(epoch, f"loss_{loss}") for epoch in epochs)
