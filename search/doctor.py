@@ -18,9 +18,10 @@ from core.backbone.checkpoint_files import backbone_files
 from core.campaign.campaign import Campaign
 from core.config import TrainConfig
 from core.errors import UserError
-from core.features.vectors import open_vectors
+from core.features.vectors import read_vector_set
 from core.files.folders import CampaignFolder
 from core.tracking import Mode, has_credentials, resolve_mode
+from search.campaign import campaign_readings
 from search.reaching import ANSWERS_WITHIN_S, host_of, is_reachable, within
 
 Verdict = Literal["ok", "note", "problem"]
@@ -35,7 +36,7 @@ EXTRAS = {
 }
 """Extra → modules that it brings."""
 LITTLE_DISK, LITTLE_MEMORY, LITTLE_SHARED = 5e9, 4e9, 256 * 2**20
-"""Bytes below which a note is worth while: a feature store, the backbone in float32, Ray's object store."""
+"""Bytes below which a note is given: a feature store, the backbone in float32, Ray's object store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def diagnose(subject: Subject) -> Iterator[Check]:
     if subject.config is not None:
         yield check_data(subject.config)
         if subject.config.features.vectors is not None:
-            yield check_vectors(subject.config)
+            yield check_vectors(subject.config, subject.campaign)
         yield check_folder("features", subject.config.features.store)
     if subject.campaign is None:
         yield check_folder("output", Path("output"))
@@ -267,10 +268,12 @@ def check_data(config: TrainConfig) -> Check:
     )
 
 
-def check_vectors(config: TrainConfig) -> Check:
-    """Whether the set of vectors is there and holds the readings of the configuration."""
+def check_vectors(config: TrainConfig, campaign: Campaign | None) -> Check:
+    """Whether the set of vectors is there and holds the readings of the configuration, or of all trials."""
+    assert config.features.vectors is not None, "there is a set to check"
     try:
-        open_vectors(config)
+        readings = config.readings.all if campaign is None else campaign_readings(campaign)
+        read_vector_set(config.features.vectors, config.data.image_root).require(readings)
     except UserError as error:
         return Check("vectors", "problem", str(error))
     return Check("vectors", "ok", str(config.features.vectors))

@@ -77,7 +77,7 @@ class Data:
 
 
 def inspect_data(folder: Path) -> Data:
-    """Read the annotations of a folder with train.json, images/ and perhaps test annotations.
+    """Read the annotations of a folder with train.json, images/ and, if there are any, test annotations.
 
     Raises:
         UserError: train.json or images/ is missing, an entry is damaged, or there are too few groups.

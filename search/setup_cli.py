@@ -63,7 +63,7 @@ def doctor(
 @app.command(epilog="Example: crossmodal init my-campaign --data data/GeoText1652")
 def init(
     out: Annotated[Path, typer.Argument(help="Folder for train.yaml and campaign.yaml; created if it is missing.")],
-    data: Annotated[Path, typer.Option(help="Folder with train.json, images/ and perhaps test.json.")],
+    data: Annotated[Path, typer.Option(help="Folder with train.json, images/ and, optionally, test.json.")],
     backbone: Annotated[
         str | None, typer.Option(help="Folder of an InternVL in transformers format, or a hub id.")
     ] = None,

@@ -180,25 +180,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, "demo", make) / "data"
 
 
-@pytest.fixture
-def demo_config(demo: Path, tmp_path: Path) -> TrainConfig:
-    """Reads the small data set; features go to a fresh store."""
-    return TrainConfig().with_overrides(
-        {
-            "data.train_annotations": str(demo / "train.json"),
-            "data.test_annotations": str(demo / "test.json"),
-            "data.image_root": str(demo / "images"),
-            "data.validation_fraction": 0.25,
-            "features.backbone": str(demo / "tiny-internvl"),
-            "features.store": str(tmp_path / "store"),
-            "features.image_size": 112,
-            "device": "cpu",
-            "optimizer.batch_size": 16,
-            "recipe.epochs": 2,
-        }
-    )
-
-
 def stored_beside(demo: Path) -> dict[str, str | int | float]:
     """Settings of the small data set, with features next to the data, so that they are extracted once."""
     return {
@@ -210,6 +191,20 @@ def stored_beside(demo: Path) -> dict[str, str | int | float]:
         "features.store": str(demo / "features"),
         "features.image_size": 112,
     }
+
+
+@pytest.fixture
+def demo_config(demo: Path, tmp_path: Path) -> TrainConfig:
+    """Reads the small data set; features go to a fresh store."""
+    return TrainConfig().with_overrides(
+        {
+            **stored_beside(demo),
+            "features.store": str(tmp_path / "store"),
+            "device": "cpu",
+            "optimizer.batch_size": 16,
+            "recipe.epochs": 2,
+        }
+    )
 
 
 def train_on_demo(folder: Path, demo: Path, changes: dict[str, str | int | float]) -> None:

@@ -19,7 +19,7 @@ from core.files.json_files import read_json
 from core.formats.records import Findings, Record
 from core.formats.rows import record_of_row, require_columns
 
-STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
+STATE, SPLITS = "state.json", "dataset_dict.json"
 ROWS = 32
 """Rows in memory at once, with their images."""
 SUFFIXES = {

@@ -113,7 +113,7 @@ def _parsed(path: Path) -> ElementTree.Element:
         raise UserError(problem, where=path)
     try:
         return ElementTree.parse(path, ElementTree.XMLParser(target=_WithoutDoctype())).getroot()
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding nobody knows
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
         raise UserError(f"is not valid XML ({error})", where=path) from None
 
 

@@ -187,7 +187,7 @@ def test_ray_starts_here_and_says_how_many_trials_fit(demo: Path, tmp_path: Path
 
 def test_vectors_must_be_there_and_hold_the_readings(demo: Path, demo_config: TrainConfig, tmp_path: Path) -> None:
     config = without_pictures(demo, tmp_path, demo_config)
-    assert check_vectors(config).verdict == "ok"
+    assert check_vectors(config, None).verdict == "ok"
     assert check_backbone(config).verdict == "ok"
-    lacking = check_vectors(config.with_overrides({"features.image": "vectors.dino"}))
+    lacking = check_vectors(config.with_overrides({"features.image": "vectors.dino"}), None)
     assert (lacking.verdict, "holds no vectors.dino of images" in lacking.found) == ("problem", True)
