@@ -240,7 +240,11 @@ def plan(
 
 def _print_estimate(cost: "Estimate", campaign: "Campaign") -> None:
     for store in cost.extraction:
-        state = f"about {store.seconds:,.0f} s in one process here" if store.seconds else "already extracted"
+        state = (
+            f"about {store.seconds:,.0f} s in one process here"
+            if store.seconds
+            else "no pass of the backbone is needed"
+        )
         say(
             f"features {store.fingerprint}: {store.images:,} images, {store.texts:,} texts, "
             f"{_in_bytes(store.gigabytes)} on disk, {state}"

@@ -264,7 +264,7 @@ def check_data(config: TrainConfig) -> Check:
         "data",
         "ok",
         f"{data.train_annotations}, {data.image_root or 'no pictures'}",
-        "crossmodal data check reads them",
+        "" if data.image_root is None else "crossmodal data check reads them",
     )
 
 

@@ -40,6 +40,6 @@ def test_a_model_on_vectors_says_which_it_reads(demo: Path, demo_config: TrainCo
     config = without_pictures(demo, tmp_path, demo_config.with_overrides({"recipe.epochs": 1}))
     card = export_card(RetrievalModel(train(config, open_features(config)).last), place="owner/name", written=None)
     assert "base_model" not in front_matter(card)
-    assert "on the vectors set, after epoch 0" in card
+    assert "on the set of vectors set, after epoch 0" in card
     assert "model.embed_image_vectors(image_vectors)  # [N, 24]: vectors.cnn+vectors.clip, side by side" in card
     assert "ImageIndex" not in card
