@@ -240,11 +240,9 @@ def plan(
 
 def _print_estimate(cost: "Estimate", campaign: "Campaign") -> None:
     for store in cost.extraction:
-        state = (
-            f"about {store.seconds:,.0f} s in one process here"
-            if store.seconds
-            else "no pass of the backbone is needed"
-        )
+        state = "no pass of the backbone is needed"
+        if store.seconds:
+            state = f"about {store.seconds:,.0f} s in one process here"
         say(
             f"features {store.fingerprint}: {store.images:,} images, {store.texts:,} texts, "
             f"{_in_bytes(store.gigabytes)} on disk, {state}"
