@@ -91,7 +91,7 @@ class Conversion:
         """
         if not self._drafts:
             first = f"; the first: {self.findings.messages[0]}" if self.findings.messages else ""
-            raise UserError(f"has no record that can be used{first}", where=where)
+            raise UserError(f"has no record that can be used{first}", where=where, how="check --images and --format")
         self._require_test_split(where)
         self._convert_boxes(where)
         found: Entries = {}
@@ -196,7 +196,11 @@ def drawn(groups: Iterable[str], fraction: float, where: str) -> set[str]:
     """
     shuffled = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest())
     if len(shuffled) < 2:
-        raise UserError(f"has {len(shuffled)} groups to train on, of which none can be spared for testing", where=where)
+        raise UserError(
+            f"has {len(shuffled)} groups to train on, of which none can be spared for testing",
+            where=where,
+            how="group images otherwise with --group, or do without a test split with --test-fraction 0",
+        )
     return set(shuffled[: min(max(round(fraction * len(shuffled)), 1), len(shuffled) - 1)])
 
 

@@ -12,7 +12,7 @@ from core.data.split_names import TRAIN, split_in_name
 from core.errors import UserError
 from core.files.json_files import read_json
 from core.formats import arrow, entities, geotext
-from core.formats.archives import BROKEN, is_zip
+from core.formats.archives import AGAIN, BROKEN, is_zip
 
 SUFFIXES: dict[Format, tuple[str, ...]] = {
     "geotext": (".json",), "karpathy": (".json",), "coco": (".json",), "xvlm": (".json",),
@@ -87,7 +87,7 @@ def _of_archive(path: Path) -> Format:
                 if number == MEMBERS_LOOKED_AT:
                     break
     except (*BROKEN, OSError, ValueError) as error:
-        raise UserError(f"is not an intact archive ({error})", where=path) from None
+        raise UserError(f"is not an intact archive ({error})", where=path, how=AGAIN) from None
     return "webdataset"
 
 
@@ -105,7 +105,9 @@ def _of_folder(folder: Path, declared: Format | None) -> Detected:
         case _:
             files = [path for path in _files(folder) if path.name.lower().endswith(SUFFIXES[found])]
     if not files:
-        raise UserError(f"holds no file of the format {found}", where=folder)
+        raise UserError(
+            f"holds no file of the format {found}", where=folder, how="name the file itself, or another --format"
+        )
     parts = tuple((path, split_in_name(path)) for path in files)
     if found in ONE_FILE_A_SPLIT and len({split for _, split in parts}) < len(parts):
         raise UserError(
