@@ -82,9 +82,7 @@ def _rows(path: Path) -> Iterator[tuple[tuple[str, Mapping[str, list[str]]], dic
                         yield names, row
     except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"is not an intact Arrow stream ({reason})", where=path, how="save the data set again"
-        ) from None
+        raise UserError(f"is not an intact Arrow stream ({reason})", where=path, how="save it again") from None
 
 
 def _features(schema: Any, path: Path) -> tuple[str, Mapping[str, list[str]]]:

@@ -105,9 +105,7 @@ def _of_folder(folder: Path, declared: Format | None) -> Detected:
         case _:
             files = [path for path in _files(folder) if path.name.lower().endswith(SUFFIXES[found])]
     if not files:
-        raise UserError(
-            f"holds no file of the format {found}", where=folder, how="name the file itself, or another --format"
-        )
+        raise UserError(f"holds no file of the format {found}", where=folder, how="name another --format")
     parts = tuple((path, split_in_name(path)) for path in files)
     if found in ONE_FILE_A_SPLIT and len({split for _, split in parts}) < len(parts):
         raise UserError(
