@@ -25,9 +25,10 @@ import numpy as np
 
 from benchmarks.demo import ROOT, demo_campaign, demo_store
 from benchmarks.results import Row, median, options, say, write
+from core.campaign.campaign import Campaign, read_campaign
 from core.files.json_files import write_json
+from core.files.yaml_files import dump_plain
 from core.records import Receipt
-from core.sections import dump_yaml
 
 PHASES = ("checked", "asked", "first epoch", "all")
 POLL_S = 0.01
@@ -81,7 +82,13 @@ def make_campaign(root: Path) -> Path:
         for path in (files.config, files.metrics):
             path.write_text("{}\n")
         zipfile.ZipFile(files.best_checkpoint, "w").close()
+    write_campaign(folder.campaign, read_campaign(folder))
     return folder.root
+
+
+def write_campaign(path: Path, campaign: Campaign) -> None:
+    """Without the settings that have their defaults, of which an older checkout may lack some."""
+    path.write_text(dump_plain(campaign.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
 
 
 def main() -> None:
@@ -96,7 +103,7 @@ def main() -> None:
     demo_store(campaign)
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
-        (root / "campaign.yaml").write_text(dump_yaml(campaign.with_limits(trials=2, hours=None)))
+        write_campaign(root / "campaign.yaml", campaign.with_limits(trials=2, hours=None))
         made = str(make_campaign(root / "made"))
         reading = {"--help": ["--help"], "status": ["status", made], "leaderboard": ["leaderboard", made]}
         rows: dict[str, list[Row]] = {name: [] for name in checkouts}

@@ -1,5 +1,6 @@
 """The optimizer of a stage: AdamW, its learning-rate schedule, and restoring its state from a checkpoint."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ def build_optimizer(model: CrossModalModel, learning_rate: float, weight_decay: 
 
     Source: Loshchilov and Hutter (1711.05101).
     """
+    _spare_the_compiler()
     matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -22,6 +24,24 @@ def build_optimizer(model: CrossModalModel, learning_rate: float, weight_decay: 
     for group in optimizer.param_groups:
         group["initial_lr"] = learning_rate  # for the receipt, since the schedule overwrites `lr`
     return optimizer
+
+
+def update_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """`optimizer.step()`, without what surrounds it in torch: profiling, and the import of torch's compiler."""
+    with torch.no_grad():
+        inspect.unwrap(type(optimizer).step)(optimizer)
+
+
+def _spare_the_compiler() -> None:
+    """Keep torch from importing its compiler (800 modules, more than a second in each worker).
+
+    Optimizers do so when they are first used, to exclude themselves from compilation; nothing is compiled here. In a
+    version of torch without these marks, this does nothing.
+    """
+    for method in vars(torch.optim.Optimizer).values():
+        original = getattr(method, "__wrapped__", None)
+        if original is not None and not hasattr(original, "__dynamo_disable"):
+            setattr(original, "__dynamo_disable", original)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

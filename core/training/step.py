@@ -25,6 +25,7 @@ from core.model.losses import (
 from core.model.model import CrossModalModel
 from core.model.views import ImageView, TextView
 from core.training.batches import Batch
+from core.training.optimizer import update_parameters
 
 WARM_UP = 3
 """Steps per batch size that run eagerly before one is recorded, since libraries initialise in the first ones."""
@@ -58,7 +59,7 @@ class TrainStep:
         """Update the parameters, and add the losses to `totals`."""
         losses = compute_losses(self._model, batch, self._weights, self._negatives)
         weighted_sum(losses, self._weights).backward()
-        self._optimizer.step()
+        update_parameters(self._optimizer)
         self._optimizer.zero_grad()
         self.totals += torch.stack(losses).detach()
 

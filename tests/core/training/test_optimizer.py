@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +11,7 @@ from core.errors import UserError
 from core.features.store import Features
 from core.model.checkpoints import Checkpoint
 from core.model.model import build_model
-from core.training.optimizer import build_optimizer, scheduled_rate, set_learning_rate
+from core.training.optimizer import build_optimizer, scheduled_rate, set_learning_rate, update_parameters
 from core.training.train import train
 
 
@@ -50,3 +52,36 @@ def test_moments_of_another_optimizer_are_refused(
     change(kept[0].optimizer["state"])
     with pytest.raises(UserError, match="optimizer state does not fit the configured model"):
         train(small_config, planted_features, resume_from=kept[0])
+
+
+def test_an_update_is_that_of_torch() -> None:
+    ours, theirs = (torch.nn.Linear(5, 3), torch.nn.Linear(5, 3))
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = torch.optim.AdamW(ours.parameters(), lr=0.01, fused=True)
+    reference = torch.optim.AdamW(theirs.parameters(), lr=0.01, fused=True)
+    for seed in range(3):
+        data = torch.randn(7, 5, generator=torch.Generator().manual_seed(seed))
+        for model in (ours, theirs):
+            model.zero_grad()
+            model(data).square().mean().backward()
+        update_parameters(optimizer)
+        reference.step()
+    assert torch.equal(ours.weight, theirs.weight)
+    assert torch.equal(ours.bias, theirs.bias)
+
+
+def test_training_does_not_import_the_compiler_of_torch() -> None:
+    code = """
+import sys
+import torch
+from core.training.optimizer import build_optimizer, update_parameters
+model = torch.nn.Linear(3, 2)
+optimizer = build_optimizer(model, 0.01, 0.1)
+model(torch.ones(1, 3)).sum().backward()
+update_parameters(optimizer)
+optimizer.zero_grad()
+optimizer.state_dict()
+print("torch._dynamo" in sys.modules)
+"""
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert outcome.stdout.strip() == "False"
