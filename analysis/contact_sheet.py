@@ -4,19 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
-
-from analysis.report import render
+from analysis.own_pages import write_page
 from analysis.report_pictures import box_colour, numbered_picture
-from core.errors import UserError
-from core.files.atomic import write_atomically
 from core.records import Corners
 
 IMAGES = 48
 """On a page, shared evenly between its files."""
-MARK = '<meta name="generator" content="crossmodal data check">'
-"""By which a page is known to be ours."""
-HEAD_BYTES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,41 +33,20 @@ class SheetImage:
     regions: Sequence[SheetRegion]
 
 
-def require_free_sheet(path: Path) -> None:
-    """Check that a sheet can be written there; call it before long work.
-
-    Raises:
-        UserError: there is a file that is no contact sheet, or a folder, or no folder to write it to.
-    """
-    if not path.parent.is_dir():
-        raise UserError("there is no such folder", where=path.parent, how="create it, or name another file")
-    if path.is_dir():
-        raise UserError("is a folder", where=path, how="name a file")
-    if path.exists() and not (path.is_file() and _is_sheet(path)):
-        raise UserError("is no contact sheet, and is not overwritten", where=path, how="name another file")
-
-
-def _is_sheet(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return MARK.encode() in stream.read(HEAD_BYTES)
-
-
 def write_sheet(path: Path, files: Mapping[str, Sequence[SheetImage]]) -> None:
     """Write the sheet: a page that needs nothing else, with images at equal distances in each file.
 
     Args:
         files: name of an annotation file → its images.
     Raises:
-        UserError: as `require_free_sheet`, or an image cannot be read.
+        UserError: as `require_free_page`, or an image cannot be read.
     """
-    require_free_sheet(path)
     most = max(1, IMAGES // max(1, len(files)))
     parts = [
         {"title": name, "count": len(images), "cards": [_card(images[row]) for row in chosen_rows(len(images), most)]}
         for name, images in files.items()
     ]
-    content = {"title": "Contact sheet", "mark": Markup(f"{MARK}\n"), "parts": parts}
-    write_atomically(path, render("contact_sheet.html", content))
+    write_page(path, "contact_sheet.html", {"title": "Contact sheet", "parts": parts})
 
 
 def chosen_rows(count: int, most: int) -> list[int]:

@@ -30,10 +30,6 @@ class Searched:
         return f"param:{self.name}"
 
     @property
-    def is_choice(self) -> bool:
-        return isinstance(self.dimension, Choice)
-
-    @property
     def is_logarithmic(self) -> bool:
         return isinstance(self.dimension, LogUniform)
 

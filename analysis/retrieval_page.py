@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.report import render
+from analysis.own_pages import write_page
 from analysis.report_pictures import boxed_picture
 from core.errors import UserError
-from core.files.atomic import write_atomically
 from core.records import Corners
 
 
@@ -41,7 +40,11 @@ class Answers:
 
 
 def write_retrieval_page(path: Path, answers: Answers) -> None:
-    """Write the page; a picture that cannot be read any more is left out."""
+    """Write the page; a picture that cannot be read any more is left out.
+
+    Raises:
+        UserError: as `require_free_page`.
+    """
     cards = [
         {
             "number": number,
@@ -52,7 +55,7 @@ def write_retrieval_page(path: Path, answers: Answers) -> None:
         for number, each in enumerate(answers.found, start=1)
     ]
     content = {"title": answers.query, "searched": answers.searched, "cards": cards, "notes": answers.notes}
-    write_atomically(path, render("retrieval.html", content))
+    write_page(path, "retrieval.html", content)
 
 
 def facts_of(answer: Answer) -> list[str]:

@@ -201,7 +201,7 @@ class FeaturesConfig(Section):
     def encoders(self) -> str:
         """What computes the features, in words."""
         backbone = [] if self.backbone is None else [f"the frozen backbone {Path(self.backbone).name}"]
-        return " and ".join([*backbone, *([] if self.vectors is None else [f"the vectors {self.vectors.name}"])])
+        return " and ".join([*backbone, *([] if self.vectors is None else [f"the set of vectors {self.vectors.name}"])])
 
     @property
     def image_readings(self) -> tuple[Reading, ...]:

@@ -137,6 +137,8 @@ class Receipt(Record):
     earlier_epochs: int = 0
     """Epochs of the runs before this one whose weights it started from, e.g. stage 1 of a two-stage run."""
     earlier_seconds: float = 0.0
+    backbone: str | None = None
+    """Digest of the files of the frozen backbone; None in receipts of earlier versions, and if it is unknown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

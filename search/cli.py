@@ -134,7 +134,8 @@ def search(
     settings = load_campaign(campaign).with_limits(trials=trials, hours=hours)
     require_cluster_first(address)
     require_sampler(settings.sampler.kind)
-    folder = CampaignFolder((output_dir or Path("output") / settings.name).resolve())
+    named = output_dir or Path("output") / settings.name
+    folder = CampaignFolder(named.resolve())
     require_ours(folder.root, folder.NAMES)
     if settings.warm_start and not folder.campaign.exists():
         from search.warm_start import require_sources
@@ -156,6 +157,7 @@ def search(
         renew_leaderboard(folder)
     exit_unless_finished(end)
     _print_outcome(end, settings.objective, folder)
+    say(f"next: crossmodal confirm {named}")
 
 
 def _taken_over(campaign: "Campaign", features: "CampaignFeatures") -> "Sequence[Start]":
@@ -239,14 +241,16 @@ def plan(
 
 def _print_estimate(cost: "Estimate", campaign: "Campaign") -> None:
     for store in cost.extraction:
-        state = f"about {store.seconds:,.0f} s in one process here" if store.seconds else "already extracted"
+        state = "no pass of the backbone is needed"
+        if store.seconds:
+            state = f"about {store.seconds:,.0f} s in one process here"
         say(
             f"features {store.fingerprint}: {store.images:,} images, {store.texts:,} texts, "
-            f"{store.gigabytes:,.3g} GB on disk, {state}"
+            f"{_in_bytes(store.gigabytes)} on disk, {state}"
         )
         for each in store.costs:
             unit = "image" if each.reading.kind == "images" else "text"
-            say(f"  {each.reading.name}: {each.gigabytes:,.3g} GB, {each.gigaflops:,.3g} GFLOP per {unit}")
+            say(f"  {each.reading.name}: {_in_bytes(each.gigabytes)}, {each.gigaflops:,.3g} GFLOP per {unit}")
     training = cost.training
     say(
         f"an epoch: {training.seconds_per_epoch:.2f} s ({training.basis}); "
@@ -260,6 +264,10 @@ def _print_estimate(cost: "Estimate", campaign: "Campaign") -> None:
     limit = campaign.limits.gpu_hours
     if limit is not None and cost.gpu_hours > limit:
         say(f"limits.gpu_hours of {limit:g} will end the campaign earlier", style="yellow")
+
+
+def _in_bytes(gigabytes: float) -> str:
+    return f"{gigabytes:,.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:,.2g} MB"
 
 
 GARBAGE_EVERY = 50_000

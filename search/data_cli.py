@@ -144,12 +144,13 @@ def check(
     ] = None,
 ) -> None:
     """Read complete data sets, images included: count contents, repairs and errors, and compare train with test."""
-    from analysis.contact_sheet import require_free_sheet, write_sheet
+    from analysis.contact_sheet import write_sheet
+    from analysis.own_pages import require_free_page
     from core.errors import UserError, shown
 
     files = _annotation_files(paths)
     if sheet is not None:
-        require_free_sheet(sheet)
+        require_free_page(sheet)
     checked = [_check_file(file, image_root) for file in files]
     problems = (
         [f"{rejected} entries were rejected"] if (rejected := sum(f.counts.rejected.total() for f in checked)) else []

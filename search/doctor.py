@@ -18,8 +18,10 @@ from core.backbone.checkpoint_files import backbone_files
 from core.campaign.campaign import Campaign
 from core.config import TrainConfig
 from core.errors import UserError
+from core.features.vectors import read_vector_set
 from core.files.folders import CampaignFolder
 from core.tracking import Mode, has_credentials, resolve_mode
+from search.campaign import campaign_readings
 from search.reaching import ANSWERS_WITHIN_S, host_of, is_reachable, within
 
 Verdict = Literal["ok", "note", "problem"]
@@ -34,7 +36,7 @@ EXTRAS = {
 }
 """Extra → modules that it brings."""
 LITTLE_DISK, LITTLE_MEMORY, LITTLE_SHARED = 5e9, 4e9, 256 * 2**20
-"""Bytes below which a note is worth while: a feature store, the backbone in float32, Ray's object store."""
+"""Bytes below which a note is given: a feature store, the backbone in float32, Ray's object store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ def diagnose(subject: Subject) -> Iterator[Check]:
     yield check_backbone(subject.config)
     if subject.config is not None:
         yield check_data(subject.config)
+        if subject.config.features.vectors is not None:
+            yield check_vectors(subject.config, subject.campaign)
         yield check_folder("features", subject.config.features.store)
     if subject.campaign is None:
         yield check_folder("output", Path("output"))
@@ -260,8 +264,19 @@ def check_data(config: TrainConfig) -> Check:
         "data",
         "ok",
         f"{data.train_annotations}, {data.image_root or 'no pictures'}",
-        "crossmodal data check reads them",
+        "" if data.image_root is None else "crossmodal data check reads them",
     )
+
+
+def check_vectors(config: TrainConfig, campaign: Campaign | None) -> Check:
+    """Whether the set of vectors is there and holds the readings of the configuration, or of all trials."""
+    assert config.features.vectors is not None, "there is a set to check"
+    try:
+        readings = config.readings.all if campaign is None else campaign_readings(campaign)
+        read_vector_set(config.features.vectors, config.data.image_root).require(readings)
+    except UserError as error:
+        return Check("vectors", "problem", str(error))
+    return Check("vectors", "ok", str(config.features.vectors))
 
 
 def existing_parent(path: Path) -> Path:

@@ -105,6 +105,7 @@ def _say_how_to_use(out: Path, report: "ImportReport") -> None:
         if each.distinct < MIN_DISTINCT:
             say(f"vectors.{each.name} gives few {each.kind} a vector of their own: training refuses it", style="yellow")
     say(f"the set is in {out}; a training configuration reads it by")
+    say("data:\n  image_root: null  # where there are no pictures")
     say(f"features:\n  vectors: {out.resolve()}")
     if {each.kind for each in report.readings} == {"images", "texts"}:
         say("  backbone: null")

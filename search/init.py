@@ -7,7 +7,6 @@ the constraints.
 import json
 import os
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from core.config import TrainConfig
 from core.data.annotations import NO_RELATION, AnnotatedImage, read_annotations
+from core.data.checks import shared_captions
 from core.data.splits import split_by_group
 from core.errors import UserError
 from core.files.atomic import write_atomically
@@ -49,7 +49,7 @@ class Data:
     related: int
     """Regions with a relation to another one."""
     repeated: int
-    """Captions that stand under several groups."""
+    """Captions that stand under another group, too."""
     longest: int
     """Words of the longest text."""
     test: str | None
@@ -77,7 +77,7 @@ class Data:
 
 
 def inspect_data(folder: Path) -> Data:
-    """Read the annotations of a folder with train.json, images/ and perhaps test annotations.
+    """Read the annotations of a folder with train.json, images/ and, if there are any, test annotations.
 
     Raises:
         UserError: train.json or images/ is missing, an entry is damaged, or there are too few groups.
@@ -106,13 +106,8 @@ def inspect_data(folder: Path) -> Data:
 
 
 def _repeated(images: list[AnnotatedImage]) -> int:
-    groups_of: dict[str, set[str]] = {}
-    times: Counter[str] = Counter()
-    for image in images:
-        for caption in image.captions:
-            groups_of.setdefault(caption, set()).add(image.group)
-            times[caption] += 1
-    return sum(times[caption] for caption, groups in groups_of.items() if len(groups) > 1)
+    shared = shared_captions(images)
+    return sum(caption in shared for image in images for caption in image.captions)
 
 
 def _test_annotations(folder: Path) -> str | None:

@@ -22,7 +22,7 @@ from core.records import (
     Interval,
     Scorecard,
 )
-from core.terminal.tables import recall_in_words
+from core.terminal.tables import ONE_IMAGE_EACH, recall_in_words
 from search.winner import Winner
 
 PROTOCOLS = {
@@ -30,7 +30,6 @@ PROTOCOLS = {
     "image": "only the image of a caption is relevant, and its captions",
     "geotext-official": "relevance of the published script of GeoText-1652, with its off-by-one",
 }
-ALONE = " Every image is a building of its own, so that protocols cannot differ."
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +142,7 @@ def _figures(final: FinalModel) -> list[str]:
         parts.append(
             f"Protocol `{protocol}`: {meaning}. {first.queries_image} images, {first.texts_in_words}, "
             f"{first.groups} buildings; ties count against the query{_if_for(same)}; 95 % intervals by bootstrap over "
-            f"buildings.{'' if first.groups < first.queries_image else ALONE}"
+            f"buildings.{'' if first.groups < first.queries_image else f' {ONE_IMAGE_EACH}'}"
         )
         headings = [cell for each in same for cell in (_order(each), "95 %")]
         rows = [[name, *_cells(same, name), f"{first.metrics[f'chance_{name}']:.1%}"] for name in RETRIEVAL_KEYS]
@@ -258,8 +257,8 @@ def _limits(final: FinalModel, winner: Winner) -> list[str]:
         f"Recalls hold for a gallery of {evaluation.queries_image} images and {evaluation.queries_text} texts of "
         f"{evaluation.groups} buildings; they fall as a gallery grows.",
         "One model, trained with one seed: intervals are over buildings and do not contain the spread of seeds.",
-        f"The features are of {winner.config.features.encoders}, frozen: what they do not hold, the adapters cannot "
-        "retrieve.",
+        f"The features, of {winner.config.features.encoders}, are not trained: what they do not hold, the adapters "
+        "cannot retrieve.",
     ]
     limits += [
         f"`{name}` is not grounded: it is no evidence that the model looks at the image."

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.terminal.cli import JsonOption, UniqueTextsOption
+from core.terminal.cli import AgainOption, JsonOption, UniqueTextsOption
 from core.terminal.console import FeatureDisplay, print_json, progress_bar, say, show
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def retrieve(
     cache_dir: CacheOption = None,
 ) -> None:
     """Find the pictures of a folder that a text describes, or the texts that describe a picture."""
+    from analysis.own_pages import require_free_page
     from core.errors import UserError
     from core.inference.loading import load_model
 
@@ -52,7 +53,7 @@ def retrieve(
     if by_text == by_image or (by_text and (image or texts)) or (by_image and (text is not None or images)):
         raise UserError("a TEXT goes with --images, and --image with --texts", how="give one of these pairs")
     if html is not None:
-        _require_new_page(html)
+        require_free_page(html)
     loaded = load_model(model, backbone=backbone)
     if image is not None and texts is not None:
         from core.inference.text_index import TextIndex
@@ -98,16 +99,6 @@ def open_index(model: "RetrievalModel", images: Path, cache_dir: Path | None) ->
     if len(index.problems) > 3:
         say(f"skipped in all: {len(index.problems)} pictures that cannot be read", style="yellow")
     return index
-
-
-def _require_new_page(html: Path) -> None:
-    """Check that a page can be written: over none but one of ours."""
-    from core.errors import UserError
-    from core.files.ownership import require_ours
-
-    if html.suffix.lower() not in (".html", ".htm"):
-        raise UserError("is not the name of a page", where=html, how="let it end in .html")
-    require_ours(html.parent, [html.name])
 
 
 def read_texts(texts: Path) -> list[str]:
@@ -160,9 +151,7 @@ def _write_page(
     html: Path, query: str, image: Path | None, searched: str, found: "tuple[list[Match], list[str]]"
 ) -> None:
     from analysis.retrieval_page import Answer, Answers, write_retrieval_page
-    from core.files.ownership import claim_folder
 
-    claim_folder(html.parent, [html.name])
     matches, notes = found
     answers = [Answer(m.path, m.text, m.score, m.box, m.relation, m.match) for m in matches]
     write_retrieval_page(html, Answers(query, image, searched, answers, notes))
@@ -180,9 +169,7 @@ def evaluate(
     backbone: BackboneOption = None,
     cache_dir: CacheOption = None,
     unique_texts: UniqueTextsOption = False,
-    again: Annotated[
-        bool, typer.Option("--again", help="Read the test split once more for a final model, which is counted.")
-    ] = False,
+    again: AgainOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model on any annotations; needs neither its training data nor its features."""

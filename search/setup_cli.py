@@ -63,7 +63,7 @@ def doctor(
 @app.command(epilog="Example: crossmodal init my-campaign --data data/GeoText1652")
 def init(
     out: Annotated[Path, typer.Argument(help="Folder for train.yaml and campaign.yaml; created if it is missing.")],
-    data: Annotated[Path, typer.Option(help="Folder with train.json, images/ and perhaps test.json.")],
+    data: Annotated[Path, typer.Option(help="Folder with train.json, images/ and, optionally, test.json.")],
     backbone: Annotated[
         str | None, typer.Option(help="Folder of an InternVL in transformers format, or a hub id.")
     ] = None,
@@ -91,11 +91,10 @@ def _facts(data: "Data") -> list[str]:
         lines += [f"{data.regions:,} boxes" + ("" if data.related else ", no relations between them")]
     else:
         lines += ["no boxes: their losses are off and not searched"]
-    lines += [f"{data.groups:,} groups" if data.has_groups else "no groups: every image stands for itself"]
+    lines += [f"{data.groups:,} buildings" if data.has_groups else "every image is a building of its own"]
     if data.repeated:
         matching = "; equal captions count as matches (loss.positives: text)" if data.positives == "text" else ""
-        lines += [
-            f"{data.repeated:,} captions stand under several {'groups' if data.has_groups else 'images'}{matching}"
-        ]
+        others = "another building" if data.has_groups else "another image"
+        lines += [f"{data.repeated:,} of the captions stand under {others}, too{matching}"]
     lines += [f"test annotations: {data.test or 'none found'}"]
     return lines

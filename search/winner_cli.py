@@ -79,6 +79,7 @@ def confirm(
         print_json(confirmation_json(confirmed, settings.name, settings.objective))
         return
     print_confirmation(confirmed, settings.objective, None if baseline is None else baseline.number)
+    say(f"next: crossmodal retrain {folder} --output-dir {folder / 'final'}")
 
 
 def renew_leaderboard(folder: "CampaignFolder") -> None:
@@ -198,6 +199,7 @@ def retrain(
     for note in track_retrained(campaign, output_dir):
         say(note, style="yellow")
     say(f"the final model is {final.card.checkpoint}; its model card is {output_dir / 'model_card.md'}")
+    say(f"next: crossmodal report {folder}")
 
 
 def _print_plan(winner: "Winner") -> None:
@@ -212,7 +214,7 @@ def _print_plan(winner: "Winner") -> None:
     )
     say(f"retraining trial {winner.number} ({known}) {stages}")
     if winner.split_of is not None:
-        scale = f"{recipe.stage2_lr_scale:g} of the learning rate in the second"
+        scale = f"{recipe.stage2_lr_scale:g} × the learning rate in the second"
         say(f"the trial was single-stage; its stages are those of {winner.split_of}, with {scale}", style="yellow")
     if winner.config.data.train_on == "all":
         say(f"on the training and validation buildings, for the {recipe.epochs} epochs that validation chose")

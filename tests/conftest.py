@@ -180,18 +180,26 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, "demo", make) / "data"
 
 
+def stored_beside(demo: Path) -> dict[str, str | int | float]:
+    """Settings of the small data set, with features next to the data, so that they are extracted once."""
+    return {
+        "data.train_annotations": str(demo / "train.json"),
+        "data.test_annotations": str(demo / "test.json"),
+        "data.image_root": str(demo / "images"),
+        "data.validation_fraction": 0.25,
+        "features.backbone": str(demo / "tiny-internvl"),
+        "features.store": str(demo / "features"),
+        "features.image_size": 112,
+    }
+
+
 @pytest.fixture
 def demo_config(demo: Path, tmp_path: Path) -> TrainConfig:
     """Reads the small data set; features go to a fresh store."""
     return TrainConfig().with_overrides(
         {
-            "data.train_annotations": str(demo / "train.json"),
-            "data.test_annotations": str(demo / "test.json"),
-            "data.image_root": str(demo / "images"),
-            "data.validation_fraction": 0.25,
-            "features.backbone": str(demo / "tiny-internvl"),
+            **stored_beside(demo),
             "features.store": str(tmp_path / "store"),
-            "features.image_size": 112,
             "device": "cpu",
             "optimizer.batch_size": 16,
             "recipe.epochs": 2,
@@ -200,7 +208,7 @@ def demo_config(demo: Path, tmp_path: Path) -> TrainConfig:
 
 
 def train_on_demo(folder: Path, demo: Path, changes: dict[str, str | int | float]) -> None:
-    """A run on the small data set; its features are stored next to the data, so that they are extracted once."""
+    """A run on the small data set."""
     from core.features.opening import open_features
     from core.files.folders import RunFolder
     from core.training.runs import hold_run
@@ -208,13 +216,7 @@ def train_on_demo(folder: Path, demo: Path, changes: dict[str, str | int | float
 
     config = TrainConfig().with_overrides(
         {
-            "data.train_annotations": str(demo / "train.json"),
-            "data.test_annotations": str(demo / "test.json"),
-            "data.image_root": str(demo / "images"),
-            "data.validation_fraction": 0.25,
-            "features.backbone": str(demo / "tiny-internvl"),
-            "features.store": str(demo / "features"),
-            "features.image_size": 112,
+            **stored_beside(demo),
             "features.grid": 4,
             "device": "cpu",
             "model.adapter_width": 64,
@@ -265,16 +267,10 @@ space:
 
 
 def write_campaign(folder: Path, demo: Path, content: str = CAMPAIGN, *, epochs: int = 3) -> Path:
-    """A campaign on the small data set; its features are stored next to the data, so that they are extracted once."""
+    """A campaign on the small data set."""
     config = TrainConfig().with_overrides(
         {
-            "data.train_annotations": str(demo / "train.json"),
-            "data.test_annotations": str(demo / "test.json"),
-            "data.image_root": str(demo / "images"),
-            "data.validation_fraction": 0.25,
-            "features.backbone": str(demo / "tiny-internvl"),
-            "features.store": str(demo / "features"),
-            "features.image_size": 112,
+            **stored_beside(demo),
             "device": "cpu",
             "model.adapter_width": 32,
             "model.embed_dim": 32,

@@ -13,14 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from core.data.annotations import AnnotatedImage, DatasetCounts, check_images
+from core.data.split_names import KNOWN
 from core.data.splits import Split
 
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-"""Word in the name of a file → its split."""
 FEW_GROUPS = 10
 """Smaller galleries measure nothing: any order has a right answer among the best ten."""
 HELD_OUT = 10
@@ -71,7 +66,7 @@ def check_file(path: Path, image_root: Path, *, on_progress: Callable[[int, int]
 def split_of(path: Path) -> Split | None:
     """The split that the name of a file says, such as test for `geo_test_24.json`; None for none or several."""
     words = re.findall(r"[a-z]+", path.stem.lower())
-    named = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    named = {KNOWN[word] for word in words if word in KNOWN}
     return named.pop() if len(named) == 1 else None
 
 
@@ -80,9 +75,9 @@ def statistics(images: Sequence[AnnotatedImage]) -> Iterator[tuple[str, str]]:
     captions = [caption for image in images for caption in image.captions]
     if captions:
         yield "distinct captions", f"{len(set(captions)):,}"
+        if shared := shared_captions(images):
+            yield "of these, under several buildings", f"{len(shared):,}"
         yield "captions per image", _spread([len(image.captions) for image in images])
-    if shared := shared_captions(images):
-        yield "captions under several buildings", f"{len(shared):,}"
     areas, touching = [], 0
     for image in images:
         for region in image.regions:
@@ -122,12 +117,12 @@ def doubts(file: CheckedFile) -> Iterator[str]:
     if shared := shared_captions(file.images):
         if file.split == "test":
             yield (
-                f"captions under several buildings: {len(shared):,}, which tie (evaluation.unique_texts counts equal "
-                "captions as one text)"
+                f"distinct captions under several buildings: {len(shared):,}, which tie (evaluation.unique_texts "
+                "counts equal captions as one text)"
             )
         else:
             yield (
-                f"captions under several buildings: {len(shared):,}, false negatives of the contrastive loss "
+                f"distinct captions under several buildings: {len(shared):,}, false negatives of the contrastive loss "
                 "(loss.positives: text treats equal captions as positives)"
             )
 

@@ -46,6 +46,20 @@ def chosen_reranking(
     return choose_reranking(model, features.validation.to(device), orders, objective=config.objective)
 
 
+def order_of(chosen: Reranking | None, settings: EvaluationConfig) -> Order:
+    """What was chosen, of no more candidates than the settings allow; else what they say."""
+    if chosen is None:
+        return Order(settings.k_test, settings.rerank_weight or 0.0)
+    return Order(min(chosen.depth, settings.k_test), chosen.weight)
+
+
+def settled_order(checkpoint: Checkpoint, settings: EvaluationConfig) -> Order:
+    """As the settings or the checkpoint say it, without the validation split; of no candidates if neither does."""
+    chosen = checkpoint.reranking if settings.rerank_weight is None else None
+    settled = settings.rerank_weight is not None or chosen is not None
+    return order_of(chosen, settings) if settled else Order(0, 0.0)
+
+
 def orders_up_to(most: int, split: FeatureSplit, weights: Sequence[float] = WEIGHTS) -> list[Order]:
     """The choices for galleries of the size of a split: by similarity first, then few candidates before many.
 

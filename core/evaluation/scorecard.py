@@ -23,13 +23,13 @@ from core.evaluation.regions import (
     measure_regions,
     measure_shuffled,
 )
-from core.evaluation.reranking import chosen_reranking
+from core.evaluation.reranking import chosen_reranking, order_of, settled_order
 from core.evaluation.retrieval import PROTOCOLS, Protocol, measure_retrieval, sample_validation
 from core.features.store import Features, FeatureSplit
 from core.files.atomic import write_atomically
 from core.model.checkpoints import Checkpoint, require_same_features, restore_model
 from core.model.model import CrossModalModel, parameter_counts
-from core.records import Efficiency, Evaluation, Reranking, Samples, Scorecard
+from core.records import Efficiency, Evaluation, Samples, Scorecard
 from core.sections import Section
 
 MAIN_PROTOCOL: Protocol = "building"
@@ -116,7 +116,7 @@ def measure(checkpoint: Checkpoint, features: Features, *, name: str, settings: 
     split, split_name = (features.test, "test") if features.test else (features.validation, "validation")
     started = time.monotonic()
     embedded = embed_split(model, split.to(device))
-    order = _order(chosen_reranking(checkpoint, model, features, settings), settings)
+    order = order_of(chosen_reranking(checkpoint, model, features, settings), settings)
     evaluations, samples = _retrieval(
         model, embedded, _ranking_rules(model, train, order, settings), split_name, settings
     )
@@ -152,14 +152,13 @@ def measure_alone(
     Args:
         model: of the checkpoint, on the device that it is to run on.
         name: of the checkpoint, for the record.
-        unique_texts: count equal captions as one.
+        unique_texts: count equal captions as one, also if the checkpoint's configuration does not say so.
     Raises:
         DivergedError: an output of the model is not finite.
     """
-    settings = checkpoint.config.with_overrides({"evaluation.unique_texts": unique_texts}).evaluation
-    chosen = checkpoint.reranking if settings.rerank_weight is None else None
-    chooses = settings.rerank_weight is not None or chosen is not None
-    order = _order(chosen, settings) if chooses else Order(0, 0.0)
+    asked = {"evaluation.unique_texts": True} if unique_texts else {}
+    settings = checkpoint.config.with_overrides(asked).evaluation
+    order = settled_order(checkpoint, settings)
     started = time.monotonic()
     embedded = embed_split(model, tested.split.to(next(model.parameters()).device))
     rules = [RankingRule(depth, order.weight) for depth in dict.fromkeys((0, order.depth))]
@@ -223,13 +222,6 @@ def save_embeddings(
         text_image=np.array([row for _, row in captions], dtype=np.int64),
     )
     write_atomically(path, stream.getvalue())
-
-
-def _order(chosen: Reranking | None, settings: EvaluationConfig) -> Order:
-    """What was chosen, of no more candidates than the settings allow; else what they say."""
-    if chosen is None:
-        return Order(settings.k_test, settings.rerank_weight or 0.0)
-    return Order(min(chosen.depth, settings.k_test), chosen.weight)
 
 
 def _ranking_rules(

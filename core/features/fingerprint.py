@@ -61,6 +61,12 @@ def data_digest(images: Mapping[Split, Sequence[AnnotatedImage]], memory: Path, 
     return content.hexdigest()
 
 
+def backbone_digest(files: Mapping[str, Path], memory: Path | None, *, verify: bool = False) -> str:
+    """Digest of the files of a backbone and of their names; see `fingerprint_parts`."""
+    named = zip(files, file_digests(list(files.values()), memory, verify=verify), strict=True)
+    return hashlib.sha256(json.dumps(list(named)).encode()).hexdigest()
+
+
 def fingerprint_parts(
     config: FeaturesConfig, files: Mapping[str, Path], data: str, memory: Path, *, verify: bool = False
 ) -> FingerprintParts:
@@ -75,9 +81,8 @@ def fingerprint_parts(
         UserError: `memory` has files of another program.
         OSError: a file cannot be read.
     """
-    backbone = zip(files, file_digests(list(files.values()), memory, verify=verify), strict=True)
     return FingerprintParts(
-        backbone=hashlib.sha256(json.dumps(list(backbone)).encode()).hexdigest(),
+        backbone=backbone_digest(files, memory, verify=verify),
         image_size=config.image_size,
         max_tokens=config.max_tokens,
         dtype=config.dtype,

@@ -74,6 +74,7 @@ def live_features(
         statistics=Statistics(*(figure.float() for table in tables for figure in measure(table))),
         test=splits.get("test"),
         backbone_parameters=backbone.parameter_count,
+        backbone=inputs.parts.backbone,
     )
 
 

@@ -111,9 +111,7 @@ def _open_live(config: TrainConfig, inputs: FeatureInputs, *, with_test: bool, d
 
 
 def _load_and_encode(config: TrainConfig) -> EncodeShards:
-    from core.backbone.internvl import (
-        load_backbone,
-    )  # importing transformers takes seconds, and most starts do not need it
+    from core.backbone.internvl import load_backbone  # importing transformers takes seconds
 
     return encode_here(load_backbone(config.features, config.device))
 

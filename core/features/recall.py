@@ -7,13 +7,15 @@ reads them. Parsing and checking again would give the same, so a start that has 
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 from core.config import DataConfig
-from core.data import annotations, entries, geometry, splits
+from core.data import annotations, entries, geometry, images, splits
+from core.features import fingerprint
 from core.files.digests import file_digests, write_to_memory
 from core.files.sealed import read_sealed
 
@@ -97,8 +99,9 @@ def _place(data: DataConfig, memory: Path) -> Path:
 
 @cache
 def _code() -> str:
-    """Digest of the modules that decide what is read."""
-    return _digest("".join(map(inspect.getsource, (annotations, entries, geometry, splits))).encode())
+    """Digest of the modules that decide what is read, and how it is digested and remembered."""
+    modules = (annotations, entries, geometry, images, splits, fingerprint, sys.modules[__name__])
+    return _digest("".join(map(inspect.getsource, modules)).encode())
 
 
 def _digest(content: bytes) -> str:

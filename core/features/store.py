@@ -175,6 +175,8 @@ class Features:
     """Only on request: for the final evaluation, never for search."""
     backbone_parameters: int = 0
     """Number of parameters of the frozen backbone; 0 if unknown."""
+    backbone: str | None = None
+    """Digest of the files of the frozen backbone; None if unknown."""
 
     @property
     def vision_dim(self) -> int:
@@ -264,6 +266,7 @@ class FeatureStore:
             statistics=Statistics(*_joined(images), *_joined(texts), *(_joined([grid]) if grid else ())),
             test=self.split("test", readings) if with_test else None,
             backbone_parameters=self.backbone_parameters(readings),
+            backbone=self.manifest["parts"]["backbone"],
         )
 
     def split(self, name: Split, readings: Readings) -> FeatureSplit:

@@ -59,7 +59,7 @@ def read_vector_file(path: Path) -> VectorFile:
     _require_kind(path)
     opened = {".npz": _read_npz, ".npy": _read_npy, ".parquet": _read_parquet}[path.suffix](path)
     if not opened.load:
-        raise UserError("holds no vectors beside the names", where=path)
+        raise UserError("holds no vectors beside the names", where=path, how="add an array or column of an encoder")
     if not opened.names:
         raise UserError("holds no row", where=path)
     if unfit := next((name for name in opened.load if VECTOR_NAME.fullmatch(name) is None), None):

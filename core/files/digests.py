@@ -33,11 +33,13 @@ class _Known:
     """Digest of every PIECE_BYTES."""
 
 
-def file_digests(paths: Sequence[Path], memory: Path, *, verify: bool = False, name: str | None = None) -> list[str]:
+def file_digests(
+    paths: Sequence[Path], memory: Path | None, *, verify: bool = False, name: str | None = None
+) -> list[str]:
     """Digest of each file: SHA-256 of the SHA-256 of its pieces.
 
     Args:
-        memory: folder of cached digests; created if it is missing.
+        memory: folder of cached digests; created if it is missing. None: all files are read, and none is remembered.
         verify: read every file, ignoring the cache.
         name: of the list, by which it is remembered when files join or leave it; by default its paths.
     Raises:
@@ -46,14 +48,15 @@ def file_digests(paths: Sequence[Path], memory: Path, *, verify: bool = False, n
     """
     stamps = {path: _stamp(path) for path in paths}
     listed = _lines(map(str, stamps)) if name is None else name.encode(errors="surrogateescape")
-    remembered = memory / f"{hashlib.sha256(listed).hexdigest()[:32]}.json"
-    known = {} if verify else _recall(remembered)
+    remembered = None if memory is None else memory / f"{hashlib.sha256(listed).hexdigest()[:32]}.json"
+    known = {} if verify or remembered is None else _recall(remembered)
     known = {path: known[path] for path, stamp in stamps.items() if path in known and known[path].stamp == stamp}
     if not _sample_agrees(known):
         known = {}
     if fresh := _read([path for path in stamps if path not in known], stamps):
         known |= fresh
-        _remember(remembered, known)
+        if remembered is not None:
+            _remember(remembered, known)
     return [hashlib.sha256(_lines(known[path].pieces)).hexdigest() for path in paths]
 
 

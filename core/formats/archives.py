@@ -16,6 +16,7 @@ from core.formats.records import Findings
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pnm")
 LARGEST = 2**30
 """Bytes; a larger file in an archive is left out, so that none fills the memory."""
+AGAIN = "download or pack it again"
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, RuntimeError, NotImplementedError)
 """What the standard library raises on damaged or encrypted archives, beside OSError and ValueError."""
 
@@ -31,7 +32,7 @@ def tar_members(path: Path, findings: Findings) -> Iterator[tuple[str, bytes]]:
                     assert stream is not None, "a regular file"
                     yield member.name, stream.read()
     except (*BROKEN, OSError, ValueError) as error:
-        raise UserError(f"is not an intact tar file ({error})", where=path) from None
+        raise UserError(f"is not an intact tar file ({error})", where=path, how=AGAIN) from None
 
 
 def zip_members(path: Path, findings: Findings) -> Iterator[tuple[str, Callable[[], bytes]]]:
@@ -43,14 +44,14 @@ def zip_members(path: Path, findings: Findings) -> Iterator[tuple[str, Callable[
                 if not member.is_dir() and _is_usable(member.filename, member.file_size, path, findings):
                     yield member.filename, partial(_read, archive, member, path)
     except (*BROKEN, OSError, ValueError) as error:
-        raise UserError(f"is not an intact zip file ({error})", where=path) from None
+        raise UserError(f"is not an intact zip file ({error})", where=path, how=AGAIN) from None
 
 
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> bytes:
     try:
         return archive.read(member)
     except (*BROKEN, OSError, ValueError) as error:
-        raise UserError(f"is not an intact zip file ({error})", where=path) from None
+        raise UserError(f"is not an intact zip file ({error})", where=path, how=AGAIN) from None
 
 
 def members(path: Path, findings: Findings) -> Iterator[tuple[str, Callable[[], bytes]]]:

@@ -19,7 +19,7 @@ from core.files.json_files import read_json
 from core.formats.records import Findings, Record
 from core.formats.rows import record_of_row, require_columns
 
-STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
+STATE, SPLITS = "state.json", "dataset_dict.json"
 ROWS = 32
 """Rows in memory at once, with their images."""
 SUFFIXES = {
@@ -82,7 +82,7 @@ def _rows(path: Path) -> Iterator[tuple[tuple[str, Mapping[str, list[str]]], dic
                         yield names, row
     except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"is not an intact Arrow stream ({reason})", where=path) from None
+        raise UserError(f"is not an intact Arrow stream ({reason})", where=path, how="save it again") from None
 
 
 def _features(schema: Any, path: Path) -> tuple[str, Mapping[str, list[str]]]:

@@ -18,7 +18,7 @@ Size = tuple[int, int]
 LAYOUTS: tuple[Layout, ...] = ("xyxy", "xywh", "cxcywh")
 DIGITS = 6
 SLACK = 0.02
-"""A box this far beyond the edge still speaks for its layout."""
+"""A box this far beyond the edge still fits its layout."""
 
 
 def four_numbers(raw: Any) -> Box | None:

@@ -13,13 +13,13 @@ from typing import Any
 
 from core.data.geometry import Box
 from core.data.images import upright_size
+from core.data.split_names import TEST, TRAIN, split_called
 from core.errors import UserError
 from core.formats.boxes import Layout, Size, Unit, four_numbers, settle_layout, settle_unit, to_geotext
 from core.formats.grouping import Grouping, group_name
 from core.formats.placing import Images
 from core.formats.records import Findings, Record
 from core.formats.rows import is_text
-from core.formats.split_names import TEST, TRAIN, split_called
 
 FURTHER_TEST = re.compile(r"test[A-Za-z0-9_-]{1,60}")
 """Names of test sets beside the usual one; each keeps its name."""
@@ -92,7 +92,9 @@ class Conversion:
         if not self._drafts:
             if not self.findings.messages:
                 raise UserError("holds no record", where=where)
-            raise UserError(f"has no record that can be used; the first: {self.findings.messages[0]}", where=where)
+            first = self.findings.messages[0]
+            how = "check --images and --format"
+            raise UserError(f"has no record that can be used; the first: {first}", where=where, how=how)
         self._require_test_split(where)
         self._convert_boxes(where)
         found: Entries = {}
@@ -210,7 +212,7 @@ def drawn(groups: Iterable[str], fraction: float, where: str) -> set[str]:
         raise UserError(
             f"has {len(shuffled)} groups to train on, of which none can be spared for testing",
             where=where,
-            how="do without a test split (--test-fraction 0), or form more groups (--group)",
+            how="group images otherwise with --group, or do without a test split with --test-fraction 0",
         )
     return set(shuffled[: min(max(round(fraction * len(shuffled)), 1), len(shuffled) - 1)])
 

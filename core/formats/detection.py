@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from core.data.images import file_problem
 from core.data.other_formats import NAMES, Format, format_of_file, format_of_json
+from core.data.split_names import TRAIN, split_in_name
 from core.errors import UserError
 from core.files.json_files import read_json
 from core.formats import arrow, entities, geotext
-from core.formats.archives import BROKEN, is_zip, require_archive
-from core.formats.split_names import TRAIN, split_in_name
+from core.formats.archives import AGAIN, BROKEN, is_zip, require_archive
 
 SUFFIXES: dict[Format, tuple[str, ...]] = {
     "geotext": (".json",), "karpathy": (".json",), "coco": (".json",), "xvlm": (".json",),
@@ -88,7 +88,7 @@ def _of_archive(path: Path) -> Format:
                 if number == MEMBERS_LOOKED_AT:
                     break
     except (*BROKEN, OSError, ValueError) as error:
-        raise UserError(f"is not an intact archive ({error})", where=path) from None
+        raise UserError(f"is not an intact archive ({error})", where=path, how=AGAIN) from None
     return "webdataset"
 
 

@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 
 from core.data.geometry import Box
 from core.data.images import file_problem
+from core.data.split_names import split_called
 from core.errors import UserError
 from core.formats.records import Findings, Record, Region
-from core.formats.split_names import split_called
 
 ANNOTATIONS, SENTENCES, UNRELATED = "Annotations", "Sentences", "UNRELATED_CAPTIONS"
 PHRASE = re.compile(r"\[/EN#(\w+)(?:/[^\s\]]*)?\s+(.*?)\](?=\s|$)")
@@ -113,7 +113,7 @@ def _parsed(path: Path) -> ElementTree.Element:
         raise UserError(problem, where=path)
     try:
         return ElementTree.parse(path, ElementTree.XMLParser(target=_WithoutDoctype())).getroot()
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding nobody knows
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
         raise UserError(f"is not valid XML ({error})", where=path) from None
 
 

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from core.data.split_names import TEST, TRAIN, split_called
 from core.errors import UserError
 from core.files.json_files import decode_json, read_json
 from core.formats.archives import IMAGE_SUFFIXES, members
 from core.formats.records import Findings, Record
 from core.formats.rows import record_of_row
-from core.formats.split_names import TEST, TRAIN, split_called
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 FULL_TEST = "test_951_version"

@@ -39,7 +39,7 @@ class Grouping:
             return f"images with one value of {self.column}"
         if self.level is not None:
             return f"images with one folder at level {self.level} of their path"
-        return "every image is its own"
+        return "every image is a group of its own"
 
     def group_of(self, name: str, fields: Mapping[str, Any]) -> str | None:
         """Group of an image; None if it has none.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from core.data.other_formats import NAMES, Format
+from core.data.split_names import SPLITS, TEST, TRAIN
 from core.errors import UserError
 from core.files.json_files import write_json
 from core.files.ownership import scratch_folder
@@ -29,7 +30,6 @@ from core.formats.conversion import Choices, Conversion, Entries, group_of
 from core.formats.detection import Detected, detect
 from core.formats.placing import Images, copy, image_roots, link
 from core.formats.records import Findings, Record
-from core.formats.split_names import SPLITS, TEST, TRAIN
 
 Reader = Callable[[Path, str, Findings], Iterator[Record]]
 READERS: dict[Format, Reader] = {
@@ -95,7 +95,7 @@ class Import:
             case "arrow" | "geotext":
                 found = f"written as archives and tables have them, else {found}"
         yield f"images: {found}"
-        own = "the first part of image_id" if self.detected.format == "geotext" else "every image is its own"
+        own = "the first part of image_id" if self.detected.format == "geotext" else "every image is a group of its own"
         yield f"groups: {own if choices.grouping is None else choices.grouping}"
         yield f"writes {self.out}"
 

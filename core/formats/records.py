@@ -1,4 +1,4 @@
-"""What every reader of a published format gives: records as the source has them, and what was left out or mended.
+"""What every reader of a published format gives: records as the source has them, and what was left out or repaired.
 
 A record is not yet GeoText's: its boxes have the source's layout and unit, its split and group the source's names.
 """
@@ -54,7 +54,7 @@ class Record:
 
 @dataclass(slots=True)
 class Findings:
-    """What an import mended or left out, by kind."""
+    """What an import repaired or left out, by kind."""
 
     repaired: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -66,7 +66,7 @@ class Findings:
 
         Args:
             what: its kind, the same for all of a kind.
-            detail: what is peculiar to this one.
+            detail: what is specific to this one.
         """
         self.dropped[what] += 1
         if len(self.messages) < MESSAGES:

@@ -3,7 +3,6 @@
 import re
 
 from core.files.yaml_files import dump_plain
-from core.inference.encoding import backbone_of
 from core.inference.retrieval_model import RetrievalModel
 
 USE = """## Use
@@ -18,6 +17,18 @@ for match in model.search("a white dome left of the car park", index, top=5):
 ```"""
 
 
+USE_OF_VECTORS = """## Use
+
+```python
+from core import load_model  # pip install crossmodal-search
+
+model = load_model("{place}")
+images = model.embed_image_vectors(image_vectors)  # [N, {images}]: {image_readings}, side by side
+texts = model.embed_text_vectors(text_vectors)  # [N, {texts}]: {text_readings}, side by side
+similarity = texts @ images.T
+```"""
+
+
 def export_card(model: RetrievalModel, *, place: str, written: str | None) -> str:
     """The card as Markdown.
 
@@ -25,18 +36,31 @@ def export_card(model: RetrievalModel, *, place: str, written: str | None) -> st
         place: by which others load the model: its repository, or its folder.
         written: model card of the final model; None where there is none.
     """
-    backbone = backbone_of(model.config)
-    local = backbone.startswith("/")
+    backbone = model.config.features.backbone
     facts: dict[str, object] = {
         "library_name": "crossmodal-search",
         "pipeline_tag": "feature-extraction",
-        "tags": ["image-text-retrieval", "grounding", "safetensors"],
+        "tags": ["image-text-retrieval", *(["grounding"] if model.learned("box") else []), "safetensors"],
     }
-    if not local:
+    if backbone is not None and not backbone.startswith("/"):
         facts["base_model"] = backbone
-    use = USE.format(place=place, backbone=', backbone="FOLDER OF THE BACKBONE"' if local else "")
     title, rest = _split(written or _plain(model))
-    return f"---\n{dump_plain(facts)}---\n\n{title}\n\n{use}\n\n{rest}"
+    return f"---\n{dump_plain(facts)}---\n\n{title}\n\n{_use(model, place)}\n\n{rest}"
+
+
+def _use(model: RetrievalModel, place: str) -> str:
+    """How to use it in Python: with pictures and texts, or with vectors where it reads those of other encoders."""
+    features, readings = model.config.features, model.config.readings
+    if any(reading.is_vector for reading in readings.all):
+        return USE_OF_VECTORS.format(
+            place=place,
+            images=model.widths.images,
+            image_readings=features.image,
+            texts=model.widths.texts,
+            text_readings=features.text,
+        )
+    local = str(features.backbone).startswith("/")
+    return USE.format(place=place, backbone=', backbone="FOLDER OF THE BACKBONE"' if local else "")
 
 
 def _split(card: str) -> tuple[str, str]:
@@ -48,11 +72,11 @@ def _split(card: str) -> tuple[str, str]:
 def _plain(model: RetrievalModel) -> str:
     """A card of a model that is not a campaign's final one."""
     checkpoint, parameters = model.checkpoint, model.checkpoint.receipt.parameters
-    backbone, epoch = backbone_of(model.config).rpartition("/")[2], checkpoint.history[checkpoint.epoch]
+    encoders, epoch = model.config.features.encoders, checkpoint.history[checkpoint.epoch]
     notes = "\n".join(f"- {note[0].upper()}{note[1:]}." for note in model.notes()) or "- None is known."
     return (
         "# Adapters for image-text retrieval\n\n"
-        f"Adapters and heads with {parameters:,} trainable parameters on a frozen {backbone}, after epoch "
+        f"Adapters and heads with {parameters:,} trainable parameters on {encoders}, after epoch "
         f"{checkpoint.epoch}.\n\n"
         f"## Validation\n\nrecall_mean {epoch.recall_mean:.4f} on {epoch.gallery_images} images and "
         f"{epoch.gallery_texts} texts. There is no figure of a test split.\n\n"

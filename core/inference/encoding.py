@@ -16,9 +16,6 @@ from core.readings import Readings
 if TYPE_CHECKING:
     from core.backbone.internvl import FrozenBackbone
 
-VECTORS = "vectors"
-"""Place of readings that another program computes."""
-
 
 class Encoder:
     """The frozen backbone, and what one model reads of it."""
@@ -88,7 +85,7 @@ def require_backbone(config: TrainConfig, name: str) -> None:
     Raises:
         UserError: it reads vectors of another program, or its backbone is a folder that is not there.
     """
-    if foreign := [reading.name for reading in config.readings.all if reading.place == VECTORS]:
+    if foreign := [reading.name for reading in config.readings.all if reading.is_vector]:
         raise UserError(
             f"reads {foreign[0]}, vectors that another program computes",
             where=name,
@@ -102,7 +99,7 @@ def require_backbone(config: TrainConfig, name: str) -> None:
 
 
 def backbone_of(config: TrainConfig) -> str:
-    """Folder or hub id of the frozen backbone."""
+    """Folder or hub id of the frozen backbone, of a model that `require_backbone` lets pass."""
     return str(config.features.backbone)
 
 

@@ -95,7 +95,7 @@ def without_places(config: TrainConfig) -> TrainConfig:
         "data.test_annotations": data.test_annotations,
         "data.image_root": data.image_root,
         "features.store": config.features.store,
-        "features.vectors": getattr(config.features, "vectors", None),
+        "features.vectors": config.features.vectors,
     }
     return config.with_overrides({key: path.name for key, path in places.items() if path is not None})
 

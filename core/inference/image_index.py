@@ -105,7 +105,7 @@ def pictures_in(folder: Path) -> Iterator[Path]:
         UserError: there is no such folder.
     """
     if not folder.is_dir():
-        raise UserError("there is no such folder of pictures", where=folder)
+        raise UserError("there is no such folder of pictures", where=folder, how="name a folder with image files")
     Image.init()
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     for root, folders, files in os.walk(folder):

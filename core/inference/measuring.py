@@ -21,6 +21,7 @@ from core.features.inputs import DIGESTS, FeatureInputs
 from core.features.opening import FeatureDisplay
 from core.features.store import FeatureStore
 from core.inference.encoding import backbone_of, require_backbone
+from core.inference.identity import require_same_backbone
 
 if TYPE_CHECKING:
     from core.inference.retrieval_model import RetrievalModel
@@ -46,11 +47,13 @@ def read_test_set(model: "RetrievalModel", annotations: Path, images: Path, stor
         images: folder that the paths of the annotations start from.
         store: folder of feature stores.
     Raises:
-        UserError: a mistake in the annotations, a missing file, or a backbone that is not there.
+        UserError: a mistake in the annotations, a missing file, or a backbone that is not there or not the model's.
     """
     require_backbone(model.config, model.name)
     read = read_annotations(annotations.resolve(), images.resolve())
-    return FeatureInputs({"test": read.images}, _parts(model, read, store), read.repaired, read.notes)
+    parts = _parts(model, read, store)
+    require_same_backbone(model, parts.backbone)
+    return FeatureInputs({"test": read.images}, parts, read.repaired, read.notes)
 
 
 def open_test_set(

@@ -21,8 +21,10 @@ from core.data.geometry import RELATIONS
 from core.device import choose_device
 from core.errors import UserError
 from core.evaluation.ranking import Order
+from core.evaluation.reranking import settled_order
 from core.inference import searching
 from core.inference.encoding import Encoder, require_list, require_texts
+from core.inference.identity import require_given_backbone
 from core.inference.image_index import ImageIndex
 from core.inference.text_index import TextIndex
 from core.model.checkpoints import Checkpoint, restore_model, widths_of
@@ -105,10 +107,12 @@ class RetrievalModel:
         """The frozen backbone, loaded when it is first needed.
 
         Raises:
-            UserError: it cannot be loaded, or the model reads vectors that another program computes.
+            UserError: it cannot be loaded, is not the one that the model was trained on, or the model reads vectors
+                that another program computes.
         """
         with self._loading:
             if self._encoder is None:
+                require_given_backbone(self)
                 self._encoder = Encoder.load(self.config, self.device, self.name)
             return self._encoder
 
@@ -120,12 +124,7 @@ class RetrievalModel:
     @property
     def order(self) -> Order | None:
         """How candidates are re-ranked, as configured or as chosen on validation; None if they are not."""
-        settings, chosen = self.config.evaluation, self.checkpoint.reranking
-        weight = settings.rerank_weight
-        if weight is not None:
-            order = Order(settings.k_test, weight)
-        else:
-            order = Order(min(chosen.depth, settings.k_test), chosen.weight) if chosen else Order(0, 0.0)
+        order = settled_order(self.checkpoint, self.config.evaluation)
         return order if order.depth and order.weight else None
 
     @property
@@ -214,7 +213,7 @@ class RetrievalModel:
         Args:
             related: whether the sentence of another region was given.
         """
-        boxed, tells = self._learned("box"), self._learned("spatial") and (related or not self.attends)
+        boxed, tells = self.learned("box"), self.learned("spatial") and (related or not self.attends)
         shown = require_finite(boxes, "boxes").clamp(0, 1).tolist()
         best = relations.argmax(dim=1).tolist()
         corners: list[Corners] = [(box[0], box[1], box[2], box[3]) for box in shown]
@@ -231,7 +230,7 @@ class RetrievalModel:
         """
         notes = []
         for loss, name, metric in (("box", "boxes", "box_iou"), ("spatial", "relations", "relation_accuracy")):
-            if not self._learned(loss):
+            if not self.learned(loss):
                 notes.append(f"no {name}: the model was not trained on them")
             elif loss == "spatial" and self.attends and not related:
                 notes.append("no relations: this model needs the sentence of another region for them")
@@ -261,7 +260,7 @@ class RetrievalModel:
     def _details(self, found: "searching.Found") -> tuple[float, Corners | None, str | None, float | None]:
         return found.score, found.box, found.relation, found.match
 
-    def _learned(self, loss: str) -> bool:
+    def learned(self, loss: str) -> bool:
         """Whether a loss was above 0 in an epoch that led to these weights."""
         epochs = self.checkpoint.history[: self.checkpoint.epoch + 1]
         return getattr(self.config.loss, loss) > 0 and any(getattr(epoch, f"loss_{loss}") for epoch in epochs)

@@ -78,7 +78,7 @@ def say_lines(texts: Iterable[str]) -> None:
 @contextmanager
 def notes_on_stderr() -> Iterator[None]:
     """Lines, tables and progress bars go to stderr, so that stdout has nothing but what `print_json` writes."""
-    Console.__init__(console, stderr=True)  # which asks anew whether it is a terminal, and for its colours
+    Console.__init__(console, stderr=True)  # it detects again whether it is a terminal, and its colours
     try:
         yield
     finally:

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
-from typer._click.formatting import HelpFormatter
 from typer.core import TyperCommand, TyperGroup
 
 WIDE = 130
 """Columns of a terminal on which the columns of every page fit."""
+FORMATTER: Any = typer.Context.formatter_class
+"""Of the pages below a context; typer has no public name for the class."""
 
 
-class LinesFormatter(HelpFormatter):
+class LinesFormatter(FORMATTER):  # type: ignore[misc]
     """Definitions below each other instead of in two columns."""
 
     def __init__(self, *_: Any, **__: Any) -> None:

@@ -24,6 +24,7 @@ REGION_ROWS = {
 """Rows above the verdict on a metric."""
 MAJORITY_OF = "relation_accuracy"
 BASELINES = {TEXT_ONLY: "text only", SHUFFLED: "shuffled", MEAN_BOX: "mean box"}
+ONE_IMAGE_EACH = "Every image is a building of its own, so that protocols cannot differ."
 TIES_RULE = "Ties count against the query; in brackets, where it differs, the figure if they count for it."
 GROUNDING_RULE = (
     "Grounded: above text only and above shuffled images by the lower end of the 95 % interval of the difference, "
@@ -88,7 +89,7 @@ def retrieval_table(evaluations: list[Evaluation]) -> Table:
 
 def _retrieval_notes(evaluations: list[Evaluation]) -> Iterator[str]:
     if evaluations[0].groups == evaluations[0].queries_image:
-        yield "Every image is a building of its own, so that protocols cannot differ."
+        yield ONE_IMAGE_EACH
     if any(evaluation.optimistic for evaluation in evaluations):
         yield TIES_RULE
 

@@ -74,6 +74,7 @@ def make_receipt(run: Run, previous: Checkpoint | None, *, seconds: float, earli
         epochs=1 if previous is None else len(previous.history) + 1,
         earlier_epochs=earlier.epochs,
         earlier_seconds=earlier.seconds,
+        backbone=run.features.backbone,
     )
 
 

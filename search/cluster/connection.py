@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.node import Node
 
 from core.errors import UserError
 
@@ -81,14 +80,24 @@ def _start_here(*, workers_ahead: bool) -> None:
 @contextmanager
 def _without_services() -> Iterator[None]:
     """Ray has no options for these, and waits more than a second for the first; a Ray without them starts as usual."""
-    starts = {name: getattr(Node, name) for name in SERVICES if hasattr(Node, name)}
+    node = _ray_node()
+    starts = {name: getattr(node, name) for name in SERVICES if hasattr(node, name)}
     for name in starts:
-        setattr(Node, name, lambda self, **options: None)
+        setattr(node, name, lambda self, **options: None)
     try:
         yield
     finally:
         for name, start in starts.items():
-            setattr(Node, name, start)
+            setattr(node, name, start)
+
+
+def _ray_node() -> type | None:
+    """Ray's own class of a node, which is not part of its interface; None in a Ray that has none."""
+    try:
+        from ray._private.node import Node
+    except ImportError:
+        return None
+    return Node  # type: ignore[no-any-return]
 
 
 def _join(address: str) -> None:

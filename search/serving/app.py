@@ -10,6 +10,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException as AnyHTTPException  # also of addresses that no route has
 
 from core.errors import UserError
 from search.serving.guard import Application, Guard
@@ -79,8 +80,8 @@ def _answer_in_one_line(app: FastAPI) -> None:
         names = ", ".join(str(problem["loc"][-1]) for problem in error.errors())
         return _problem(422, f"{names}: not a number")
 
-    @app.exception_handler(HTTPException)
-    def tell(_: Request, error: HTTPException) -> JSONResponse:
+    @app.exception_handler(AnyHTTPException)
+    def tell(_: Request, error: AnyHTTPException) -> JSONResponse:
         return _problem(error.status_code, str(error.detail))
 
 

@@ -31,7 +31,7 @@ PICTURES_AT_ONCE = 4
 
 
 class Site:
-    """A model, the pictures that sentences are searched in, and perhaps texts for pictures."""
+    """A model, the pictures that sentences are searched in, and texts for pictures, if there are any."""
 
     def __init__(
         self, model: "RetrievalModel", pictures: "ImageIndex", texts: "TextIndex | None", *, title: str, folder: Path

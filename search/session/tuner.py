@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
-from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -159,12 +158,20 @@ def run_session(book: SessionBook, storage: Storage, session: Session) -> signal
 @contextmanager
 def _inherited_environment() -> Iterator[None]:
     """Tune names variables for its workers, for which Ray would start others than those that it started ahead."""
-    before = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
-    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+    try:
+        from ray.tune.execution import class_cache
+    except ImportError:  # not part of its interface: without it, the first trials only start later
+        yield
+        return
+    names = [name for name in ("DEFAULT_ENV_VARS", "ENV_VARS_TO_PROPAGATE") if hasattr(class_cache, name)]
+    before = {name: getattr(class_cache, name) for name in names}
+    for name, variables in before.items():
+        setattr(class_cache, name, type(variables)())
     try:
         yield
     finally:
-        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = before
+        for name, variables in before.items():
+            setattr(class_cache, name, variables)
 
 
 @contextmanager

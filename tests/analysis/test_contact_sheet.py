@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.contact_sheet import IMAGES, SheetImage, SheetRegion, chosen_rows, require_free_sheet, write_sheet
-from core.errors import UserError
+from analysis.contact_sheet import IMAGES, SheetImage, SheetRegion, chosen_rows, write_sheet
 from tests.browser import browser, find_browser
 
 BROWSER = find_browser()
@@ -52,17 +51,6 @@ def test_texts_are_escaped(files: dict[str, list[SheetImage]], tmp_path: Path) -
     text = (tmp_path / "sheet.html").read_text()
     assert "<script>" not in text
     assert "&lt;b&gt;.json" in text
-
-
-def test_a_foreign_file_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "mine.html").write_text("<html>mine</html>")
-    with pytest.raises(UserError, match="is no contact sheet, and is not overwritten"):
-        write_sheet(tmp_path / "mine.html", {})
-    assert (tmp_path / "mine.html").read_text() == "<html>mine</html>"
-    with pytest.raises(UserError, match="is a folder"):
-        require_free_sheet(tmp_path)
-    with pytest.raises(UserError, match="there is no such folder"):
-        require_free_sheet(tmp_path / "gone" / "sheet.html")
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")

@@ -55,7 +55,7 @@ def test_the_whole_product_runs_on_vectors_alone(demo: Path, demo_config: TrainC
     crossmodal("search", "campaign.yaml", "--output-dir", "c")
     crossmodal("retrain", "c", "--output-dir", "c/final")
     assert "without pictures: " in crossmodal("report", "c").out
-    assert "the vectors set" in (tmp_path / "c" / "final" / "model_card.md").read_text()
+    assert "the set of vectors set" in (tmp_path / "c" / "final" / "model_card.md").read_text()
     assert read_json(tmp_path / "c" / "final" / "metrics.json")["evaluations"][0]["split"] == "test"
     imported(demo, data, seed=1)
     changed = run("search", "campaign.yaml", "--output-dir", "c", "--trials", 3, cwd=tmp_path, extra=extra)

@@ -21,10 +21,12 @@ from search.doctor import (
     check_gpu,
     check_ray,
     check_study,
+    check_vectors,
     check_wandb,
 )
 from tests.commands import CommandLine, free_port
 from tests.conftest import CAMPAIGN, write_campaign
+from tests.vector_files import without_pictures
 
 
 @pytest.fixture
@@ -181,3 +183,11 @@ def test_ray_starts_here_and_says_how_many_trials_fit(demo: Path, tmp_path: Path
     assert check.verdict == "ok"
     assert check.found.startswith("nodes: 1, ")
     assert "trials at once" in check.found
+
+
+def test_vectors_must_be_there_and_hold_the_readings(demo: Path, demo_config: TrainConfig, tmp_path: Path) -> None:
+    config = without_pictures(demo, tmp_path, demo_config)
+    assert check_vectors(config, None).verdict == "ok"
+    assert check_backbone(config).verdict == "ok"
+    lacking = check_vectors(config.with_overrides({"features.image": "vectors.dino"}), None)
+    assert (lacking.verdict, "holds no vectors.dino of images" in lacking.found) == ("problem", True)

@@ -71,7 +71,7 @@ def test_what_does_not_go_together_is_one_clear_line(
         ([trained, "--image", "a.png", "--texts", tmp_path / "empty.txt"], "empty.txt: holds no text"),
         ([trained, "a dome", "--images", tmp_path / "no"], "there is no such folder of pictures"),
         ([trained, "a dome", "--images", pictures, "--html", "page"], "page: is not the name of a page"),
-        ([trained, "a dome", "--images", pictures, "--html", tmp_path / "mine.html"], "crossmodal did not write"),
+        ([trained, "a dome", "--images", pictures, "--html", tmp_path / "mine.html"], "was not written by crossmodal"),
         ([tmp_path, "a dome", "--images", pictures], "holds no trained model"),
     ):
         outcome = crossmodal("retrieve", *arguments)

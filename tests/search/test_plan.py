@@ -80,7 +80,7 @@ def test_a_campaign_that_ran_is_estimated_from_its_own_epochs(
     assert outcome.code == 0, outcome.err
     assert "15 epochs of this campaign" in outcome.out
     assert "0 trials, 3 concurrent" in outcome.out
-    assert "already extracted" in outcome.out
+    assert "no pass of the backbone is needed" in outcome.out
 
 
 def test_features_of_every_shape_are_timed_and_the_slowest_is_reported(

@@ -12,7 +12,7 @@ def test_init_says_what_the_files_follow_from_and_what_comes_next(
     assert said[:4] == [
         "36 training images with 108 captions",
         "98 boxes",
-        "12 groups",
+        "12 buildings",
         "test annotations: test.json",
     ]
     assert [line.split()[1] for line in said[-3:]] == ["doctor", "plan", "search"]

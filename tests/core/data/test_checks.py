@@ -47,8 +47,8 @@ def test_captions_and_boxes_are_described() -> None:
     images = [image("1", "one", "two", boxes=[quarter, left, whole]), image("2", "one"), image("2", "two", "three")]
     assert dict(statistics(images)) == {
         "distinct captions": "3",
+        "of these, under several buildings": "2",
         "captions per image": "1.7 (1 to 2)",
-        "captions under several buildings": "2",
         "boxes per image": "1.0 (0 to 3)",
         "images without a box": "2",
         "box area, quartiles": "15%, 25%, 61%",
@@ -70,7 +70,7 @@ def test_small_splits_and_shared_captions_are_doubted() -> None:
     few = [image(str(number), f"caption {number % 4}") for number in range(5)]
     assert [line.split(":")[0] for line in doubts(file("train", *few))] == [
         "only 5 buildings",
-        "captions under several buildings",
+        "distinct captions under several buildings",
     ]
     assert "loss.positives: text treats" in list(doubts(file("train", *few)))[1]
     assert "evaluation.unique_texts" in list(doubts(file("test", *few)))[1]

@@ -40,7 +40,7 @@ def test_the_plan_says_what_is_read_linked_grouped_and_written(tmp_path: Path) -
     lines = list(prepare(source(tmp_path), tmp_path / "out", Options()).plan())
     assert lines[0].endswith("all.jsonl: a JSON Lines file")
     assert lines[1].startswith(f"images: linked from {tmp_path / 'in'} or {tmp_path / 'in/images'}")
-    assert "groups: every image is its own" in lines
+    assert "groups: every image is a group of its own" in lines
 
 
 def test_a_folder_that_is_in_use_is_left_alone(tmp_path: Path) -> None:

@@ -1,9 +1,14 @@
 from dataclasses import replace
+from pathlib import Path
 
 import yaml
 
 from core import RetrievalModel
+from core.config import TrainConfig
+from core.features.opening import open_features
 from core.inference.card import export_card
+from core.training.train import train
+from tests.vector_files import without_pictures
 
 
 def front_matter(card: str) -> dict[str, object]:
@@ -29,3 +34,12 @@ def test_a_model_of_the_hubs_backbone_names_it(model: RetrievalModel) -> None:
     assert front_matter(card)["base_model"] == "owner/backbone"
     assert 'load_model("out")' in card
     assert "- No boxes: the model was not trained on them." in card
+
+
+def test_a_model_on_vectors_says_which_it_reads(demo: Path, demo_config: TrainConfig, tmp_path: Path) -> None:
+    config = without_pictures(demo, tmp_path, demo_config.with_overrides({"recipe.epochs": 1}))
+    card = export_card(RetrievalModel(train(config, open_features(config)).last), place="owner/name", written=None)
+    assert "base_model" not in front_matter(card)
+    assert "on the set of vectors set, after epoch 0" in card
+    assert "model.embed_image_vectors(image_vectors)  # [N, 24]: vectors.cnn+vectors.clip, side by side" in card
+    assert "ImageIndex" not in card

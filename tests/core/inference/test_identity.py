@@ -1,8 +1,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from core import RetrievalModel
-from core.inference.identity import model_identity
+from core.errors import UserError
+from core.inference.identity import model_identity, require_same_backbone
 
 
 def test_other_weights_settings_or_backbones_have_another_name(model: RetrievalModel, tmp_path: Path) -> None:
@@ -20,3 +23,10 @@ def test_other_weights_settings_or_backbones_have_another_name(model: RetrievalM
     names = [model_identity(each, tmp_path / "digests") for each in others]
     assert names[0] == names[3] == model_identity(model, tmp_path / "digests")
     assert len(set(names)) == 3
+
+
+def test_a_model_of_an_earlier_version_takes_any_backbone(model: RetrievalModel) -> None:
+    receipt = replace(model.checkpoint.receipt, backbone=None)
+    require_same_backbone(RetrievalModel(replace(model.checkpoint, receipt=receipt)), "0" * 64)
+    with pytest.raises(UserError, match="was trained on another backbone than"):
+        require_same_backbone(model, "0" * 64)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from core import RetrievalModel, load_model
 from core.errors import UserError
@@ -54,6 +55,14 @@ def test_neither_features_nor_data_are_needed(trained: Path, demo: Path, model: 
     elsewhere = load_model(tmp_path, backbone=tmp_path / "backbone")
     assert elsewhere.config.features.backbone == str(tmp_path / "backbone")
     assert np.array_equal(elsewhere.embed_texts(["a pool"]), model.embed_texts(["a pool"]))
+
+
+def test_another_backbone_of_the_same_widths_is_refused(trained: Path, demo: Path, tmp_path: Path) -> None:
+    shutil.copytree(demo / "tiny-internvl", tmp_path / "other")
+    weights = load_file(tmp_path / "other" / "model.safetensors")
+    save_file({name: value * 2 for name, value in weights.items()}, tmp_path / "other" / "model.safetensors")
+    with pytest.raises(UserError, match=r"was trained on another backbone than .*/other, whose files differ; name"):
+        load_model(trained, backbone=tmp_path / "other").embed_texts(["a pool"])
 
 
 def test_a_backbone_that_is_not_there_is_one_clear_line(trained: Path, tmp_path: Path) -> None:

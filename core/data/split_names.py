@@ -4,9 +4,13 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePath
 
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
+from core.data.splits import Split
+
+TRAIN: Split = "train"
+VALIDATION: Split = "validation"
+TEST: Split = "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
-KNOWN: Mapping[str, str] = {
+KNOWN: Mapping[str, Split] = {
     "train": TRAIN, "training": TRAIN, "trn": TRAIN, "restval": TRAIN,
     "validation": VALIDATION, "val": VALIDATION, "valid": VALIDATION, "dev": VALIDATION, "minival": VALIDATION,
     "test": TEST, "testing": TEST,

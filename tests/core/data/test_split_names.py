@@ -2,7 +2,7 @@ from pathlib import PurePath
 
 import pytest
 
-from core.formats.split_names import split_called, split_in_name
+from core.data.split_names import split_called, split_in_name
 
 
 @pytest.mark.parametrize(
