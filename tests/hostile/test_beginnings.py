@@ -46,6 +46,11 @@ def kept(count: int) -> Damage:
     return damage
 
 
+def a_folder_for_annotations(folder: Path) -> None:
+    (folder / "train.json").unlink()
+    (folder / "train.json").mkdir()
+
+
 INIT: dict[str, tuple[Damage, list[str], str]] = {
     "data that are not there": (
         lambda folder: None, ["--data", "gone"], "gone: holds no train.json; write it by crossmodal data import",
@@ -59,7 +64,7 @@ INIT: dict[str, tuple[Damage, list[str], str]] = {
         "data: holds no train.json; write it by crossmodal data import",
     ),
     "training annotations that are a folder": (
-        lambda folder: ((folder / "train.json").unlink(), (folder / "train.json").mkdir()), [],
+        a_folder_for_annotations, [],
         "data/train.json: is a folder, not a JSON file",
     ),
     "broken training annotations": (written("train.json", b"[{"), [], "data/train.json: is not valid JSON ("),

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -290,7 +290,7 @@ def test_what_is_no_model(crossmodal: CommandLine, demo: Path, tmp_path: Path, m
 
 
 @pytest.fixture
-def around(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def around(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of files that are not what is asked for, in which commands are run."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "documents").mkdir()
