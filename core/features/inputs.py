@@ -75,13 +75,14 @@ def read_inputs(config: TrainConfig, *, verify: bool = False) -> FeatureInputs:
     data, store = config.data, config.features.store
     if store.exists() and not store.is_dir():
         raise UserError(f"{store} is a file, not a folder", where="features.store", how="name another folder")
-    memory, vectors = store / DIGESTS, open_vectors(config)
+    memory, vectors, backbone = store / DIGESTS, open_vectors(config), config.features.backbone
+    if backbone is not None and backbone.startswith("/"):
+        checkpoint_folder(backbone)  # refused before minutes of reading
     known = None if verify else recall(data, memory)
     if known is None:
         images, known = _read(data, memory, verify=verify)
     else:
         images = ImagesOnDemand(partial(_read_again, data, memory, known))
-    backbone = config.features.backbone
     files = {} if backbone is None else backbone_files(checkpoint_folder(backbone))
     parts = fingerprint_parts(config.features, files, known.digest, memory, verify=verify)
     if vectors is not None:

@@ -115,7 +115,7 @@ def require_columns(names: list[str], where: object) -> None:
             raise UserError(
                 f"has no column of {kind}; its columns are {', '.join(names)[:200]}",
                 where=where,
-                how=f"name one of them {example}; the first line of a text file names its columns",
+                how=f"name the column {example} in its first line, or rename it in a Hugging Face data set",
             )
 
 

@@ -112,7 +112,7 @@ def require_texts(texts: object) -> None:
     require_list(texts, "texts")
     for text in texts if isinstance(texts, Sequence) else ():
         if isinstance(text, str) and not text.strip():
-            raise UserError("a text is blank", how="write what is looked for")
+            raise UserError("a text is blank, so it has no token", how="write what is looked for")
         if isinstance(text, str) and any("\ud800" <= char <= "\udfff" for char in text):
             raise UserError(f"{shown(text)} holds half of a surrogate pair, which is no text", how="write it as UTF-8")
 

@@ -46,7 +46,7 @@ def kept(count: int) -> Damage:
     return damage
 
 
-def replaced_by_a_folder(folder: Path) -> None:
+def a_folder_for_annotations(folder: Path) -> None:
     (folder / "train.json").unlink()
     (folder / "train.json").mkdir()
 
@@ -64,7 +64,7 @@ INIT: dict[str, tuple[Damage, list[str], str]] = {
         "data: holds no train.json; write it by crossmodal data import",
     ),
     "training annotations that are a folder": (
-        replaced_by_a_folder, [],
+        a_folder_for_annotations, [],
         "data/train.json: is a folder, not a JSON file",
     ),
     "broken training annotations": (written("train.json", b"[{"), [], "data/train.json: is not valid JSON ("),

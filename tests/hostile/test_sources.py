@@ -139,7 +139,7 @@ SOURCES: dict[str, tuple[Make, list[str], str]] = {
     ),
     "two files of one split": (
         folder_of(a__json={"images": [KARPATHY]}, b__json={"images": [KARPATHY]}), [],
-        "holds several files of one split: a.json, b.json; name one of them, or put those of",
+        "holds several files of one split: a.json, b.json; name the column",
     ),
     "an unknown file": (
         file("notes.xyz", "mine"), [], "is of no known format; known are geotext, karpathy, coco, xvlm, jsonl, csv,",
@@ -243,11 +243,11 @@ SOURCES: dict[str, tuple[Make, list[str], str]] = {
     "a table with its names alone": (file("a.csv", "image,caption\n"), [], "holds no record"),
     "a table without images": (
         file("a.csv", "id,caption\n1,a\n"), [],
-        "has no column of images; its columns are id, caption; name one of them image; the",
+        "has no column of images; its columns are id, caption; name the column",
     ),
     "a table without captions": (
         file("a.csv", "image,label\na.jpg,1\n"), [],
-        "has no column of captions; its columns are image, label; name one of them caption;",
+        "has no column of captions; its columns are image, label; name the column",
     ),
     "a table with a column twice": (
         file("a.csv", "image,caption,caption\na.jpg,b,c\n"), [], "names the column 'caption' twice",
@@ -334,7 +334,7 @@ SOURCES: dict[str, tuple[Make, list[str], str]] = {
     ),
     "Arrow without captions": (
         arrow(NAMED, arrow_stream({"image": ["a.jpg"], "label": [1]})), [],
-        "has no column of captions; its columns are image, label; name one of them caption;",
+        "has no column of captions; its columns are image, label; name the column",
     ),
     "an Arrow file alone": (
         file("a.arrow", arrow_stream({"image": ["a.jpg"]})), [],
