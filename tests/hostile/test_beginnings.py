@@ -231,7 +231,7 @@ CHECKED: dict[str, tuple[Damage, list[str], str]] = {
     ),
     "a page of somebody else": (
         written("mine.html", b"mine"), ["data", "--sheet", "data/mine.html"],
-        "data/mine.html: is no contact sheet, and is not overwritten; name another file",
+        "data/mine.html: was not written by crossmodal, and is kept; name another file",
     ),
     "a page in a folder that is a file": (
         lambda folder: None, ["data", "--sheet", "data/test.json/a.html"],

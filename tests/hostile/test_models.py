@@ -336,8 +336,8 @@ QUESTIONS: dict[str, tuple[list[object], str]] = {
         ["retrieve", "MODEL", "a pool", "--images", "broken"],
         "broken: holds no picture that can be read; the first: broken/a.jpg: cannot be read",
     ),
-    "an empty text": (["retrieve", "MODEL", "", "--images", "PICTURES"], "a text is blank, so it has no token; write what is looked for"),
-    "a blank text": (["retrieve", "MODEL", "  ", "--images", "PICTURES"], "a text is blank, so it has no token; write what is looked for"),
+    "an empty text": (["retrieve", "MODEL", "", "--images", "PICTURES"], "a text is blank, so it has no token; write"),
+    "a blank text": (["retrieve", "MODEL", "  ", "--images", "PICTURES"], "a text is blank, so it has no token; write"),
     "half a surrogate pair": (
         ["retrieve", "MODEL", "a pool \udcff", "--images", "PICTURES"],
         "a pool \\udcff holds half of a surrogate pair, which is no text; write it as UTF-8",
@@ -384,11 +384,11 @@ QUESTIONS: dict[str, tuple[list[object], str]] = {
     ),
     "a page of somebody else": (
         ["retrieve", "MODEL", "a", "--images", "PICTURES", "--html", "mine.html"],
-        ".: holds mine.html, which crossmodal did not write; name another output folder, or",
+        "mine.html: was not written by crossmodal, and is kept; name another file",
     ),
     "a page below a file": (
         ["retrieve", "MODEL", "a", "--images", "PICTURES", "--html", "blank.txt/a.html"],
-        "blank.txt: is a file, not a folder; name another output folder",
+        "blank.txt: there is no such folder; create it, or name another file",
     ),
     "a backbone that is not there": (
         ["retrieve", "MODEL", "a", "--images", "PICTURES", "--backbone", "/absent"],

@@ -139,7 +139,7 @@ SOURCES: dict[str, tuple[Make, list[str], str]] = {
     ),
     "two files of one split": (
         folder_of(a__json={"images": [KARPATHY]}, b__json={"images": [KARPATHY]}), [],
-        "holds several files of one split: a.json, b.json; name the column",
+        "holds several files of one split: a.json, b.json; name one of them",
     ),
     "an unknown file": (
         file("notes.xyz", "mine"), [], "is of no known format; known are geotext, karpathy, coco, xvlm, jsonl, csv,",
@@ -292,7 +292,7 @@ SOURCES: dict[str, tuple[Make, list[str], str]] = {
     ),
     "a share of one group for a test": (
         file("a.csv", "image,caption\na.jpg,a\n"), ["--test-fraction", "0.5"],
-        "has 1 groups to train on, of which none can be spared for testing; do without a",
+        "has 1 groups to train on, of which none can be spared for testing; group images otherwise with",
     ),
     "Entities without sentences": (entities(""), [], "holds no record"),
     "Entities with open brackets": (
