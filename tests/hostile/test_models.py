@@ -336,8 +336,8 @@ QUESTIONS: dict[str, tuple[list[object], str]] = {
         ["retrieve", "MODEL", "a pool", "--images", "broken"],
         "broken: holds no picture that can be read; the first: broken/a.jpg: cannot be read",
     ),
-    "an empty text": (["retrieve", "MODEL", "", "--images", "PICTURES"], "a text is blank, so it has no token; write"),
-    "a blank text": (["retrieve", "MODEL", "  ", "--images", "PICTURES"], "a text is blank, so it has no token; write"),
+    "an empty text": (["retrieve", "MODEL", "", "--images", "PICTURES"], "a text is blank, so it has no token"),
+    "a blank text": (["retrieve", "MODEL", "  ", "--images", "PICTURES"], "a text is blank, so it has no token"),
     "half a surrogate pair": (
         ["retrieve", "MODEL", "a pool \udcff", "--images", "PICTURES"],
         "a pool \\udcff holds half of a surrogate pair, which is no text; write it as UTF-8",

@@ -139,7 +139,7 @@ SOURCES: dict[str, tuple[Make, list[str], str]] = {
     ),
     "two files of one split": (
         folder_of(a__json={"images": [KARPATHY]}, b__json={"images": [KARPATHY]}), [],
-        "holds several files of one split: a.json, b.json; name one of them",
+        "holds several files of one split: a.json, b.json; name one of them, or put those of",
     ),
     "an unknown file": (
         file("notes.xyz", "mine"), [], "is of no known format; known are geotext, karpathy, coco, xvlm, jsonl, csv,",
