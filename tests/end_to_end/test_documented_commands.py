@@ -125,7 +125,8 @@ def workspace(
     finished_campaign: CampaignFolder, retrained: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A folder in which the names of the documents exist."""
-    shutil.copytree(retrained, tmp_path / "output" / "small")
+    shutil.copytree(finished_campaign.root, tmp_path / "output" / "small")
+    shutil.copytree(retrained, tmp_path / "output" / "demo")
     shutil.copytree(demo, tmp_path / "output" / "demo-data", ignore=shutil.ignore_patterns("features"))
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for name in ("train.yaml", "campaign.yaml"):
@@ -133,7 +134,6 @@ def workspace(
     drawn = tmp_path / "output" / "demo-data"
     (tmp_path / "data").mkdir()
     links: dict[str, Path | str] = {
-        "output/demo": retrained.name,
         "data/GeoText1652": drawn,
         "RSICD_images": drawn / "images",
     }
