@@ -20,6 +20,7 @@ EXTRAS = {
     "mlflow": "mlflow-skinny",
     "onnxruntime": "onnxruntime",
     "optuna_dashboard": "optuna-dashboard",
+    "starlette": "starlette",
     "uvicorn": "uvicorn",
 }
 """Modules of extras, which need not be installed → the distribution that provides them."""

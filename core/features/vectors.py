@@ -94,7 +94,12 @@ class VectorSet:
             raise lacking(kind, missing, len(items), next(iter(self._rows[kind]), None), where=self.folder)
 
     def rows(self, reading: Reading, items: Sequence[Path | str]) -> NDArray[np.float32]:
-        """Vectors [N, width] of image files or texts."""
+        """Vectors [N, width] of image files or texts.
+
+        Raises:
+            UserError: one has no vector, or a file of the set is damaged.
+        """
+        self.require_rows(reading.kind, items)
         rows = self._rows[reading.kind]
         found = np.asarray(self._table(reading)[[rows[self.name_of(item)] for item in items]])
         if not np.isfinite(found).all():
