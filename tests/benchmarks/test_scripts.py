@@ -44,7 +44,7 @@ def test_scaling_measures_every_size(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_gpu_benchmark_also_runs_without_one(tmp_path: Path) -> None:
-    sizes = ("--layers", "1", "--images", "2", "--texts", "4", "--scale", "0.01", "--batches", "64", "--together", "1")
+    sizes = ("--layers", "1", "--images", "2", "--texts", "4", "--scale", "0.003", "--batches", "64", "--together", "1")
     content = run_script("gpu", tmp_path / "gpu.json", "--device", "cpu", *sizes)
     assert content["device"] == "cpu"
     assert [row["encoding"] for row in content["backbone"]] == list(READ)
