@@ -1,15 +1,17 @@
 """Commands on data sets. Each imports what it runs only when it is called."""
 
 from collections.abc import Callable
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from core.data.other_formats import Format
-from core.terminal.console import console, progress_bar, say, show
+from core.terminal.cli import JsonOption
+from core.terminal.console import console, print_json, progress_bar, say, show
 
 if TYPE_CHECKING:
     from analysis.contact_sheet import SheetImage
@@ -91,6 +93,7 @@ def import_(
         typer.Option(min=0, max=0.9, help="Share of the groups to test on, if the source has no test split; 0: none."),
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the image files instead of linking them.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Convert a published data set into GeoText-1652's format: train.json, test.json and images/."""
     from core.formats.conversion import Choices
@@ -107,6 +110,10 @@ def import_(
         imported = planned.run(lambda done: progress.update(task, completed=done))
     _print_import(imported)
     say(f"next: crossmodal data check {out}")
+    if as_json:
+        found = imported.findings
+        splits = {split: asdict(counts) for split, counts in imported.splits.items()}
+        print_json({"splits": splits, "repaired": found.repaired, "dropped": found.dropped, "messages": found.messages})
 
 
 def _print_import(imported: "Imported") -> None:
@@ -142,6 +149,7 @@ def check(
     sheet: Annotated[
         Path | None, typer.Option(help="Also write a page with some of the images, their boxes and captions.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Read complete data sets, images included: count contents, repairs and errors, and compare train with test."""
     from analysis.contact_sheet import write_sheet
@@ -159,8 +167,19 @@ def check(
     if sheet is not None:
         write_sheet(sheet, {shown(str(file.path)): list(map(_on_sheet, file.images)) for file in checked})
         say(f"contact sheet: {sheet}")
+    if as_json:
+        print_json({"files": list(map(_as_json, checked)), "problems": problems})
     if problems:
         raise UserError(", ".join(problems), where=paths[0] if len(paths) == 1 else None, how="fix or remove them")
+
+
+def _as_json(file: "CheckedFile") -> dict[str, Any]:
+    """What was counted in a file."""
+    from core.data.checks import doubts, statistics
+
+    found = {"statistics": dict(statistics(file.images)), "doubts": list(doubts(file))}
+    counts = {field.name: getattr(file.counts, field.name) for field in fields(file.counts)}
+    return {"file": file.path, "split": file.split, **counts, **found}
 
 
 def _on_sheet(image: "AnnotatedImage") -> "SheetImage":

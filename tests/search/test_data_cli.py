@@ -183,3 +183,18 @@ def test_the_demo_has_no_overlap_and_a_contact_sheet(crossmodal: CommandLine, de
     sheet.write_text("mine")
     refused = crossmodal("data", "check", demo, "--sheet", sheet)
     assert (refused.code, "distinct captions" in refused.out, sheet.read_text()) == (2, False, "mine")
+
+
+def test_a_check_and_an_import_as_json(crossmodal: CommandLine, demo: Path, tmp_path: Path) -> None:
+    checked = crossmodal("data", "check", demo, "--json")
+    assert checked.code == 0, checked.err
+    content = json.loads(checked.out)
+    by_split = {file["split"]: file for file in content["files"]}
+    assert (by_split["train"]["images"], by_split["train"]["captions"]) == (36, 108)
+    assert content["problems"] == []
+    draw(tmp_path / "in", "a.jpg", "b.jpg")
+    rows = ["image,caption,split", "a.jpg,a roof,train", "b.jpg,a pool,test", "c.jpg,x,test"]
+    (tmp_path / "in" / "all.csv").write_text("\n".join(rows))
+    imported = json.loads(crossmodal("data", "import", tmp_path / "in" / "all.csv", tmp_path / "out", "--json").out)
+    assert imported["splits"]["train"]["captions"] == 1
+    assert imported["dropped"] == {"image that is missing": 1}
