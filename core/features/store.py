@@ -250,22 +250,21 @@ class FeatureStore:
             UserError: a reading is missing or gives many different inputs the same vector, there is no test split
                 though it is asked for, or a file of the store is damaged.
         """
-        manifests = {reading: self.describe(reading) for reading in readings.all}
+        opened = self._opened(readings)
         if not allow_degenerate:
             for reading in (*readings.images, *readings.texts):
-                _refuse_degenerate(reading, manifests[reading])
+                _refuse_degenerate(reading, opened[reading].manifest)
         if with_test and "test" not in self.manifest["counts"]:
             raise UserError("has no test split", where=self.folder, how="set data.test_annotations")
-        opened = self._opened(readings)
         images, texts = ([opened[each] for each in side] for side in (readings.images, readings.texts))
         grid = opened[readings.grid] if readings.grid else None
         return Features(
             fingerprint=self.fingerprint,
-            train=self.split("train", readings),
-            validation=self.split("validation", readings),
+            train=self._split("train", readings, opened),
+            validation=self._split("validation", readings, opened),
             statistics=Statistics(*_joined(images), *_joined(texts), *(_joined([grid]) if grid else ())),
-            test=self.split("test", readings) if with_test else None,
-            backbone_parameters=self.backbone_parameters(readings),
+            test=self._split("test", readings, opened) if with_test else None,
+            backbone_parameters=_parameters(opened),
             backbone=self.manifest["parts"]["backbone"],
         )
 
@@ -275,17 +274,19 @@ class FeatureStore:
         Raises:
             UserError: a reading is missing, or a file of the store is damaged.
         """
-        opened = self._opened(readings)
+        return self._split(name, readings, self._opened(readings))
+
+    def backbone_parameters(self, readings: Readings) -> int:
+        """Number of parameters of the frozen backbone."""
+        return _parameters(self._opened(readings))
+
+    def _split(self, name: Split, readings: Readings, opened: "Mapping[Reading, _OpenedReading]") -> FeatureSplit:
         return FeatureSplit(
             images=join_tables([opened[each].table(name) for each in readings.images]),
             texts=join_tables([opened[each].table(name) for each in readings.texts]),
             grid=opened[readings.grid].table(name) if readings.grid else None,
             **load_file(checked_file(self.folder, self.manifest, f"{name}/index.safetensors")),
         )
-
-    def backbone_parameters(self, readings: Readings) -> int:
-        """Number of parameters of the frozen backbone."""
-        return max(int(self.describe(reading)["backbone_parameters"]) for reading in readings.all)
 
     def _opened(self, readings: Readings) -> "dict[Reading, _OpenedReading]":
         return {
@@ -299,15 +300,20 @@ class _OpenedReading:
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self._folder = folder
-        self._manifest = manifest
+        self.manifest = manifest
 
     def table(self, split: Split) -> Tensor:
-        path = checked_file(self._folder, self._manifest, f"{split}.npy")
+        path = checked_file(self._folder, self.manifest, f"{split}.npy")
         return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
     def statistics(self) -> dict[str, Tensor]:
-        stored: dict[str, Tensor] = load_file(checked_file(self._folder, self._manifest, STATISTICS))
+        stored: dict[str, Tensor] = load_file(checked_file(self._folder, self.manifest, STATISTICS))
         return stored
+
+
+def _parameters(opened: Mapping[Reading, _OpenedReading]) -> int:
+    """Number of parameters of the backbone that the readings are of."""
+    return max(int(each.manifest["backbone_parameters"]) for each in opened.values())
 
 
 def _joined(readings: Sequence[_OpenedReading]) -> tuple[Tensor, Tensor]:

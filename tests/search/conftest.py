@@ -1,6 +1,7 @@
 """Fixtures of campaigns; they read the small demo data, since planted features on disk are too unrealistic."""
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from core.campaign.campaign import Campaign
 from core.config import TrainConfig
 from core.sections import parse
+from tests.commands import free_port
 
 SPACE: dict[str, Any] = {
     "optimizer.learning_rate": {"log": [1e-4, 1e-1]},
@@ -37,3 +39,16 @@ def campaign_of(base: TrainConfig) -> Callable[..., Campaign]:
 @pytest.fixture
 def folder_of(tmp_path: Path) -> Path:
     return tmp_path / "campaign"
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The address of something that takes connections."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address that nothing listens on."""
+    return f"http://127.0.0.1:{free_port()}"

@@ -1,6 +1,4 @@
 import json
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -27,19 +25,6 @@ from search.doctor import (
 from tests.commands import CommandLine, free_port
 from tests.conftest import CAMPAIGN, write_campaign
 from tests.vector_files import without_pictures
-
-
-@pytest.fixture
-def server() -> Iterator[str]:
-    """The address of something that takes connections."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-
-
-@pytest.fixture
-def nobody() -> str:
-    """An address that nothing listens on."""
-    return f"http://127.0.0.1:{free_port()}"
 
 
 @pytest.fixture(autouse=True)
