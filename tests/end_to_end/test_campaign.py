@@ -149,9 +149,10 @@ def test_first_token_pooling_cannot_retrieve(demo_config: TrainConfig) -> None:
 
 def test_a_campaign_file_survives_its_own_copy(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
     """The resolved campaign in the folder is a campaign file of its own."""
-    outcome = run("search", finished_campaign.campaign, "--output-dir", finished_campaign.root, cwd=tmp_path)
+    folder = CampaignFolder(shutil.copytree(finished_campaign.root, tmp_path / "copy"))
+    outcome = run("search", folder.campaign, "--output-dir", folder.root, cwd=tmp_path)
     assert outcome.code == 0, outcome.err
-    assert json.loads((finished_campaign.trial(0).receipt).read_text())["epochs"] == 3
+    assert json.loads(folder.trial(0).receipt.read_text())["epochs"] == 3
 
 
 def test_what_is_scored_kept_and_retrained_is_one_epoch_of_the_joint_stage(finished_campaign: CampaignFolder) -> None:
