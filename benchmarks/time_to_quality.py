@@ -1,8 +1,8 @@
 """Seconds from the command until the best validation recall_mean reaches a level, by several ways to search.
 
-    python -m benchmarks.time_to_quality [--trials 12] [--seeds 5]
+    python -m benchmarks.time_to_quality [--trials 24] [--seeds 5]
 
-ours                        `crossmodal search`: two warm workers, our pruner, offline W&B runs, the baseline first
+ours                        `crossmodal search`: two warm workers, offline W&B runs, all defaults
 plain Tune                  Ray Tune as its documentation starts: OptunaSearch, ASHAScheduler, all defaults
 plain Tune, baseline first  the same, given the campaign's baseline as the first trial
 bare loop                   one process, one Optuna study with its median pruner
@@ -37,7 +37,7 @@ import plotly.graph_objects as go
 from benchmarks.campaign import Parameters, configure, draw_all, open_features, train_ours
 from benchmarks.demo import ROOT, demo_store, pooled_campaign
 from benchmarks.results import FOLDER, Row, median, options, say, write
-from core.campaign.campaign import Campaign, Limits, Sampler, Tracking
+from core.campaign.campaign import Campaign, Limits, Pruner, Sampler, Tracking
 from core.campaign.constraints import Constraints
 from core.features.inputs import read_inputs
 from core.features.store import Features
@@ -60,6 +60,7 @@ def tuned_campaign(seed: int, trials: int) -> Campaign:
     return pooled_campaign(
         limits=Limits(trials=trials),
         sampler=Sampler(seed=seed),
+        pruner=Pruner(),
         constraints=Constraints({}),
         wandb=Tracking(mode="offline"),
     )
@@ -252,7 +253,7 @@ def draw_curves(runs: Mapping[str, list[Row]], path: Path) -> None:
 
 def main() -> None:
     parser = options(__doc__ or "", "time_to_quality")
-    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=5)
     for name, kind in (("--way", str), ("--seed", int), ("--rows", Path)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
