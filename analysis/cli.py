@@ -250,7 +250,7 @@ def efficiency(
 def status(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a campaign.")], as_json: JsonOption = False
 ) -> None:
-    """Show trials by state, failures by reason, the best trial and the running driver; needs no Ray."""
+    """Show trials by state, failures by reason, the best and the confirmed trial and the driver; needs no Ray."""
     from analysis.status import read_status
     from core.files.folders import CampaignFolder
 
@@ -265,6 +265,8 @@ def status(
         number, value = standing.best
         gain = "" if standing.gain is None else f", {standing.gain:+.4f} over the baseline"
         say(f"best: trial {number}, {campaign.objective} {value:.4f}{gain}")
+    if current.confirmed is not None:
+        say(f"confirmed: {current.confirmed_in_words}")
     for trial in current.running:
         say(f"running: trial {trial.number}, {trial.epochs} epochs reported")
     for reason, count in current.failures.items():

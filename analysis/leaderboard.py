@@ -3,14 +3,13 @@
 import difflib
 import math
 import textwrap
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from core.campaign.trials import BASELINE, SCORED, STALE
+from core.campaign.trials import BASELINE, SCORED, STALE, count_reasons
 from core.errors import UserError
 from core.records import GROUNDING_METRICS, RETRIEVAL_KEYS
 
@@ -21,7 +20,6 @@ METRICS = (*RETRIEVAL_KEYS, "recall_mean", *GROUNDING_METRICS)
 """What trials can be ranked by; all are better if higher."""
 MEASURED_ON = {"box_iou": "boxes", "relation_accuracy": "relations"}
 """What the data must contain for a metric to be measured."""
-REASON_WIDTH = 300
 WITHIN, OUTSIDE = "within the spread of seeds", "outside the spread of seeds"
 """What a gain over the baseline is; missing where the spread is unknown."""
 SINGLE_SEED_WIDTH = 1.96 * math.sqrt(2)
@@ -155,8 +153,7 @@ def failures(trials: pd.DataFrame) -> dict[str, int]:
         trials: as returned by `load_trials`.
     """
     failed = trials[(trials["state"] == "failed") & (trials["reason"] != STALE)]
-    reasons = Counter(textwrap.shorten(str(reason), REASON_WIDTH, placeholder=" …") for reason in failed["reason"])
-    return dict(reasons.most_common())
+    return count_reasons(map(str, failed["reason"]))
 
 
 def _require_metric(by: str) -> None:

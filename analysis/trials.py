@@ -15,17 +15,17 @@ and `lost_files` names it.
 `load_history`, one row per epoch: `number` and the fields of `core.records.EpochMetrics`.
 """
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.lost_files import lost_of_trial
 from core.campaign.study import read_trials
 from core.campaign.trials import SCORED, TrialRecord
 from core.errors import UserError
-from core.files.folders import CampaignFolder, TrialFolder
+from core.files.folders import CampaignFolder
 from core.files.json_files import read_json, read_json_lines
 from core.records import RETRIEVAL_KEYS, Receipt
 
@@ -118,18 +118,3 @@ def lost_files(folder: CampaignFolder, trials: pd.DataFrame) -> list[Path]:
         for number, state, epochs in zip(ended["number"], ended["state"], ended["epochs"], strict=True)
         for path in lost_of_trial(folder.trial(int(number)), pruned=state == "pruned", epochs=int(epochs))
     ]
-
-
-def lost_of_trial(files: TrialFolder, *, pruned: bool, epochs: int) -> list[Path]:
-    """Files of one ended trial that are missing or torn, found without parsing any; a pruned one has no checkpoint."""
-    whole = {
-        files.config: _ends_a_line(files.config),
-        files.metrics: _ends_a_line(files.metrics) and files.metrics.read_bytes().count(b"\n") == epochs,
-        files.receipt: _ends_a_line(files.receipt),
-        files.best_checkpoint: pruned or zipfile.is_zipfile(files.best_checkpoint),
-    }
-    return [path for path, is_whole in whole.items() if not is_whole]
-
-
-def _ends_a_line(path: Path) -> bool:
-    return path.is_file() and path.read_bytes().endswith(b"\n")

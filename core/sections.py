@@ -35,9 +35,7 @@ Number = Annotated[float, BeforeValidator(_require_number)]
 class Section(BaseModel):
     """Base class of everything read from YAML: frozen, unknown keys are refused."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
     @classmethod
     def refuse_other_kind(cls, content: object, path: Path) -> None:

@@ -149,7 +149,7 @@ def advance(
 def _restore_files(ledger: Ledger, folder: CampaignFolder, listeners: Listeners) -> None:
     trials = ledger.trials()
     if any(trial.state in SCORED for trial in trials):
-        from search.study.restore import restore_files  # imports torch and pandas, which a new campaign needs later
+        from search.study.restore import restore_files  # imports torch, which a new campaign needs later
 
         for note in restore_files(ledger.campaign, folder, trials):
             listeners.on_note(note)

@@ -104,15 +104,14 @@ def open_index(model: "RetrievalModel", images: Path, cache_dir: Path | None) ->
 def read_texts(texts: Path) -> list[str]:
     """The lines of a file that are not blank."""
     from core.errors import UserError
+    from core.files.text_files import read_text
 
     try:
-        lines = [line.strip() for line in texts.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line.strip() for line in read_text(texts).splitlines()]
     except FileNotFoundError:
         raise UserError("there is no such file", where=texts) from None
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", where=texts, how="name a file of texts") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"is not UTF-8 text (byte {error.start})", where=texts, how="save it as UTF-8") from None
     if not any(lines):
         raise UserError("holds no text", where=texts, how="write one text on each line")
     return [line for line in lines if line]
@@ -255,13 +254,9 @@ def export(
 
 def _model_card(path: Path) -> str | None:
     """Of the final model that a checkpoint belongs to."""
-    from core.errors import UserError
+    from core.files.text_files import read_text
 
     for folder in (path.parent, path.parent.parent):
         if (card := folder / "model_card.md").is_file():
-            try:
-                return card.read_text(encoding="utf-8")
-            except UnicodeDecodeError as error:
-                how = "write it again by crossmodal retrain, or move it away"
-                raise UserError(f"is not UTF-8 text (byte {error.start})", where=card, how=how) from None
+            return read_text(card, how="write it again by crossmodal retrain, or move it away")
     return None

@@ -266,8 +266,12 @@ space:
 """
 
 
+ONE_AT_A_TIME = f"resources: {{cpu: {0.1 + (os.cpu_count() or 1) / 2}}}\n"
+"""One worker, where a test has no use for several: each costs seconds to start."""
+
+
 def write_campaign(folder: Path, demo: Path, content: str = CAMPAIGN, *, epochs: int = 3) -> Path:
-    """A campaign on the small data set."""
+    """A campaign on the small data set, with one trial at a time unless `content` gives other resources."""
     config = TrainConfig().with_overrides(
         {
             **stored_beside(demo),
@@ -282,7 +286,7 @@ def write_campaign(folder: Path, demo: Path, content: str = CAMPAIGN, *, epochs:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "train.yaml").write_text(dump_yaml(config))
     path = folder / "campaign.yaml"
-    path.write_text(content)
+    path.write_text(content if "resources:" in content else content + ONE_AT_A_TIME)
     return path
 
 

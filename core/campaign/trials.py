@@ -3,6 +3,7 @@
 `core.campaign.study` reads the records from the study; this module is independent of Optuna.
 """
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ SCORED: tuple[State, ...] = ("complete", "pruned")
 """States of trials that ended without an error, whose metrics count."""
 STALE = "stale"
 """Reason of an interrupted trial: another one retries it, and it does not count itself."""
+REASON_WIDTH = 300
 BASELINE = 0
 """Number of the first trial, which runs the campaign's own configuration."""
 
@@ -180,6 +182,17 @@ class Standing:
 def baseline_of(trials: Iterable[TrialRecord]) -> TrialRecord | None:
     """The baseline, once it is complete."""
     return next((trial for trial in trials if trial.is_baseline and trial.state == "complete"), None)
+
+
+def failures_of(trials: Iterable[TrialRecord]) -> dict[str, int]:
+    """Reason → number of trials that failed for it, most frequent first; retried trials do not count."""
+    failed = [trial for trial in trials if trial.state == "failed" and not trial.is_stale]
+    return count_reasons(str(trial.reason) for trial in failed)
+
+
+def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
+    """Reasons of failures, shortened → how often each stands there, most frequent first."""
+    return dict(Counter(textwrap.shorten(reason, REASON_WIDTH, placeholder=" …") for reason in reasons).most_common())
 
 
 def standing_of(trials: Sequence[TrialRecord]) -> Standing:

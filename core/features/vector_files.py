@@ -20,6 +20,7 @@ from core.data.images import file_problem
 from core.errors import UserError, shown
 from core.features.vectors import KINDS
 from core.files.json_files import GIT_LFS_POINTER, read_json
+from core.files.text_files import read_text
 from core.readings import VECTOR_NAME, Kind
 
 KEYS: Mapping[str, Kind] = {"image": "images", "text": "texts"}
@@ -136,10 +137,7 @@ def _read_npy(path: Path) -> VectorFile:
 def _names_beside(path: Path) -> list[str]:
     lines, listed = path.with_suffix(".txt"), path.with_suffix(".json")
     if lines.is_file():
-        try:
-            return lines.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        except UnicodeDecodeError as error:
-            raise UserError(f"is not UTF-8 text (byte {error.start})", where=lines) from None
+        return read_text(lines).removesuffix("\n").split("\n")
     if not listed.is_file():
         raise UserError("there is no such file of names", where=lines, how=f"write one, or {listed.name}, a JSON list")
     names = read_json(listed)

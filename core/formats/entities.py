@@ -15,6 +15,7 @@ from core.data.geometry import Box
 from core.data.images import file_problem
 from core.data.split_names import split_called
 from core.errors import UserError
+from core.files.text_files import read_text
 from core.formats.records import Findings, Record, Region
 
 ANNOTATIONS, SENTENCES, UNRELATED = "Annotations", "Sentences", "UNRELATED_CAPTIONS"
@@ -120,10 +121,7 @@ def _parsed(path: Path) -> ElementTree.Element:
 def _text(path: Path) -> str:
     if problem := file_problem(path):
         raise UserError(problem, where=path)
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"is not UTF-8 text (byte {error.start})", where=path) from None
+    return read_text(path)
 
 
 def _splits(folder: Path) -> dict[str, str]:

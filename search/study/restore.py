@@ -9,7 +9,7 @@ from pathlib import Path
 
 from optuna.trial import FixedTrial
 
-from analysis.trials import lost_of_trial
+from analysis.lost_files import lost_of_trial
 from core.campaign.campaign import Campaign
 from core.campaign.trials import SCORED, TrialRecord
 from core.config import TrainConfig

@@ -1,5 +1,10 @@
+import ast
+import inspect
 import math
 import shutil
+import textwrap
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -192,16 +197,23 @@ def test_an_override_is_validated() -> None:
         TrainConfig().with_overrides({"model.dropout": 2.0})
 
 
-def test_every_setting_has_a_description() -> None:
-    def described(kind: type[BaseModel]) -> bool:
-        return all(
-            described(field.annotation)
-            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-            else field.description
-            for field in kind.model_fields.values()
-        )
+def undescribed(kind: type[BaseModel]) -> Iterator[str]:
+    """Settings of a section and of those within it that no docstring follows."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(definition, ast.ClassDef)
+    for statement, after in pairwise([*definition.body, ast.Pass()]):
+        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
+            continue
+        name = statement.target.id
+        annotation = kind.model_fields[name].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from undescribed(annotation)
+        elif not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)):
+            yield f"{kind.__name__}.{name}"
 
-    assert described(TrainConfig)
+
+def test_every_setting_has_a_description() -> None:
+    assert not list(undescribed(TrainConfig))
     assert "recipe.stage1_epochs" in set(dotted_keys(TrainConfig))
 
 

@@ -119,20 +119,19 @@ def test_a_fresh_worker_gives_the_figures_of_a_reused_one(
 
 
 @pytest.mark.slow
-def test_a_campaign_is_extended_by_running_it_again(demo: Path, tmp_path: Path) -> None:
-    campaign = write_campaign(tmp_path, demo, CAMPAIGN.replace("trials: 5", "trials: 2"))
-    command = ("search", campaign, "--output-dir", tmp_path / "c")
-    assert run(*command, cwd=tmp_path).code == 0
-    first = load_trials(CampaignFolder(tmp_path / "c"))
+def test_a_campaign_is_extended_by_running_it_again(finished_campaign: CampaignFolder, tmp_path: Path) -> None:
+    folder = CampaignFolder(shutil.copytree(finished_campaign.root, tmp_path / "copy"))
+    command = ("search", finished_campaign.root.parent / "campaign.yaml", "--output-dir", folder.root)
+    first = load_trials(folder)
     again = run(*command, cwd=tmp_path)
-    assert again.code == 0
-    pd.testing.assert_frame_equal(load_trials(CampaignFolder(tmp_path / "c")), first)
-    extended = run(*command, "--trials", 4, cwd=tmp_path)
+    assert again.code == 0, again.err
+    pd.testing.assert_frame_equal(load_trials(folder), first)
+    extended = run(*command, "--trials", 7, cwd=tmp_path)
     assert extended.code == 0, extended.err
-    trials = load_trials(CampaignFolder(tmp_path / "c"))
-    assert trials["number"].tolist() == [0, 1, 2, 3]
-    assert trials["value"].tolist()[:2] == first["value"].tolist()
-    assert len(set(trials["param:optimizer.learning_rate"])) == 4  # the seed does not repeat its first draws
+    trials = load_trials(folder)
+    assert trials["number"].tolist() == list(range(7))
+    assert trials["value"].tolist()[:5] == first["value"].tolist()
+    assert len(set(trials["param:optimizer.learning_rate"])) == 7  # the seed does not repeat its first draws
 
 
 def test_first_token_pooling_cannot_retrieve(demo_config: TrainConfig) -> None:

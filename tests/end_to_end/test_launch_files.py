@@ -17,6 +17,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from analysis.trials import load_trials
 from core.files.folders import CampaignFolder
 from tests.commands import LAST_RESORT_S, environment, free_port, run, wait_until
+from tests.conftest import ONE_AT_A_TIME
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray start")]  # heads listen on fixed ports
 LAUNCH = Path("configs/cluster").resolve()
@@ -26,7 +27,8 @@ ADDRESS = "127.0.0.1"
 
 @pytest.fixture
 def prepared(endless_campaign: Path, tmp_path: Path) -> Path:
-    """An endless campaign whose features are extracted."""
+    """An endless campaign whose features are extracted, for clusters of two CPUs."""
+    endless_campaign.write_text(endless_campaign.read_text().replace(ONE_AT_A_TIME, "resources: {cpu: 2}\n"))
     assert run("features", "extract", "--config", tmp_path / "train.yaml", cwd=tmp_path).code == 0
     return endless_campaign
 

@@ -7,7 +7,7 @@ import pytest
 
 from analysis.trials import load_trials
 from core.files.folders import CampaignFolder
-from tests.commands import finish, hold, run, wait_until_held
+from tests.commands import CommandLine, finish, hold, run, wait_until_held
 from tests.conftest import CAMPAIGN, write_campaign
 from tests.end_to_end.conftest import Begin, finished
 
@@ -50,7 +50,9 @@ def test_a_lowered_limit_starts_nothing_more(endless_campaign: Path, tmp_path: P
     assert set(trials["state"]) == {"complete"}  # those that ran ended as usual
 
 
-def test_a_campaign_starts_warm(demo: Path, finished_campaign: CampaignFolder, tmp_path: Path) -> None:
+def test_a_campaign_starts_warm(
+    crossmodal: CommandLine, demo: Path, finished_campaign: CampaignFolder, tmp_path: Path
+) -> None:
     """A real search whose history is another real one, of five trials."""
     content = CAMPAIGN.replace("name: small", "name: warm") + f"warm_start: [{finished_campaign.root}]\n"
     campaign, folder = write_campaign(tmp_path, demo, content), CampaignFolder(tmp_path / "b")
@@ -62,10 +64,10 @@ def test_a_campaign_starts_warm(demo: Path, finished_campaign: CampaignFolder, t
     )
     assert sorted(finished(folder)) == [0, 6]
     assert "2 complete, 0 pruned, 0 failed, 0 interrupted, 0 running, 0 waiting, 5 imported" in (
-        run("status", folder.root, cwd=tmp_path).out
+        crossmodal("status", folder.root).out
     )
-    for after in (("leaderboard", folder.root), ("report", folder.root), (*command[:-1], 3)):
-        outcome = run(*after, cwd=tmp_path)
+    more = run(*command[:-1], 3, cwd=tmp_path)
+    for outcome in (more, crossmodal("leaderboard", folder.root), crossmodal("report", folder.root)):
         assert outcome.code == 0, outcome.err
         assert "missing" not in outcome.out
     assert sorted(finished(folder)) == [0, 6, 7]

@@ -11,7 +11,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from core.files.folders import CampaignFolder
-from tests.commands import run
+from tests.commands import CommandLine, run
 
 pytestmark = pytest.mark.slow
 SECRET = "5e7c0de5e7c0de5e7c0de5e7c0de5e7c0de5e7c0"  # has the length of a W&B key
@@ -51,17 +51,19 @@ def plant(folder: CampaignFolder, mark: Path) -> None:
 
 
 def test_nothing_in_a_campaign_folder_is_unpickled_and_no_key_reaches_it(
-    finished_campaign: CampaignFolder, tmp_path: Path
+    crossmodal: CommandLine, finished_campaign: CampaignFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = CampaignFolder(shutil.copytree(finished_campaign.root, tmp_path / "small"))
     campaign = Path(shutil.copy(folder.campaign, tmp_path / "again.yaml"))
     mark = tmp_path / "was-run"
     plant(folder, mark)
     secret = {"WANDB_API_KEY": SECRET, "WANDB_MODE": "offline"}
+    for name, value in secret.items():
+        monkeypatch.setenv(name, value)
     more = run("search", campaign, "--output-dir", folder.root, "--trials", 6, cwd=tmp_path, extra=secret)
     assert more.code == 0, more.err
     for command in ("status", "leaderboard", "report"):
-        assert run(command, folder.root, cwd=tmp_path, extra=secret).code == 0
+        assert crossmodal(command, folder.root).code == 0
     retrained = run("retrain", folder.root, "--output-dir", tmp_path / "final", cwd=tmp_path, extra=secret)
     assert retrained.code == 0, retrained.err
     assert not mark.exists()

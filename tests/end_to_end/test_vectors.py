@@ -9,6 +9,7 @@ from core.config import TrainConfig
 from core.files.json_files import read_json
 from core.sections import dump_yaml
 from tests.commands import Outcome, run
+from tests.conftest import ONE_AT_A_TIME
 from tests.vector_files import encode, imported, without_pictures
 
 IMPORTED = """
@@ -22,7 +23,6 @@ name: vectors
 train: train.yaml
 limits: {trials: 2}
 pruner: {kind: none}
-resources: {cpu: 1}
 space:
   features.image: {choice: [vectors.cnn, vectors.clip, vectors.cnn+vectors.clip]}
   optimizer.learning_rate: {log: [1.0e-4, 1.0e-2]}
@@ -44,7 +44,7 @@ def test_the_whole_product_runs_on_vectors_alone(demo: Path, demo_config: TrainC
 
     config = without_pictures(demo, tmp_path / "data", demo_config)
     (tmp_path / "train.yaml").write_text(dump_yaml(config))
-    (tmp_path / "campaign.yaml").write_text(CAMPAIGN)
+    (tmp_path / "campaign.yaml").write_text(CAMPAIGN + ONE_AT_A_TIME)
     encode(demo, tmp_path / "encoded")
     data = tmp_path / "data"
     crossmodal(

@@ -1,4 +1,5 @@
 import csv
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -74,6 +75,17 @@ def test_means_are_those_of_the_study_and_printed(confirmed_campaign: CampaignFo
     printed = (confirmed_campaign.root.parent / "printed").read_text()
     said = f"trial {best.trial} has the best mean, " if best.trial else "no trial has a better mean than the baseline, "
     assert f"{said}{best.mean.value:.4f}" in printed
+
+
+@pytest.mark.slow
+def test_the_status_names_the_confirmed_trial(crossmodal: CommandLine, confirmed_campaign: CampaignFolder) -> None:
+    best = best_confirmed(confirmed_campaign)
+    assert best is not None
+    assert f"confirmed: trial {best.trial}, mean recall_mean {best.mean.value:.4f} of 2 seeds" in (
+        crossmodal("status", confirmed_campaign.root).out
+    )
+    found = json.loads(crossmodal("status", confirmed_campaign.root, "--json").out)["confirmed"]
+    assert (found["trial"], found["seeds"], found["mean"]) == (best.trial, 2, best.mean.to_json())
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from core.sections import dump_yaml
 from search import plan
 from search.plan import Tables, TrainingCost, estimate, expected_epochs
 from tests.commands import CommandLine
-from tests.conftest import readings, write_campaign
+from tests.conftest import CAMPAIGN, readings, write_campaign
 from tests.vector_files import without_pictures
 
 
@@ -39,9 +39,8 @@ def test_a_trial_runs_between_its_first_rung_and_all_epochs(pruner: Pruner, epoc
 
 
 def test_a_fresh_campaign_is_measured_and_nothing_is_written(demo: Path, tmp_path: Path) -> None:
-    path = write_campaign(tmp_path, demo)
+    path = write_campaign(tmp_path, demo, CAMPAIGN + "resources: {cpu: 1}\n")
     store = tmp_path / "store"
-    path.write_text(path.read_text() + "resources: {cpu: 1}\n")
     train = tmp_path / "train.yaml"
     train.write_text(train.read_text().replace(str(demo / "features"), str(store)))
     found = estimate(load_campaign(path), CampaignFolder(tmp_path / "c"), slots=2)

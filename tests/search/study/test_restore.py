@@ -8,7 +8,7 @@ import pytest
 
 from analysis.board_formats import to_csv
 from analysis.boards import read_boards
-from analysis.trials import lost_of_trial
+from analysis.lost_files import lost_of_trial
 from core.campaign.campaign import load_campaign
 from core.campaign.study import read_trials
 from core.config import load_config
