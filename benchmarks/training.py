@@ -79,9 +79,9 @@ def configuration(batch: int, width: int, epochs: int, fusion: Fusion = "interac
     )
 
 
-def measure(batch: int, width: int, threads: int, fusion: Fusion = "interaction") -> Row:
+def measure(pairs: int, batch: int, width: int, threads: int, fusion: Fusion = "interaction") -> Row:
     torch.set_num_threads(threads)
-    steps = max(2, min(64, 8192 // batch))
+    steps = max(2, min(64, pairs // batch))
     pairs = steps * batch
     grid = (CELLS, GRID_DIM) if fusion == "attention" else None
     features = random_features(shape(pairs), shape(300), Widths(VISION_DIM, TEXT_DIM, grid))
@@ -100,19 +100,19 @@ def measure(batch: int, width: int, threads: int, fusion: Fusion = "interaction"
     }
 
 
-def train_for_a_while(barrier: Barrier, seconds: "Queue[float]") -> None:
+def train_for_a_while(pairs: int, barrier: Barrier, seconds: "Queue[float]") -> None:
     torch.set_num_threads(1)
-    features = random_features(shape(4096), shape(300), Widths(VISION_DIM, TEXT_DIM))
+    features = random_features(shape(pairs), shape(300), Widths(VISION_DIM, TEXT_DIM))
     barrier.wait()
     history = train(configuration(512, 256, 6), features).history
     seconds.put(sum(epoch.train_seconds for epoch in history[1:]))
 
 
-def measure_side_by_side(count: int) -> float:
+def measure_side_by_side(pairs: int, count: int) -> float:
     """Mean seconds of the same training in `count` concurrent processes."""
     context = multiprocessing.get_context("spawn")
     barrier, seconds = context.Barrier(count), context.Queue()
-    processes = [context.Process(target=train_for_a_while, args=(barrier, seconds)) for _ in range(count)]
+    processes = [context.Process(target=train_for_a_while, args=(pairs, barrier, seconds)) for _ in range(count)]
     for process in processes:
         process.start()
     taken = [seconds.get() for _ in processes]
@@ -127,13 +127,15 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 512, 1024, 8192])
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, min(2, os.cpu_count() or 1)}))
     parser.add_argument("--attention-batches", type=int, nargs="*", default=[64, 512, 1024])
+    parser.add_argument("--pairs", type=int, default=8192, help="of an epoch")
     settings = parser.parse_args()
-    rows = [
-        measure(batch, width, n) for n in settings.threads for width in settings.widths for batch in settings.batches
+    pairs, widths, batches = settings.pairs, settings.widths, settings.batches
+    rows = [measure(pairs, batch, width, n) for n in settings.threads for width in widths for batch in batches]
+    rows += [
+        measure(pairs, batch, 256, n, "attention") for n in settings.threads for batch in settings.attention_batches
     ]
-    rows += [measure(batch, 256, n, "attention") for n in settings.threads for batch in settings.attention_batches]
     say("training against the floor of its arithmetic", rows)
-    alone, together = measure_side_by_side(1), measure_side_by_side(2)
+    alone, together = measure_side_by_side(pairs // 2, 1), measure_side_by_side(pairs // 2, 2)
     concurrent = {"alone s": alone, "two at once s": together, "ratio": together / alone}
     say("two concurrent trials, one thread each", [concurrent])
     write(settings.output, {"training": rows, "concurrent": concurrent})

@@ -129,7 +129,8 @@ def _choose_epochs(regions: _Regions, statistics: Statistics, seed: int) -> tupl
     groups = regions.groups.unique()
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).to(groups.device)
     held = torch.isin(regions.groups, groups[order[: round(HELD_OUT * len(groups))]])
-    if held.all() or not held.any():
+    count = int((~held).sum())
+    if count in (0, len(held)) or len({_steps(epochs, count) for epochs in EPOCHS}) == 1:  # there is no choice
         return EPOCHS[0], EPOCHS[0]
     losses = []
     for epochs in EPOCHS:
@@ -146,7 +147,7 @@ def _fit(regions: _Regions, statistics: Statistics, epochs: int, seed: int) -> T
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = TextOnlyNetwork(statistics).to(device)
-    steps = max(MIN_STEPS, epochs * math.ceil(count / BATCH))
+    steps = _steps(epochs, count)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
     for rows in islice(_batches(count, generator), steps):
@@ -155,6 +156,10 @@ def _fit(regions: _Regions, statistics: Statistics, epochs: int, seed: int) -> T
         optimizer.step()
         schedule.step()
     return network
+
+
+def _steps(epochs: int, regions: int) -> int:
+    return max(MIN_STEPS, epochs * math.ceil(regions / BATCH))
 
 
 def _batches(regions: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -18,7 +18,7 @@ import pytest
 
 from analysis.trials import load_trials
 from core.files.folders import CampaignFolder
-from tests.commands import LAST_RESORT_S, finish, free_port, run, wait_until
+from tests.commands import LAST_RESORT_S, CommandLine, finish, free_port, run, wait_until
 from tests.conftest import CAMPAIGN, write_campaign
 from tests.end_to_end.conftest import Begin
 
@@ -107,19 +107,20 @@ def test_checkpoints_travel_through_an_object_store(demo: Path, tmp_path: Path, 
 
 
 def test_the_study_lives_in_postgresql_and_its_password_in_no_file(
-    demo: Path, tmp_path: Path, postgres: Postgres
+    crossmodal: CommandLine, demo: Path, tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = CAMPAIGN.replace("trials: 5", "trials: 2") + "study: {url_variable: CROSSMODAL_STUDY_URL}\n"
+    content = CAMPAIGN.replace("trials: 5", "trials: 1") + "study: {url_variable: CROSSMODAL_STUDY_URL}\n"
     campaign = write_campaign(tmp_path, demo, content)
     folder = CampaignFolder(tmp_path / "c")
     command = ("search", campaign, "--output-dir", folder.root)
     url = postgres.url
     assert run(*command, cwd=tmp_path, extra=url).code == 0
-    extended = run(*command, "--trials", 3, cwd=tmp_path, extra=url)
+    extended = run(*command, "--trials", 2, cwd=tmp_path, extra=url)
     assert extended.code == 0, extended.err
-    board = run("leaderboard", folder.root, cwd=tmp_path, extra=url)
+    monkeypatch.setenv("CROSSMODAL_STUDY_URL", url["CROSSMODAL_STUDY_URL"])
+    board = crossmodal("leaderboard", folder.root)
     assert board.code == 0, board.err
-    assert "3 trials (" in board.out or "3 trials, ranked by" in board.out
+    assert "2 trials (" in board.out or "2 trials, ranked by" in board.out
     assert not folder.journal.exists()
     for path in folder.root.rglob("*"):
         if path.is_file():
@@ -127,11 +128,12 @@ def test_the_study_lives_in_postgresql_and_its_password_in_no_file(
     another = run("search", campaign, "--output-dir", tmp_path / "another", cwd=tmp_path, extra=url)
     assert another.code == 2
     assert "the study small belongs to another campaign" in another.err
-    unset = run("status", folder.root, cwd=tmp_path)
+    monkeypatch.delenv("CROSSMODAL_STUDY_URL")
+    unset = crossmodal("status", folder.root)
     assert unset.code == 2
     assert "CROSSMODAL_STUDY_URL is not set" in unset.err
-    elsewhere = {name: value.replace("@127.0.0.1:", "@127.0.0.1:1") for name, value in url.items()}
-    gone = run("status", folder.root, cwd=tmp_path, extra=elsewhere)
+    monkeypatch.setenv("CROSSMODAL_STUDY_URL", url["CROSSMODAL_STUDY_URL"].replace("@127.0.0.1:", "@127.0.0.1:1"))
+    gone = crossmodal("status", folder.root)
     assert gone.code == 2
     assert PASSWORD not in gone.err
 
@@ -140,7 +142,7 @@ def test_the_dashboard_shows_a_study_in_postgresql(
     demo: Path, tmp_path: Path, postgres: Postgres, begin: Begin
 ) -> None:
     pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed (the extra dashboard)")
-    content = CAMPAIGN.replace("trials: 5", "trials: 2") + "study: {url_variable: CROSSMODAL_STUDY_URL}\n"
+    content = CAMPAIGN.replace("trials: 5", "trials: 1") + "study: {url_variable: CROSSMODAL_STUDY_URL}\n"
     campaign = write_campaign(tmp_path, demo, content)
     searched = run("search", campaign, "--output-dir", tmp_path / "c", cwd=tmp_path, extra=postgres.url)
     assert searched.code == 0, searched.err
@@ -151,7 +153,7 @@ def test_the_dashboard_shows_a_study_in_postgresql(
         (study,) = json.load(answer)["study_summaries"]
     assert study["study_name"] == "small"
     with urllib.request.urlopen(f"{address}api/studies/{study['study_id']}") as answer:
-        assert [trial["state"] for trial in json.load(answer)["trials"]] == ["Complete", "Complete"]
+        assert [trial["state"] for trial in json.load(answer)["trials"]] == ["Complete"]
     process.send_signal(signal.SIGINT)
     ended = finish(process)
     assert (ended.code, ended.err) == (0, "")
@@ -172,7 +174,7 @@ def test_a_database_that_goes_away_stops_the_campaign_in_one_line(
     assert "no longer answers" in lost.err
     assert len(lost.err.strip().splitlines()) == 1
     assert PASSWORD not in lost.out + lost.err
-    limit = len(list(folder.root.glob("trials/*/checkpoint_best.pth"))) + 2
+    limit = len(list(folder.root.glob("trials/*/checkpoint_best.pth"))) + 1
     again = run(*command, "--trials", limit, cwd=tmp_path, extra=postgres.url)
     assert again.code == 0, again.err
     assert f"{limit} trials complete" in again.out

@@ -124,7 +124,6 @@ def test_failing_trials_keep_their_reason_and_too_many_in_a_row_stop_the_campaig
     assert "this machine has no usable GPU" in outcome.err
     status = run("status", tmp_path / "c", cwd=tmp_path)
     assert "× UserError: device is cuda" in status.out
-    assert run("search", campaign, "--output-dir", tmp_path / "c", "--trials", 9, cwd=tmp_path).code == 2
 
 
 JUMPING_CLOCK = """

@@ -19,14 +19,31 @@ from core.features.extraction import Extraction
 from core.features.inputs import read_inputs
 from core.features.opening import prepare_features
 from core.features.store import Features, FeatureStore, HostTable, gather
-from core.sections import Scalar
 from core.training.train import train
-from tests.conftest import EVERY_READING, readings
+from tests.conftest import EVERY_READING, made_once, readings, stored_beside
+
+
+@pytest.fixture(scope="session")
+def extracted(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one store, to be read only."""
+
+    def make(root: Path) -> None:
+        settings = {**stored_beside(demo), "features.store": str(root), "device": "cpu"}
+        config = TrainConfig().with_overrides(settings)
+        prepare_features(config, Extraction(read_inputs(config), EVERY_READING))
+
+    (manifest,) = made_once(tmp_path_factory, "stores", make).glob("*/manifest.json")
+    return manifest.parent
 
 
 @pytest.fixture
-def store(demo_config: TrainConfig) -> FeatureStore:
-    return prepare_features(demo_config, Extraction(read_inputs(demo_config), EVERY_READING))
+def copied(extracted: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(extracted, tmp_path / extracted.name))
+
+
+@pytest.fixture
+def store(copied: Path) -> FeatureStore:
+    return FeatureStore.open(copied.parent, copied.name)
 
 
 def test_the_test_split_is_opened_on_request_alone(store: FeatureStore) -> None:
@@ -83,28 +100,6 @@ def test_a_torn_file_is_named(store: FeatureStore, name: str) -> None:
         store.features(readings("tower.mean", "lm.last"))
 
 
-@pytest.fixture(scope="module")
-def extracted(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """One store for all tests of this module that damage a copy of it."""
-    root = tmp_path_factory.mktemp("stores")
-    overrides: dict[str, Scalar] = {
-        "data.train_annotations": str(demo / "train.json"),
-        "data.image_root": str(demo / "images"),
-        "data.validation_fraction": 0.25,
-        "features.backbone": str(demo / "tiny-internvl"),
-        "features.store": str(root),
-        "features.image_size": 112,
-        "device": "cpu",
-    }
-    config = TrainConfig().with_overrides(overrides)
-    return prepare_features(config, Extraction(read_inputs(config), EVERY_READING))
-
-
-@pytest.fixture
-def copied(extracted: FeatureStore, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(extracted.folder, tmp_path / extracted.fingerprint))
-
-
 def read(folder: Path) -> Features:
     return FeatureStore.open(folder.parent, folder.name).features(readings("tower.mean", "lm.last"))
 
@@ -147,9 +142,9 @@ WRONG: st.SearchStrategy[object] = (
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PLACES, WRONG, st.booleans())
 def test_a_manifest_that_is_changed_anywhere_is_refused_or_gives_the_same(
-    extracted: FeatureStore, copied: Path, place: list[int], wrong: object, drop: bool
+    extracted: Path, copied: Path, place: list[int], wrong: object, drop: bool
 ) -> None:
-    manifest = json.loads((extracted.folder / "manifest.json").read_text())
+    manifest = json.loads((extracted / "manifest.json").read_text())
     before = json.dumps(manifest)
     target: Any = manifest
     for depth, step in enumerate(place, start=1):
@@ -163,7 +158,7 @@ def test_a_manifest_that_is_changed_anywhere_is_refused_or_gives_the_same(
         target[key] = wrong
     (copied / "manifest.json").write_text(json.dumps(manifest))
     if json.dumps(manifest) == before:  # as text, since False == 0
-        assert all(map(torch.equal, tensors(read(copied)), tensors(read(extracted.folder))))
+        assert all(map(torch.equal, tensors(read(copied)), tensors(read(extracted))))
     else:
         require_refusal(copied, "manifest.json")
 
