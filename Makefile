@@ -5,7 +5,7 @@ LOWEST := .venv-lowest
 DEMO := output/demo
 PROCESSES ?= 3
 
-.PHONY: search test test-lowest check format hooks docs install clean
+.PHONY: search test pytest test-lowest check format hooks docs install clean
 
 install: $(VENV)/.installed
 
@@ -23,8 +23,11 @@ search: install
 	$(BIN)/crossmodal retrain $(DEMO) --output-dir $(DEMO)/final
 	$(BIN)/crossmodal leaderboard $(DEMO)
 
-## Everything that CI runs. Three processes on two cores, since tests that kill and restart campaigns mostly wait.
-test: check
+## Everything that CI runs. Three processes on two cores, since tests that kill and restart campaigns also wait.
+test: install
+	$(MAKE) --jobs 2 check pytest
+
+pytest: install
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup
 
 ## The quick tests with the lowest versions that pyproject.toml allows; torch, which is gigabytes, stays pinned.

@@ -1,6 +1,6 @@
 """Choices of sampler and pruner on a surrogate of a campaign, which answers in microseconds, over many seeds.
 
-    python -m benchmarks.simulated [--campaign FILE] [--configurations 240] [--trials 40] [--seeds 30]
+    python -m benchmarks.simulated [--campaign FILE | --epochs 4] [--configurations 240] [--trials 40] [--seeds 30]
 
 Random configurations of the campaign are trained once, with the recall of every epoch; they are kept in
 benchmarks/results/simulated and continued after an interruption. A Gaussian process on their settings then predicts the
@@ -8,6 +8,9 @@ curve of any other one, and a trial adds noise of the deviation that the process
 Campaigns on it start with the baseline and are scored by the curve without noise of the trial that they would choose:
 a complete one, by its best epoch of the joint stage. Strategies are compared at equal numbers of trained epochs, so one
 that stops trials early starts more of them.
+
+Before that, a table tells what a pruner would go by: how well recall after each epoch ranks the configurations by their
+value, and how many of the best tenth are then among the best third.
 
 It is a surrogate: it tells which choices cannot matter much, and a difference on it has to be confirmed by real trials
 (`benchmarks.samplers`).
@@ -188,6 +191,7 @@ STRATEGIES: dict[str, Strategy] = {
     "tpe, asha 1, 2": Strategy(CONFIGURED, asha(1, 2)),
     "tpe, asha 1, 4": Strategy(CONFIGURED, asha(1, 4)),
     "tpe, asha 2, 3": Strategy(CONFIGURED, asha(2, 3)),
+    "tpe, asha 4, 3": Strategy(CONFIGURED, asha(4, 3)),
 }
 
 
@@ -239,6 +243,28 @@ def errors_left_out(surrogate: Surrogate) -> Iterator[float]:
             yield surrogate.value(others.curve(parameters), parameters) - surrogate.value(row["curve"], parameters)
 
 
+def judge_epochs(surrogate: Surrogate) -> list[Row]:
+    """A row for each epoch: what its recall tells of the value that a configuration reaches."""
+    values = torch.tensor([surrogate.value(row["curve"], row["parameters"]) for row in surrogate.rows])
+    is_best = values >= values.quantile(0.9)
+    table = []
+    for epoch, recalls in enumerate(torch.tensor([row["curve"] for row in surrogate.rows]).T, start=1):
+        correlation = torch.stack([_ranks(recalls), _ranks(values)]).corrcoef()[0, 1]
+        kept = is_best & (recalls >= recalls.quantile(2 / 3))
+        table.append(
+            {
+                "epoch": epoch,
+                "rank correlation": float(correlation),
+                "best tenth kept": float(kept.sum() / is_best.sum()),
+            }
+        )
+    return table
+
+
+def _ranks(values: Tensor) -> Tensor:
+    return values.argsort().argsort().double()
+
+
 def compare(surrogate: Surrogate, trials: int, seeds: int) -> list[Row]:
     """The standing of every strategy after half and all of the epochs, and its difference to tpe with equal seeds."""
     epochs = trials * surrogate.campaign.base.recipe.epochs
@@ -264,14 +290,17 @@ def compare(surrogate: Surrogate, trials: int, seeds: int) -> list[Row]:
 def main() -> None:
     parser = options(__doc__ or "", "simulated")
     parser.add_argument("--campaign", type=Path, help="campaign file; by default the demo with linear heads")
+    parser.add_argument("--epochs", type=int, default=4, help="of a trial of the demo")
     parser.add_argument("--configurations", type=int, default=240)
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=30)
     settings = parser.parse_args()
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    campaign = load_campaign(settings.campaign) if settings.campaign else fast_campaign(4, settings.trials)
-    path = FOLDER / "simulated" / f"{campaign.name}.jsonl"
+    campaign = (
+        load_campaign(settings.campaign) if settings.campaign else fast_campaign(settings.epochs, settings.trials)
+    )
+    path = FOLDER / "simulated" / f"{campaign.name}-{campaign.base.recipe.epochs}-epochs.jsonl"
     features = demo_store(campaign).features(campaign.base.readings)
     rows = tabulate(campaign, features, settings.configurations, path)
     surrogate = Surrogate(campaign, rows)
@@ -284,9 +313,11 @@ def main() -> None:
         "error left out": 100 * fmean(errors),
     }
     say("the surrogate, in points of recall", [quality])
+    epochs = judge_epochs(surrogate)
+    say("what the recall after an epoch tells of the value", epochs)
     table = compare(surrogate, settings.trials, settings.seeds)
     say(f"expected recall_mean of the chosen trial in percent, {settings.seeds} seeds", table)
-    write(settings.output, {"surrogate": quality, "table": table})
+    write(settings.output, {"surrogate": quality, "epochs": epochs, "table": table})
 
 
 if __name__ == "__main__":

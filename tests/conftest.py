@@ -303,13 +303,12 @@ def finished_campaign(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> C
 
 @pytest.fixture
 def cluster() -> "Iterator[Cluster]":
-    """A head without CPUs and two nodes with a fake GPU each."""
+    """A head without CPUs and a node with a fake GPU."""
     from ray.cluster_utils import Cluster  # Ray is slow to import, and few tests need it
 
     # Its own port: if another Ray has the default one, Ray leaves the socket of its attempt open.
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "dashboard_port": free_port()})
-    for _ in range(2):
-        made.add_node(num_cpus=1, num_gpus=1)
+    made.add_node(num_cpus=1, num_gpus=1)
     made.wait_for_nodes()
     yield made
     made.shutdown()

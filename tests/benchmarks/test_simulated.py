@@ -1,6 +1,7 @@
 """Campaigns on a surrogate behave like campaigns; which strategy is better is never tested."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import optuna
@@ -8,7 +9,7 @@ import pytest
 
 from benchmarks.campaign import draw
 from benchmarks.results import Row
-from benchmarks.simulated import STRATEGIES, Strategy, Surrogate, asha, simulate
+from benchmarks.simulated import STRATEGIES, Strategy, Surrogate, asha, judge_epochs, simulate
 from core.campaign.campaign import Campaign
 from core.sections import parse
 
@@ -83,3 +84,13 @@ def test_pruning_starts_more_trials_in_the_same_epochs(surrogate: Surrogate) -> 
     random = partial(Counting, drawn)
     assert counted(Strategy(random)) == 20
     assert counted(Strategy(random, asha(1, 3))) > 25
+
+
+def test_an_epoch_is_worth_what_it_tells_of_the_value(surrogate: Surrogate) -> None:
+    """Here every epoch ranks alike, but for one of which the worse configurations have more."""
+    assert [row["rank correlation"] for row in judge_epochs(surrogate)] == pytest.approx([1.0] * EPOCHS)
+    misled = [{**row, "curve": [row["curve"][0], 1 - row["curve"][1], *row["curve"][2:]]} for row in surrogate.rows]
+    single = [{**row, "parameters": {**row["parameters"], "recipe.stage1_epochs": 2}} for row in misled]
+    first, second, *_ = judge_epochs(replace(surrogate, rows=single))
+    assert (first["best tenth kept"], second["best tenth kept"]) == (1.0, 0.0)
+    assert second["rank correlation"] == pytest.approx(-1.0)

@@ -107,7 +107,7 @@ def test_checkpoints_travel_through_an_object_store(demo: Path, tmp_path: Path, 
 
 
 def test_the_study_lives_in_postgresql_and_its_password_in_no_file(
-    crossmodal: CommandLine, demo: Path, tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    crossmodal: CommandLine, demo: Path, tmp_path: Path, postgres: Postgres
 ) -> None:
     content = CAMPAIGN.replace("trials: 5", "trials: 1") + "study: {url_variable: CROSSMODAL_STUDY_URL}\n"
     campaign = write_campaign(tmp_path, demo, content)
@@ -117,8 +117,7 @@ def test_the_study_lives_in_postgresql_and_its_password_in_no_file(
     assert run(*command, cwd=tmp_path, extra=url).code == 0
     extended = run(*command, "--trials", 2, cwd=tmp_path, extra=url)
     assert extended.code == 0, extended.err
-    monkeypatch.setenv("CROSSMODAL_STUDY_URL", url["CROSSMODAL_STUDY_URL"])
-    board = crossmodal("leaderboard", folder.root)
+    board = run("leaderboard", folder.root, cwd=tmp_path, extra=url)
     assert board.code == 0, board.err
     assert "2 trials (" in board.out or "2 trials, ranked by" in board.out
     assert not folder.journal.exists()
@@ -128,12 +127,11 @@ def test_the_study_lives_in_postgresql_and_its_password_in_no_file(
     another = run("search", campaign, "--output-dir", tmp_path / "another", cwd=tmp_path, extra=url)
     assert another.code == 2
     assert "the study small belongs to another campaign" in another.err
-    monkeypatch.delenv("CROSSMODAL_STUDY_URL")
     unset = crossmodal("status", folder.root)
     assert unset.code == 2
     assert "CROSSMODAL_STUDY_URL is not set" in unset.err
-    monkeypatch.setenv("CROSSMODAL_STUDY_URL", url["CROSSMODAL_STUDY_URL"].replace("@127.0.0.1:", "@127.0.0.1:1"))
-    gone = crossmodal("status", folder.root)
+    elsewhere = {name: value.replace("@127.0.0.1:", "@127.0.0.1:1") for name, value in url.items()}
+    gone = run("status", folder.root, cwd=tmp_path, extra=elsewhere)
     assert gone.code == 2
     assert PASSWORD not in gone.err
 

@@ -1,4 +1,4 @@
-"""Extraction by Ray tasks on a real cluster of two nodes in this machine, with fake GPUs."""
+"""Extraction by Ray tasks on a real cluster in this machine, with fake GPUs."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -57,6 +57,7 @@ class Watched:
 
 
 def test_a_node_lost_on_the_way_changes_nothing(cluster: Cluster, gpu_config: TrainConfig, tmp_path: Path) -> None:
+    cluster.add_node(num_cpus=1, num_gpus=1)
     watched = Watched(gpu_config, cluster)
     watched.lose_a_node = True
     there = extract(gpu_config, watched, tmp_path / "there", shard=4)
