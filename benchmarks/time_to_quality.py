@@ -223,6 +223,7 @@ def compare(runs: Mapping[str, list[Row]]) -> list[Row]:
         table.append(
             {
                 "way": name,
+                "joint epochs": fmean(len(run["curve"]) for run in each),
                 **{f"s to −{100 * below:g}": finite(median(seconds)) for below, seconds in times.items()},
                 "reached": f"{sum(seconds < float('inf') for seconds in times[0.0])} of {len(each)}",
                 "times as fast": median([of["seconds"] / s for of, s in zip(plain, times[0.0], strict=True)]),
