@@ -265,8 +265,8 @@ def status(
         number, value = standing.best
         gain = "" if standing.gain is None else f", {standing.gain:+.4f} over the baseline"
         say(f"best: trial {number}, {campaign.objective} {value:.4f}{gain}")
-    if current.confirmed is not None:
-        say(f"confirmed: {current.confirmed_in_words}")
+    if confirmed := current.confirmed_in_words:
+        say(f"confirmed: {confirmed}")
     for trial in current.running:
         say(f"running: trial {trial.number}, {trial.epochs} epochs reported")
     for reason, count in current.failures.items():

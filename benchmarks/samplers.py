@@ -45,9 +45,11 @@ EVERY = 5
 """Trials between two columns of the printed table."""
 
 
-def fast_campaign(epochs: int, trials: int) -> Campaign:
-    """The branch of the demo's baseline, with short trials."""
-    campaign = pooled_campaign(limits=Limits(trials=trials), constraints=Constraints({}))
+def chosen_campaign(file: Path | None, epochs: int) -> Campaign:
+    """The campaign of a file; without one, the branch of the demo's baseline, with trials of so many epochs."""
+    if file is not None:
+        return load_campaign(file)
+    campaign = pooled_campaign(constraints=Constraints({}))
     short = campaign.base.with_overrides({"recipe.epochs": epochs, "recipe.stage1_epochs": 1})
     return campaign.model_copy(update={"train": short})
 
@@ -163,9 +165,7 @@ def main() -> None:
     parser.add_argument("--pruned", nargs="*", choices=installed, default=["tpe", "random"])
     settings = parser.parse_args()
     torch.set_num_threads(1)
-    campaign = fast_campaign(settings.epochs, settings.trials)
-    if settings.campaign:
-        campaign = load_campaign(settings.campaign)
+    campaign = chosen_campaign(settings.campaign, settings.epochs)
     features = demo_store(campaign).features(campaign.base.readings)
     ways: dict[str, tuple[SamplerKind, Pruner]] = {kind: (kind, Pruner(kind="none")) for kind in settings.samplers}
     ways |= {f"{kind}, pruned": (kind, Pruner()) for kind in settings.pruned}

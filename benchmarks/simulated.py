@@ -35,8 +35,8 @@ from torch import Tensor
 from benchmarks.campaign import configure, draw
 from benchmarks.demo import demo_store
 from benchmarks.results import FOLDER, Row, options, say, write
-from benchmarks.samplers import fast_campaign, spread
-from core.campaign.campaign import Campaign, Pruner, Sampler, SamplerKind, load_campaign
+from benchmarks.samplers import chosen_campaign, spread
+from core.campaign.campaign import Campaign, Pruner, Sampler, SamplerKind
 from core.campaign.trials import TrialRecord
 from core.features.store import Features
 from core.files.json_files import append_json_line, read_json_lines
@@ -297,9 +297,7 @@ def main() -> None:
     settings = parser.parse_args()
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    campaign = (
-        load_campaign(settings.campaign) if settings.campaign else fast_campaign(settings.epochs, settings.trials)
-    )
+    campaign = chosen_campaign(settings.campaign, settings.epochs)
     path = FOLDER / "simulated" / f"{campaign.name}-{campaign.base.recipe.epochs}-epochs.jsonl"
     features = demo_store(campaign).features(campaign.base.readings)
     rows = tabulate(campaign, features, settings.configurations, path)

@@ -28,7 +28,7 @@ def test_a_driver_killed_repeatedly_loses_nothing(endless_campaign: Path, tmp_pa
     command = ("search", endless_campaign, "--output-dir", folder.root)
     generator, kills = random.Random(0), 0
     kept: dict[int, float] = {}
-    for _ in range(3):
+    for _ in range(5):
         process = begin(*command)
         wait_until(partial(have_ended, folder, len(kept) + 1), during=process)
         point = epochs_reported(folder) + generator.randrange(2 * EPOCHS)  # anywhere within two trials
@@ -38,7 +38,7 @@ def test_a_driver_killed_repeatedly_loses_nothing(endless_campaign: Path, tmp_pa
         now = finished(folder)
         assert {number: now[number] for number in kept} == kept  # still there, with the same value
         kept = now
-    assert kills == 3
+    assert kills == 5
     limit = len(kept) + 4
     last = run(*command, "--trials", limit, cwd=tmp_path)
     assert last.code == 0, last.err
@@ -124,6 +124,7 @@ def test_failing_trials_keep_their_reason_and_too_many_in_a_row_stop_the_campaig
     assert "this machine has no usable GPU" in outcome.err
     status = run("status", tmp_path / "c", cwd=tmp_path)
     assert "× UserError: device is cuda" in status.out
+    assert run("search", campaign, "--output-dir", tmp_path / "c", "--trials", 9, cwd=tmp_path).code == 2
 
 
 JUMPING_CLOCK = """

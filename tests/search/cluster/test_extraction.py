@@ -77,14 +77,14 @@ def test_a_killed_extraction_asks_only_for_what_is_missing(
     (tmp_path / "train.yaml").write_text(dump_yaml(gpu_config))
     store = gpu_config.features.store
     command = ["features", "extract", "--config", tmp_path / "train.yaml", "--address", cluster.address, "--shard", 4]
-    with start(*command, cwd=tmp_path, command=hold("shard_", 20)) as process:
+    with start(*command, cwd=tmp_path, command=hold("shard_", 40)) as process:
         wait_until_held(process)
         process.kill()
         process.communicate()
     kept = {path.name for path in store.glob(".*.partial/shard_*")}
     watched = Watched(gpu_config, cluster)
     finished = extract(gpu_config, watched, store, shard=4, readings=gpu_config.readings.all)  # as the command does
-    assert len(kept) >= 5
+    assert len(kept) >= 10
     assert not kept & set(watched.asked)
     images = sum(counts["images"] for counts in finished.manifest["counts"].values())
     assert len({name for name in {*kept, *watched.asked} if "images" in name}) == math.ceil(images / 4)
