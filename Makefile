@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 DEMO := output/demo
 PROCESSES ?= 3
+# One test after the other to whoever is free. A crash under loadgroup would hang (pytest-xdist 1323).
+PARALLEL := --numprocesses $(PROCESSES) --dist load --maxschedchunk 1
 
 .PHONY: search test pytest test-lowest check format hooks docs install clean
 
@@ -28,11 +30,11 @@ test: install
 	$(MAKE) --jobs 2 check pytest
 
 pytest: install
-	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup
+	$(BIN)/python -m pytest $(PARALLEL)
 
 ## The quick tests with the lowest versions that pyproject.toml allows; torch, which is gigabytes, stays pinned.
 test-lowest: $(LOWEST)/.installed
-	PYTHONPATH=$(CURDIR) $(LOWEST)/bin/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup -m "not slow"
+	PYTHONPATH=$(CURDIR) $(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow"
 
 $(LOWEST)/.installed: install
 	$(PYTHON) -m venv $(LOWEST)

@@ -154,11 +154,15 @@ def small_config(tmp_path: Path) -> TrainConfig:
     )
 
 
+def common_folder(factory: pytest.TempPathFactory) -> Path:
+    """The folder that contains the temporary folders of all test processes."""
+    root = factory.getbasetemp()
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     """A folder that one test process creates while the others wait, and that all only read."""
-    root = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # each process has a folder in the common one
+    root = common_folder(factory)
     folder = root / name
     with FileLock(root / f"{name}.lock"):
         if not (root / f"{name}.made").exists():

@@ -12,21 +12,29 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from analysis.trials import load_trials
 from core.files.folders import CampaignFolder
 from tests.commands import LAST_RESORT_S, environment, free_port, run, wait_until
-from tests.conftest import ONE_AT_A_TIME
+from tests.conftest import ONE_AT_A_TIME, common_folder
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray start")]  # heads listen on fixed ports
+pytestmark = pytest.mark.slow
 LAUNCH = Path("configs/cluster").resolve()
 BIN = Path(sys.executable).parent
 ADDRESS = "127.0.0.1"
 
 
 @pytest.fixture
-def prepared(endless_campaign: Path, tmp_path: Path) -> Path:
+def _no_other_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Heads that `ray start` starts listen on fixed ports, too."""
+    with FileLock(common_folder(tmp_path_factory) / "ray start.lock"):
+        yield
+
+
+@pytest.fixture
+def prepared(endless_campaign: Path, tmp_path: Path, _no_other_head: None) -> Path:
     """An endless campaign whose features are extracted, for clusters of two CPUs."""
     endless_campaign.write_text(endless_campaign.read_text().replace(ONE_AT_A_TIME, "resources: {cpu: 2}\n"))
     assert run("features", "extract", "--config", tmp_path / "train.yaml", cwd=tmp_path).code == 0
