@@ -44,12 +44,13 @@ def test_scaling_measures_every_size(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_gpu_benchmark_also_runs_without_one(tmp_path: Path) -> None:
-    sizes = ("--layers", "1", "--images", "2", "--texts", "4", "--scale", "0.003", "--batches", "64", "--together", "1")
+    sizes = ("--layers", "1", "--images", "2", "--texts", "4", "--scale", "0.004", "--batches", "64", "--together", "1")
     content = run_script("gpu", tmp_path / "gpu.json", "--device", "cpu", *sizes)
     assert content["device"] == "cpu"
     assert [row["encoding"] for row in content["backbone"]] == list(READ)
     assert [row["batch"] for row in content["training"]] == [64]
     assert [row["grids on the"] for row in content["attention"]] == ["device", "host"]
+    assert all(row["pairs per second"] > 0 for row in content["attention"])
     assert [row["trials at once"] for row in content["together"]] == [1]
 
 

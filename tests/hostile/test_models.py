@@ -24,12 +24,6 @@ Damage = Callable[[Path], object]
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 
 
-@pytest.fixture(autouse=True)
-def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One folder for all of these tests, as one user has it."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "user-cache"))
-
-
 @pytest.fixture(scope="module")
 def intact(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported model."""

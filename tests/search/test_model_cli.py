@@ -10,12 +10,6 @@ from core.inference.loading import read_model
 from tests.commands import CommandLine
 
 
-@pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One folder for all of these tests, as one user has it."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "user-cache"))
-
-
 @pytest.fixture
 def pictures(demo: Path) -> Path:
     return demo / "images" / "test"
