@@ -118,12 +118,16 @@ def wait_until(condition: Callable[[], object], *, during: subprocess.Popen[str]
         during: the process that makes it hold; if it ends before, the test fails with its output.
     """
     deadline = time.monotonic() + LAST_RESORT_S
-    while not condition():
-        assert time.monotonic() < deadline, "what the test waits for does not come"
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
+        assert began < deadline, "what the test waits for does not come"
         if during is not None and during.poll() is not None:
             assert condition(), (during.returncode, finish(during) if during.stdout else None)
             return
-        time.sleep(0.05)
+        spent = time.monotonic() - began
+        time.sleep(min(1, max(0.05, 4 * spent)))  # the processors are for what is waited for
 
 
 def wait_until_held(process: subprocess.Popen[str]) -> None:
