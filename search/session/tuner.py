@@ -65,7 +65,7 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
         self._book.finish(trial.trial_id, _last_checkpoint(trial), crash=None)
 
     def on_trial_error(self, controller: Any, trial: Trial) -> None:
-        if trial.should_recover():  # also called when Ray moves a trial to another worker
+        if trial.status == Trial.ERROR:  # also called when Ray, which has stopped it, moves it to another worker
             return
         self._book.finish(trial.trial_id, None, crash=_crash_reason(trial))
 

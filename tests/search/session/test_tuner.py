@@ -9,7 +9,14 @@ import pytest
 import ray
 from ray.tune.search import Searcher
 
-from search.session.tuner import STOP_WITHIN_S, LedgerSearcher, SessionWatch, _crash_reason, _stop_signals
+from search.session.tuner import (
+    STOP_WITHIN_S,
+    LedgerScheduler,
+    LedgerSearcher,
+    SessionWatch,
+    _crash_reason,
+    _stop_signals,
+)
 
 
 class Book:
@@ -66,6 +73,16 @@ def test_the_first_signal_stops_the_book_and_the_second_takes_effect_at_once(num
         assert book.stopped == 1
         assert signal.getsignal(number) is before
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(("status", "ends"), [("ERROR", False), ("PENDING", True), ("RUNNING", True)])
+def test_a_trial_ends_when_ray_gives_it_up_and_not_when_it_is_moved(status: str, ends: bool) -> None:
+    """Ray gives up a trial that fails again before its next worker has started, however often it may be moved."""
+    ended: list[str] = []
+    book: Any = SimpleNamespace(finish=lambda name, checkpoint, crash: ended.append(crash))
+    trial: Any = SimpleNamespace(trial_id="a", status=status, error_file=None, should_recover=lambda: True)
+    LedgerScheduler(book).on_trial_error(None, trial)
+    assert ended == ["the worker died"] * ends
 
 
 def test_the_last_line_of_rays_error_is_the_reason(tmp_path: Any) -> None:
