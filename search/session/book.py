@@ -112,6 +112,12 @@ class SessionBook:
         """
         self._unless_broken(lambda: self._finish(ray_id, checkpoint, crash), None)
 
+    def put_back(self, ray_id: str) -> None:
+        """Put a trial that Ray has given up, though not its own fault, back in the queue."""
+        if trial := self._running.get(ray_id):
+            trial.interrupted = True
+            self.finish(ray_id, None, crash=None)
+
     def _finish(self, ray_id: str, checkpoint: "Checkpoint | None", crash: str | None) -> None:
         trial = self._running.pop(ray_id, None)
         if trial is None:

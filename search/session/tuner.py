@@ -67,6 +67,9 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_error(self, controller: Any, trial: Trial) -> None:
         if trial.status == Trial.ERROR:  # also called when Ray, which has stopped it, moves it to another worker
             return
+        if trial.should_recover():  # given up, since it failed again before its next worker had started
+            self._book.put_back(trial.trial_id)
+            return
         self._book.finish(trial.trial_id, None, crash=_crash_reason(trial))
 
     def on_trial_remove(self, controller: Any, trial: Trial) -> None:

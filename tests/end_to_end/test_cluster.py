@@ -49,10 +49,12 @@ def test_trials_of_a_lost_node_continue_elsewhere_from_their_checkpoint(
         ended = finish(process)
     assert ended.code == 0, ended.out + ended.err
     trials = load_trials(folder)
-    assert trials["state"].tolist() == ["complete", "complete"], trials["reason"].tolist()
-    for number in (0, 1):
-        assert epochs_of(folder, number) == list(range(EPOCHS))
-    assert figures(folder, 0)[: len(before)] == before  # not trained again
+    ended_trials = trials[trials["reason"] != "stale"]  # Ray may give up what it moves; that is put back in the queue
+    assert ended_trials["state"].tolist() == ["complete", "complete"], trials["reason"].tolist()
+    for number in ended_trials["number"]:
+        assert epochs_of(folder, int(number)) == list(range(EPOCHS))
+    (first_again,) = ended_trials[(ended_trials["number"] == 0) | (ended_trials["retry_of"] == 0)]["number"]
+    assert figures(folder, int(first_again))[: len(before)] == before  # not trained again
 
 
 MARK = f"xm{os.getpid() % 100_000}"

@@ -187,6 +187,17 @@ def test_a_checkpoint_that_did_not_arrive_fails_the_trial_instead_of_losing_it_i
     assert reasons(session) == ["its last checkpoint is missing or torn"]
 
 
+def test_a_trial_that_is_put_back_is_asked_for_again_in_the_same_session(session: Session) -> None:
+    lost = session.book.next_trial("another")
+    assert lost is not None
+    session.book.put_back("another")
+    session.book.put_back("another")  # told twice
+    again = session.book.next_trial("third")
+    assert again is not None
+    assert again.config == lost.config
+    assert again.number > lost.number
+
+
 def test_a_stopping_book_starts_nothing_and_requeues_running_trials(session: Session) -> None:
     result = session.train()
     session.book.stop()

@@ -75,14 +75,24 @@ def test_the_first_signal_stops_the_book_and_the_second_takes_effect_at_once(num
     assert signal.getsignal(number) is before
 
 
-@pytest.mark.parametrize(("status", "ends"), [("ERROR", False), ("PENDING", True), ("RUNNING", True)])
-def test_a_trial_ends_when_ray_gives_it_up_and_not_when_it_is_moved(status: str, ends: bool) -> None:
-    """Ray gives up a trial that fails again before its next worker has started, however often it may be moved."""
-    ended: list[str] = []
-    book: Any = SimpleNamespace(finish=lambda name, checkpoint, crash: ended.append(crash))
-    trial: Any = SimpleNamespace(trial_id="a", status=status, error_file=None, should_recover=lambda: True)
+@pytest.mark.parametrize(
+    ("status", "recovers", "told"),
+    [
+        ("ERROR", True, []),  # Ray moves it to another worker
+        ("PENDING", True, ["back in the queue"]),  # Ray gives it up, since it failed before its next worker started
+        ("PENDING", False, ["the worker died"]),
+        ("RUNNING", False, ["the worker died"]),
+    ],
+)
+def test_a_trial_that_ray_gives_up_ends_or_waits_again(status: str, recovers: bool, told: list[str]) -> None:
+    heard: list[str] = []
+    book: Any = SimpleNamespace(
+        finish=lambda name, checkpoint, crash: heard.append(crash),
+        put_back=lambda name: heard.append("back in the queue"),
+    )
+    trial: Any = SimpleNamespace(trial_id="a", status=status, error_file=None, should_recover=lambda: recovers)
     LedgerScheduler(book).on_trial_error(None, trial)
-    assert ended == ["the worker died"] * ends
+    assert heard == told
 
 
 def test_the_last_line_of_rays_error_is_the_reason(tmp_path: Any) -> None:
