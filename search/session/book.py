@@ -113,7 +113,7 @@ class SessionBook:
         self._unless_broken(lambda: self._finish(ray_id, checkpoint, crash), None)
 
     def put_back(self, ray_id: str) -> None:
-        """Put a trial that Ray has given up, though not its own fault, back in the queue."""
+        """Put a trial back in the queue that had no time to end, or that Ray gave up though it may be tried again."""
         if trial := self._running.get(ray_id):
             trial.interrupted = True
             self.finish(ray_id, None, crash=None)
@@ -152,8 +152,7 @@ class SessionBook:
             Exception: the error of the driver's own that ended the session; its open trials are retried next time.
         """
         for name in list(self._running):
-            self._running[name].interrupted = True
-            self.finish(name, None, crash=None)
+            self.put_back(name)
         if self._broken is not None:
             raise self._broken
 
